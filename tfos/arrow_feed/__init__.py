@@ -1,0 +1,1 @@
+"""Bring the Arrow batches of a DataFrame into TensorFlow."""

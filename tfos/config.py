@@ -1,0 +1,197 @@
+"""Hold the one validated configuration of a run; loading and precedence are in `config_files`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+__all__ = [
+    "Arch",
+    "CheckpointConfig",
+    "FeedConfig",
+    "JobConfig",
+    "NullPolicy",
+    "RegistryConfig",
+    "RoleResources",
+    "RolesConfig",
+    "SparkConfig",
+    "SupervisionConfig",
+    "parse_bytes",
+    "parse_duration",
+]
+
+Arch = Literal["local", "ps", "session", "ring"]
+NullPolicy = Literal["error", "zero", "drop"]
+
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?", re.IGNORECASE)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_bytes(value: Any) -> Any:
+    """Read ``512m``, ``1.5g``, ``4096`` as bytes (powers of 1024); other types pass through."""
+    if not isinstance(value, str):
+        return value
+    match = _BYTES.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not an amount of memory (such as 512m or 1.5g)")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
+def parse_duration(value: Any) -> Any:
+    """Read ``90``, ``90s``, ``15m``, ``2h`` as seconds; other types pass through."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration (such as 90, 90s, 15m or 2h)")
+    return float(match[1]) * _SECONDS[(match[2] or "s").lower()]
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+Seconds = Annotated[float, BeforeValidator(parse_duration)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class RoleResources(_Section):
+    """What each task of one role may use."""
+
+    memory: Bytes | None = Field(
+        None, gt=0, description="All the memory a task may use, such as 2g; Spark's own when unset."
+    )
+    cores: int = Field(1, ge=1, description="CPU cores a task: TensorFlow's thread pools.")
+    gpus: int = Field(0, ge=0, description="GPUs a task.")
+
+
+class RolesConfig(_Section):
+    """How many tasks of each role, and their resources. Counts apply to `ps`, `session`, `ring`."""
+
+    num_ps: int = Field(1, ge=0, description="Parameter servers.")
+    num_workers: int = Field(2, ge=1, description="Workers.")
+    chief: RoleResources = RoleResources()
+    worker: RoleResources = RoleResources()
+    ps: RoleResources = RoleResources()
+
+
+class SparkConfig(_Section):
+    """How the Spark application is submitted."""
+
+    master: str = Field(
+        "local",
+        description="Spark master: local (tfos picks the slots), local[N], local-cluster[N,CORES,MB], "
+        "spark://HOST:PORT, yarn, k8s://URL.",
+    )
+    deploy_mode: Literal["client", "cluster"] = Field(
+        "client", description="Where the driver runs."
+    )
+    queue: str | None = Field(None, description="YARN queue.")
+    env: str = Field("none", description="Python environment shipped to executors.")
+    conf: dict[str, str] = Field(default_factory=dict, description="Further Spark properties.")
+    py_files: list[str] = Field(default_factory=list, description="Python files for every process.")
+    files: list[str] = Field(default_factory=list, description="Files for every executor.")
+    archives: list[str] = Field(default_factory=list, description="Archives for every executor.")
+
+
+class RegistryConfig(_Section):
+    """Where roles meet and how long they wait."""
+
+    zookeeper: str | None = Field(
+        None, description="HOST:PORT[,HOST:PORT...][/PATH]; unset starts a server with the driver."
+    )
+    session_timeout_s: Seconds = Field(
+        10.0, ge=2, le=120, description="Silence after which ZooKeeper gives a process up."
+    )
+    connect_timeout_s: Seconds = Field(15.0, gt=0, description="Time to reach ZooKeeper.")
+    register_timeout_s: Seconds = Field(
+        120.0, gt=0, description="Time for every role to have started and registered."
+    )
+
+
+class FeedConfig(_Section):
+    """How the DataFrame travels to the training processes."""
+
+    spool_dir: str | None = Field(
+        None, description="Local directory of spools; unset: memory-backed, then Spark's local dir."
+    )
+    memory_bytes: Bytes = Field(
+        1 << 30, gt=0, description="Spooled bytes a role may hold in memory-backed files."
+    )
+    disk_bytes: Bytes = Field(
+        64 << 30, ge=0, description="Spooled bytes a role may hold on local disk beyond that."
+    )
+    segment_bytes: Bytes = Field(
+        16 << 20, gt=0, description="Size at which a segment file is published to the reader."
+    )
+    batch_rows: int = Field(
+        4096, ge=1, description="Rows of each Arrow batch Spark sends (maxRecordsPerBatch)."
+    )
+    nulls: NullPolicy = Field(
+        "error", description="Nulls: error, zero (0, false, empty), or drop (the row)."
+    )
+    wait_timeout_s: Seconds = Field(
+        600.0, gt=0, description="Longest a reader waits for Spark's next rows."
+    )
+
+
+class CheckpointConfig(_Section):
+    """Where and when training state is kept."""
+
+    dir: str | None = Field(None, description="Directory or URL of checkpoints; unset keeps none.")
+    every_s: Seconds = Field(60.0, gt=0, description="Seconds between checkpoints.")
+    keep: int = Field(3, ge=1, description="Complete checkpoints kept.")
+    fresh: bool = Field(False, description="Remove this job's checkpoints and start over.")
+
+
+class SupervisionConfig(_Section):
+    """How processes are watched and ended."""
+
+    max_restarts: int = Field(0, ge=0, description="Restarts allowed in the window.")
+    timeout_s: Seconds | None = Field(
+        None, gt=0, description="Longest run, all in; unset: no limit."
+    )
+    grace_s: Seconds = Field(
+        5.0, ge=0, description="Time a process has to end by itself before it is killed."
+    )
+
+
+class JobConfig(_Section):
+    """Everything that decides a run, validated. Build it by `config_files.load` or directly."""
+
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        description="Job name; checkpoints belong to it. Unset: the Job class's name.",
+    )
+    arch: Arch = Field("local", description="Which processes train: local, ps, session or ring.")
+    params: dict[str, str] = Field(default_factory=dict, description="ctx.params and job.params.")
+    args: list[str] = Field(default_factory=list, description="ctx.args and job.args.")
+    model_dir: str | None = Field(None, description="Where ctx.export puts SavedModels.")
+    result_json: str | None = Field(None, description="Where the record of the run is written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="How much tfos itself says."
+    )
+    roles: RolesConfig = RolesConfig()
+    spark: SparkConfig = SparkConfig()
+    registry: RegistryConfig = RegistryConfig()
+    feed: FeedConfig = FeedConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    supervision: SupervisionConfig = SupervisionConfig()
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _params_are_text(cls, value: Any) -> Any:
+        # YAML reads `dim: 16` as a number; the command line gives text. One type for both.
+        if isinstance(value, dict):
+            return {str(k): v if isinstance(v, str) else str(v) for k, v in value.items()}
+        return value
+
+    @model_validator(mode="after")
+    def _ps_architectures_have_ps(self) -> JobConfig:
+        if self.arch in ("ps", "session") and self.roles.num_ps < 1:
+            raise ValueError(f"arch {self.arch} needs num_ps of 1 or more")
+        return self

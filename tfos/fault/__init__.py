@@ -1,0 +1,1 @@
+"""Watch processes, describe their failures, decide what follows, keep checkpoints."""

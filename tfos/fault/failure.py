@@ -1,0 +1,177 @@
+"""Describe how a role ended: the failure record, and the outcome that carries it. Pure."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from tfos.errors import ExitCode
+from tfos.topology import TaskKey
+
+__all__ = ["Cause", "Failure", "Outcome", "describe_exit", "hint_for_exit"]
+
+
+class Cause(str, Enum):
+    """Whose failure it was; decides the exit code and, later, whether a restart can help."""
+
+    USER_CODE = "user_code"
+    """The user's code raised or exited."""
+    PROCESS_DEATH = "process_death"
+    """A training process died by a signal or without saying why."""
+    DATA = "data"
+    """The data could not be fed: a null, a type, no rows."""
+    INFRASTRUCTURE = "infrastructure"
+    """A port, a disk, Spark, ZooKeeper or the network."""
+    CONFIG = "config"
+    """What was asked for cannot work."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of a run that this cause ended."""
+        return _EXIT_CODES[self]
+
+
+_EXIT_CODES = {
+    Cause.USER_CODE: ExitCode.USER_CODE,
+    Cause.PROCESS_DEATH: ExitCode.INFRASTRUCTURE,
+    Cause.DATA: ExitCode.USER_CODE,
+    Cause.INFRASTRUCTURE: ExitCode.INFRASTRUCTURE,
+    Cause.CONFIG: ExitCode.CONFIG,
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One observed failure of one role.
+
+    Parameters
+    ----------
+    key
+        The role, as text (``worker-3``), or ``driver``.
+    cause
+        Whose failure it was.
+    message
+        One line: the error's type and text, or how the process ended.
+    time
+        When it was observed, seconds since the epoch on its own host.
+    host, pid
+        Where; the pid is the training process's, 0 when there was none.
+    exit_code, signal_name
+        How the process ended, where it did.
+    step
+        The last step reported, -1 before the first.
+    traceback
+        The user's traceback, its own frames only where there are any.
+    last_lines
+        The last lines the training process wrote.
+    hint
+        What to do about it; empty when nothing sensible can be said.
+    """
+
+    key: str
+    cause: Cause
+    message: str
+    time: float
+    host: str = ""
+    pid: int = 0
+    exit_code: int | None = None
+    signal_name: str | None = None
+    step: int = -1
+    traceback: str = ""
+    last_lines: Sequence[str] = field(default_factory=tuple)
+    hint: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON."""
+        return {**asdict(self), "cause": self.cause.value, "last_lines": list(self.last_lines)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Failure:
+        """Read back what `to_json` wrote."""
+        return cls(
+            **{**data, "cause": Cause(data["cause"]), "last_lines": tuple(data["last_lines"])}
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a role ended in a generation: done (`failure` is None) or failed.
+
+    Parameters
+    ----------
+    key
+        The role.
+    failure
+        The record when it failed.
+    result
+        What ``train`` returned, JSON values only; None from roles that ran no ``train``.
+    metrics, step
+        The last ones reported.
+    rows
+        Rows fed to the role, by dataset name.
+    phases
+        Seconds since the epoch at which the role entered each phase, by phase name.
+    """
+
+    key: TaskKey
+    failure: Failure | None = None
+    result: Any = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    step: int = -1
+    rows: Mapping[str, int] = field(default_factory=dict)
+    phases: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as JSON."""
+        return {
+            "key": str(self.key),
+            "failure": None if self.failure is None else self.failure.to_json(),
+            "result": self.result,
+            "metrics": dict(self.metrics),
+            "step": self.step,
+            "rows": dict(self.rows),
+            "phases": dict(self.phases),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
+        """Read back what `to_json` wrote."""
+        failure = data["failure"]
+        return cls(
+            key=TaskKey.parse(data["key"]),
+            failure=None if failure is None else Failure.from_json(failure),
+            result=data["result"],
+            metrics=data["metrics"],
+            step=data["step"],
+            rows=data["rows"],
+            phases=data["phases"],
+        )
+
+
+def describe_exit(returncode: int) -> tuple[int | None, str | None, str]:
+    """Split `subprocess`'s return code into (exit code, signal name, words for people)."""
+    if returncode >= 0:
+        return returncode, None, f"exited with code {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    return None, name, f"was killed by {name}"
+
+
+def hint_for_exit(returncode: int) -> str:
+    """Say what an exit code or signal usually means and what to do; empty when unknown."""
+    return _HINTS.get(returncode if returncode >= 0 else 128 - returncode, "")
+
+
+_HINTS = {
+    134: "it aborted (SIGABRT): look for an assertion of TensorFlow in its last lines",
+    135: "it hit a bus error (SIGBUS): the disk or /dev/shm behind a mapped file may be full",
+    137: "it was killed (SIGKILL), most often for want of memory: give the role more memory "
+    "or use a smaller batch_size or shuffle_rows",
+    139: "it crashed in native code (SIGSEGV): look at the TensorFlow ops and libraries in use",
+    143: "something outside tfos asked it to end (SIGTERM)",
+}

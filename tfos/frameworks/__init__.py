@@ -1,0 +1,1 @@
+"""Adapt each architecture: its roles, its environment, how `train` runs."""

@@ -1,0 +1,1 @@
+"""Join the rooms: submit, the driver side, role hosts and training processes."""

@@ -1,0 +1,1 @@
+"""Hold the control plane of a run: who is registered, which generation is live, how roles ended."""

@@ -1,0 +1,263 @@
+"""Say what a registry does: the small control plane in which roles meet, report and are stopped.
+
+Two backends keep this contract (`memory`, `zookeeper`), and one suite of tests runs on both.
+Documents are JSON objects of at most `MAX_DOCUMENT_BYTES`; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from tfos.topology import ClusterSpec, Endpoint, TaskKey
+
+__all__ = [
+    "MAX_DOCUMENT_BYTES",
+    "Connection",
+    "Document",
+    "Generation",
+    "Member",
+    "Registry",
+    "StopNotice",
+    "Subscription",
+]
+
+MAX_DOCUMENT_BYTES: Final = 900_000
+"""ZooKeeper's own limit (jute.maxbuffer) is 1 MiB a node, its headers included."""
+
+Document = Mapping[str, Any]
+"""A JSON object."""
+
+Subscription = Callable[[], None]
+"""Call it to end a subscription; it is idempotent and does not block."""
+
+
+class Connection(str, Enum):
+    """State of this process's link to the registry.
+
+    CONNECTED -> SUSPENDED: the server is silent; pause decisions, nothing is lost yet.
+    SUSPENDED -> CONNECTED: the session survived, ephemeral nodes included.
+    SUSPENDED -> LOST: the session expired, this process's membership is gone. Terminal.
+    """
+
+    CONNECTED = "connected"
+    SUSPENDED = "suspended"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One registered role host.
+
+    Parameters
+    ----------
+    key
+        The role it plays.
+    endpoint
+        Where its training process will serve; the role host holds the port.
+    host
+        Its host's name.
+    pid
+        The role host's process id.
+    attempt
+        Spark's task attempt number: tells a rerun from the first.
+    executor
+        Spark's executor id.
+    """
+
+    key: TaskKey
+    endpoint: Endpoint
+    host: str
+    pid: int
+    attempt: int = 0
+    executor: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document kept in the registry."""
+        return {
+            "key": str(self.key),
+            "endpoint": str(self.endpoint),
+            "host": self.host,
+            "pid": self.pid,
+            "attempt": self.attempt,
+            "executor": self.executor,
+        }
+
+    @classmethod
+    def from_json(cls, data: Document) -> Member:
+        """Read back what `to_json` wrote; raises ValueError or KeyError on anything else."""
+        return cls(
+            key=TaskKey.parse(data["key"]),
+            endpoint=Endpoint.parse(data["endpoint"]),
+            host=str(data["host"]),
+            pid=int(data["pid"]),
+            attempt=int(data["attempt"]),
+            executor=str(data["executor"]),
+        )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One incarnation of the training cluster: a number, counted from 1, and a frozen membership.
+
+    Parameters
+    ----------
+    number
+        Counts up through a run's restarts.
+    cluster
+        Every member's endpoint.
+    checkpoint
+        Where the checkpoint to start from is; None for none.
+    """
+
+    number: int
+    cluster: ClusterSpec
+    checkpoint: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document kept in the registry."""
+        return {
+            "number": self.number,
+            "cluster": self.cluster.to_json(),
+            "checkpoint": self.checkpoint,
+        }
+
+    @classmethod
+    def from_json(cls, data: Document) -> Generation:
+        """Read back what `to_json` wrote; raises ValueError or KeyError on anything else."""
+        return cls(int(data["number"]), ClusterSpec.from_json(data["cluster"]), data["checkpoint"])
+
+
+@dataclass(frozen=True)
+class StopNotice:
+    """Why the driver ends the run: `outcome` is "done" or "failed", `reason` is for people."""
+
+    outcome: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document kept in the registry."""
+        return {"outcome": self.outcome, "reason": self.reason}
+
+    @classmethod
+    def from_json(cls, data: Document) -> StopNotice:
+        """Read back what `to_json` wrote; raises KeyError on anything else."""
+        return cls(str(data["outcome"]), str(data["reason"]))
+
+
+class Registry(ABC):
+    """A process's view of one run's control plane. Thread-safe.
+
+    Every method that talks to a server blocks for at most the backend's operation timeout and raises
+    `RendezvousConnectionError` past it, or `SessionLostError` once the session is lost.
+    Listeners are called from one thread of the backend, one at a time; they must not block
+    and must not call the registry (put what they hear on a queue).
+    """
+
+    # -- role hosts ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def register(self, member: Member) -> None:
+        """Announce a role host for as long as this session lives.
+
+        Seeing the same key already there from this session is success. A key held by another session
+        of an older attempt of the same task is taken over (the older host is fenced); held by
+        the same or a newer attempt it is refused.
+
+        Raises
+        ------
+        RendezvousError
+            If another live host of the same or a newer attempt holds the key; names the owner.
+        RendezvousClosedError
+            If the run has already been stopped.
+        """
+
+    @abstractmethod
+    def await_generation(self, after: int, deadline: float) -> Generation:
+        """Block until a generation numbered above `after` is published, and return it.
+
+        Parameters
+        ----------
+        after
+            The last generation seen, 0 at first.
+        deadline
+            Instant of `time.monotonic` to give up at.
+
+        Raises
+        ------
+        RendezvousTimeoutError
+            At the deadline.
+        RendezvousClosedError
+            When the run is stopped first; carries the reason.
+        """
+
+    @abstractmethod
+    def publish_outcome(self, generation: int, key: TaskKey, outcome: Document) -> None:
+        """Write how a role ended in a generation; outlives this session. The first one stands."""
+
+    @abstractmethod
+    def publish_progress(self, key: TaskKey, progress: Document) -> None:
+        """Write a role's latest progress, replacing the one before; gone with this session."""
+
+    # -- the driver ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def members(self) -> dict[TaskKey, Member]:
+        """Return the role hosts registered now."""
+
+    @abstractmethod
+    def publish_generation(self, generation: Generation) -> None:
+        """Freeze the next generation.
+
+        Raises
+        ------
+        RendezvousError
+            If `generation.number` is not one above the latest published: another driver is at work.
+        """
+
+    @abstractmethod
+    def outcomes(self, generation: int) -> dict[TaskKey, dict[str, Any]]:
+        """Return the outcomes written so far in a generation."""
+
+    @abstractmethod
+    def progress(self) -> dict[TaskKey, dict[str, Any]]:
+        """Return the latest progress of every live role."""
+
+    @abstractmethod
+    def stop(self, notice: StopNotice) -> None:
+        """End the run for every role host. The first notice stands."""
+
+    @abstractmethod
+    def stop_notice(self) -> StopNotice | None:
+        """Return the notice that ended the run, if any."""
+
+    # -- watching -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def watch_members(self, listener: Callable[[frozenset[TaskKey]], None]) -> Subscription:
+        """Call `listener` with the registered keys now and after every change."""
+
+    @abstractmethod
+    def watch_outcomes(
+        self, generation: int, listener: Callable[[frozenset[TaskKey]], None]
+    ) -> Subscription:
+        """Call `listener` with the keys that have an outcome, now and after every change."""
+
+    @abstractmethod
+    def watch_stop(self, listener: Callable[[StopNotice], None]) -> Subscription:
+        """Call `listener` once, when the run is stopped (at once if it already is)."""
+
+    @abstractmethod
+    def watch_connection(self, listener: Callable[[Connection], None]) -> Subscription:
+        """Call `listener` with the connection's state now and after every change."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the session: this process's ephemeral nodes vanish at once. Idempotent."""
+
+    @abstractmethod
+    def erase(self) -> None:
+        """Remove the run's whole tree. For the driver, once every role host is gone. Idempotent."""

@@ -1,0 +1,138 @@
+"""Name the parts of a training cluster: roles, task keys, endpoints, cluster specs. Pure and frozen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+__all__ = ["ClusterSpec", "Endpoint", "Role", "RoleSpec", "TaskKey", "describe_keys"]
+
+_TASK_KEY = re.compile(r"(?P<role>[a-z][a-z_]*)-(?P<index>0|[1-9][0-9]*)")
+
+
+class Role(str, Enum):
+    """What a training process does."""
+
+    CHIEF = "chief"
+    WORKER = "worker"
+    PS = "ps"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class TaskKey(NamedTuple):
+    """One role instance, written ``role-index`` (``worker-3``)."""
+
+    role: Role
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.role.value}-{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> TaskKey:
+        """Read ``role-index`` back.
+
+        Raises
+        ------
+        ValueError
+            If `text` is not of that form or names an unknown role.
+        """
+        match = _TASK_KEY.fullmatch(text)
+        if match is None:
+            raise ValueError(f"not a task key: {text!r} (expected role-index, such as worker-3)")
+        return cls(Role(match["role"]), int(match["index"]))
+
+
+class Endpoint(NamedTuple):
+    """A host and a TCP port, written ``host:port``."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Read ``host:port`` back.
+
+        Raises
+        ------
+        ValueError
+            If the port is missing, not a number or out of range.
+        """
+        host, colon, port = text.rpartition(":")
+        if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError(f"not an endpoint: {text!r} (expected host:port)")
+        return cls(host, int(port))
+
+
+@dataclass(frozen=True)
+class RoleSpec:
+    """How many tasks a role has, what each may use and which DataFrames feed it.
+
+    Parameters
+    ----------
+    count
+        Number of tasks, 1 or more.
+    trains
+        Whether the process runs ``Job.train`` and ends by itself; the others serve until stopped.
+    cores
+        CPU cores of each task.
+    memory_bytes
+        All the memory a task may use, JVM and training process together; None: no limit of its own.
+    gpus
+        GPUs of each task.
+    """
+
+    role: Role
+    count: int
+    trains: bool
+    cores: int = 1
+    memory_bytes: int | None = None
+    gpus: int = 0
+
+    @property
+    def keys(self) -> tuple[TaskKey, ...]:
+        """The task keys of this role, by index."""
+        return tuple(TaskKey(self.role, i) for i in range(self.count))
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """The endpoints of every task of one generation, by role, in index order."""
+
+    endpoints: Mapping[TaskKey, Endpoint]
+
+    @property
+    def by_role(self) -> dict[str, list[str]]:
+        """``{"worker": ["host:port", ...], ...}``: the form TensorFlow's ClusterSpec takes."""
+        spec: dict[str, list[str]] = {}
+        for key in sorted(self.endpoints):
+            spec.setdefault(key.role.value, []).append(str(self.endpoints[key]))
+        return spec
+
+    def keys(self, role: Role) -> tuple[TaskKey, ...]:
+        """Return the task keys of one role, by index."""
+        return tuple(key for key in sorted(self.endpoints) if key.role == role)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"worker-0": "host:port", ...}``."""
+        return {str(key): str(endpoint) for key, endpoint in sorted(self.endpoints.items())}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ClusterSpec:
+        """Read back what `to_json` wrote; raises ValueError on malformed keys or endpoints."""
+        return cls({TaskKey.parse(k): Endpoint.parse(v) for k, v in data.items()})
+
+
+def describe_keys(keys: Iterable[TaskKey], limit: int = 10) -> str:
+    """Write task keys for a message: sorted, at most `limit` of them, then how many more."""
+    names = [str(key) for key in sorted(keys)]
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
