@@ -64,7 +64,9 @@ class RoleResources(_Section):
     memory: Bytes | None = Field(
         None, gt=0, description="All the memory a task may use, such as 2g; Spark's own when unset."
     )
-    cores: int = Field(1, ge=1, description="CPU cores a task: TensorFlow's thread pools.")
+    cores: int | None = Field(
+        None, ge=1, description="CPU cores a task: sizes TensorFlow's pools; unset: all it finds."
+    )
     gpus: int = Field(0, ge=0, description="GPUs a task.")
 
 

@@ -1,4 +1,4 @@
-"""Name the parts of a training cluster: roles, task keys, endpoints, cluster specs. Pure and frozen."""
+"""Name the parts of a training cluster: roles, task keys, endpoints, cluster specs. Pure."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class RoleSpec:
     trains
         Whether the process runs ``Job.train`` and ends by itself; the others serve until stopped.
     cores
-        CPU cores of each task.
+        CPU cores of each task; None: as many as TensorFlow finds.
     memory_bytes
         All the memory a task may use, JVM and training process together; None: no limit of its own.
     gpus
@@ -93,7 +93,7 @@ class RoleSpec:
     role: Role
     count: int
     trains: bool
-    cores: int = 1
+    cores: int | None = None
     memory_bytes: int | None = None
     gpus: int = 0
 

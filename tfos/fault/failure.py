@@ -25,6 +25,8 @@ class Cause(str, Enum):
     """The data could not be fed: a null, a type, no rows."""
     INFRASTRUCTURE = "infrastructure"
     """A port, a disk, Spark, ZooKeeper or the network."""
+    PEER_LOST = "peer_lost"
+    """Another role could not be reached: somebody else's failure is most likely the cause."""
     CONFIG = "config"
     """What was asked for cannot work."""
 
@@ -39,6 +41,7 @@ _EXIT_CODES = {
     Cause.PROCESS_DEATH: ExitCode.INFRASTRUCTURE,
     Cause.DATA: ExitCode.USER_CODE,
     Cause.INFRASTRUCTURE: ExitCode.INFRASTRUCTURE,
+    Cause.PEER_LOST: ExitCode.INFRASTRUCTURE,
     Cause.CONFIG: ExitCode.CONFIG,
 }
 

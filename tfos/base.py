@@ -1,0 +1,506 @@
+"""Give users what they write against: `Job`, and the `TrainContext` that `train` receives.
+
+The context only joins parts that other rooms provide (feed, checkpoints, link to the role host,
+architecture); the protocols below are all it knows of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tfos.read_plan import FeedPosition, ReadPlan
+from tfos.topology import ClusterSpec, Role, TaskKey
+
+if TYPE_CHECKING:
+    import numpy as np
+    from pyspark.sql import DataFrame, SparkSession
+
+__all__ = ["FitPlan", "FitResult", "Job", "ProcessFacts", "TrainContext"]
+
+Metrics = Mapping[str, float]
+
+
+class Job:
+    """One training job. Subclass it, and override `pre_train` and `train`.
+
+    tfos builds the object on the driver with no arguments, calls `pre_train` there, and sends the
+    object (by cloudpickle) to the training processes: attributes set in `pre_train` are seen
+    in `train`. What cannot be pickled, such as the SparkSession, must not be kept on it.
+
+    Attributes
+    ----------
+    params
+        The values of ``-p KEY=VALUE`` and of the configuration's ``params``, as text.
+    args
+        The job arguments after ``--`` on the command line.
+    """
+
+    params: Mapping[str, str] = {}
+    args: Sequence[str] = ()
+
+    def pre_train(self, spark: SparkSession) -> DataFrame | Mapping[str, DataFrame]:
+        """Prepare the data. Runs once, on the driver.
+
+        Returns
+        -------
+        DataFrame or mapping of str to DataFrame
+            The rows to train on; or several DataFrames by name, of which ``"train"`` feeds
+            the workers and all others feed the chief.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define pre_train(self, spark)")
+
+    def train(self, ctx: TrainContext) -> Any:
+        """Train. Runs in a fresh training process, with TensorFlow and without Spark.
+
+        Which processes run it is the architecture's matter: the one of `local`, the chief of
+        `ps`, the chief and every worker of `session`, every rank of `ring`.
+
+        Returns
+        -------
+        Any
+            A small JSON value; the chief's becomes ``RunResult.result``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define train(self, ctx)")
+
+    def shutdown(self) -> None:
+        """Free what `pre_train` or `train` opened.
+
+        Runs exactly once in every process that ran one of them, whatever happened. Its own error
+        is logged and never hides an error of theirs.
+        """
+
+
+@dataclass(frozen=True)
+class ProcessFacts:
+    """What a training process knows of itself and of its cluster.
+
+    Parameters
+    ----------
+    job_name, run_id
+        The job, and this submission of it.
+    generation
+        Incarnation of the cluster, from 1.
+    key
+        The role this process plays.
+    cluster
+        Every role's endpoint.
+    trainers
+        The roles that run ``Job.train``.
+    num_feeds
+        How many processes the ``train`` DataFrame is dealt to.
+    params, args
+        The job's parameters and arguments.
+    checkpoint_every_s
+        Seconds between checkpoints of the common loop.
+    model_dir
+        Where `TrainContext.export` publishes; None for nowhere.
+    """
+
+    job_name: str
+    run_id: str
+    generation: int
+    key: TaskKey
+    cluster: ClusterSpec
+    trainers: tuple[TaskKey, ...]
+    num_feeds: int
+    params: Mapping[str, str] = field(default_factory=dict)
+    args: Sequence[str] = ()
+    checkpoint_every_s: float = 60.0
+    model_dir: str | None = None
+
+
+class CheckpointInfo(Protocol):
+    """A complete checkpoint: how far training had come, and where its files are."""
+
+    @property
+    def step(self) -> int:
+        """Completed steps."""
+
+    @property
+    def path(self) -> str:
+        """Directory or URL of the files."""
+
+    @property
+    def positions(self) -> Mapping[int, FeedPosition]:
+        """Position of each feed, by feed index."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the writer added."""
+
+
+class Checkpoints(Protocol):
+    """Where training state is kept: complete or absent, never in between."""
+
+    def save(
+        self,
+        step: int,
+        write: Callable[[str], None],
+        *,
+        positions: Mapping[int, FeedPosition] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> CheckpointInfo | None:
+        """Keep what `write` puts into the empty local directory it is given.
+
+        Blocks until the checkpoint is complete. Returns None when the run keeps no checkpoints.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written; what was complete before stays complete.
+        """
+
+    def restore(self, read: Callable[[str], None]) -> CheckpointInfo | None:
+        """Give `read` a local directory with the latest complete checkpoint's files.
+
+        Returns the checkpoint, or None when there is none (`read` is not called then).
+        Damaged checkpoints are passed over, with a warning that names them.
+        """
+
+
+class Feed(Protocol):
+    """The fed DataFrames, as a training process reads them."""
+
+    def dataset(self, plan: ReadPlan) -> Any:
+        """Return a ``tf.data.Dataset`` of dict columns; see `TrainContext.dataset`."""
+
+    def tracked_dataset(self, plan: ReadPlan, starts: Mapping[int, FeedPosition]) -> Any:
+        """Return a ``tf.data.Dataset`` of (columns, status) that never ends; for the common loop.
+
+        status is int64[4]: feed index, epoch, row, rows of the batch; 0 rows: this feed is over.
+        `starts` maps feed index to where that feed continues.
+        """
+
+    def batches(self, plan: ReadPlan) -> Iterator[dict[str, Any]]:
+        """Return NumPy batches; see `TrainContext.batches`."""
+
+
+class HostLink(Protocol):
+    """The training process's line to its role host."""
+
+    def report(self, step: int, rows: int, metrics: Metrics) -> None:
+        """Send progress; never blocks for longer than a moment and may drop a report."""
+
+    def should_stop(self) -> bool:
+        """Whether the run is being stopped."""
+
+    def running_workers(self) -> frozenset[TaskKey]:
+        """Return the workers that have not ended yet, as last heard."""
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """Everything `TrainContext.fit` was asked for; see there."""
+
+    step: Callable[[Any], Any]
+    read: ReadPlan
+    state: Mapping[str, Any]
+    evaluate: Callable[[], Metrics] | None
+    evaluate_every_epochs: int
+    max_steps: int | None
+    stop_when: Callable[[Metrics], bool] | None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How the common loop ended.
+
+    Parameters
+    ----------
+    step
+        Steps completed since the job first started, resumed ones included.
+    rows
+        Rows trained on by this run.
+    metrics
+        The last training metrics, and the last evaluation's under ``eval_`` names.
+    resumed_from
+        The step this run continued from, 0 when it started from nothing.
+    stopped_early
+        Whether `stop_when`, `max_steps` or a stop of the run ended it before the data did.
+    """
+
+    step: int
+    rows: int
+    metrics: Metrics
+    resumed_from: int
+    stopped_early: bool
+
+
+class Runtime(Protocol):
+    """What an architecture offers to ``train``."""
+
+    @property
+    def strategy(self) -> Any:
+        """The tf.distribute strategy, or None."""
+
+    @property
+    def coordinator(self) -> Any:
+        """The ClusterCoordinator (`ps`), or None."""
+
+    @property
+    def server(self) -> Any:
+        """The ``tf.compat.v1.train.Server`` (`session`), or None."""
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Context in which variables are created."""
+
+    def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
+        """Run the common loop."""
+
+    def session_config(self) -> Any:
+        """The ConfigProto for a session on `server`."""
+
+    def device_setter(self) -> Any:
+        """The device function that places variables on parameter servers."""
+
+
+class TrainContext:
+    """What ``Job.train`` needs, and nothing of Spark. Lives in the training process.
+
+    Attributes
+    ----------
+    params, args
+        The job's parameters (text by name) and arguments.
+    job_name, run_id
+        The job, and this submission of it.
+    generation
+        Incarnation of the training cluster, from 1.
+    cluster_spec
+        ``{"ps": ["host:port"], ...}``.
+    checkpoints
+        Where training state is kept; `fit` uses it by itself.
+    """
+
+    def __init__(
+        self,
+        facts: ProcessFacts,
+        *,
+        feed: Feed,
+        checkpoints: Checkpoints,
+        link: HostLink,
+        runtime: Runtime,
+        export_to: Callable[[Callable[[str], None], int], str | None],
+    ) -> None:
+        self.facts = facts
+        self.feed = feed
+        self.checkpoints = checkpoints
+        self.link = link
+        self._runtime = runtime
+        self._export_to = export_to
+        self.params = facts.params
+        self.args = facts.args
+        self.job_name = facts.job_name
+        self.run_id = facts.run_id
+        self.generation = facts.generation
+        self.cluster_spec = facts.cluster.by_role
+        self._step = 0
+
+    # -- who am I -----------------------------------------------------------------------------
+
+    @property
+    def role(self) -> str:
+        """``"chief"`` or ``"worker"``."""
+        return self.facts.key.role.value
+
+    @property
+    def index(self) -> int:
+        """Index within the role, from 0."""
+        return self.facts.key.index
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process initialises, evaluates, checkpoints and exports."""
+        return self.facts.key == self.facts.trainers[0]
+
+    @property
+    def rank(self) -> int:
+        """Position among the processes that run ``train``, from 0 (the chief)."""
+        return self.facts.trainers.index(self.facts.key)
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes that run ``train``."""
+        return len(self.facts.trainers)
+
+    @property
+    def strategy(self) -> Any:
+        """The tf.distribute strategy of this architecture; None where there is none."""
+        return self._runtime.strategy
+
+    @property
+    def coordinator(self) -> Any:
+        """The ClusterCoordinator of `ps`; None elsewhere."""
+        return self._runtime.coordinator
+
+    @property
+    def server(self) -> Any:
+        """The ``tf.compat.v1.train.Server`` of `session`; None elsewhere."""
+        return self._runtime.server
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return the context in which to create variables, the same line under every architecture.
+
+        Under `ps` it is the strategy's scope, which spreads variables over the parameter servers.
+        """
+        return self._runtime.scope()
+
+    # -- data ---------------------------------------------------------------------------------
+
+    def dataset(self, name: str = "train", **reading: Any) -> Any:
+        """Return a fed DataFrame as a ``tf.data.Dataset`` of ``{column: tensor}`` batches.
+
+        Each iteration over it is a new reading. It blocks while Spark computes the next rows,
+        for at most ``feed.wait_timeout_s`` (10 minutes unless configured).
+
+        Parameters
+        ----------
+        name
+            The key in the mapping `Job.pre_train` returned, ``"train"`` for a single DataFrame.
+        **reading
+            ``batch_size`` (1024), ``epochs`` (1; None: no end), ``shuffle_rows`` (0), ``seed``
+            (0), ``columns`` (all), ``stack`` ({}), ``drop_remainder`` (False): the fields of
+            `tfos.ReadPlan`, which describes them.
+
+        Returns
+        -------
+        tf.data.Dataset
+            Scalars as [batch], fixed-length lists and vectors as [batch, n], variable lists as
+            RaggedTensor, strings and binary as tf.string.
+
+        Raises
+        ------
+        SchemaMismatchError
+            If a column or dataset of that name is not fed to this process.
+        """
+        return self.feed.dataset(ReadPlan(name=name, **reading))
+
+    def batches(self, name: str = "train", **reading: Any) -> Iterator[dict[str, np.ndarray]]:
+        """Return the same batches as NumPy arrays, for feed_dict code; parameters as `dataset`.
+
+        Variable lists come as a pair ``(values, row_splits)``; strings as object arrays of bytes.
+        """
+        return self.feed.batches(ReadPlan(name=name, **reading))
+
+    # -- training -----------------------------------------------------------------------------
+
+    def fit(
+        self,
+        step: Callable[[Any], Any],
+        *,
+        data: str = "train",
+        state: Mapping[str, Any],
+        evaluate: Callable[[], Metrics] | None = None,
+        evaluate_every_epochs: int = 1,
+        max_steps: int | None = None,
+        stop_when: Callable[[Metrics], bool] | None = None,
+        **reading: Any,
+    ) -> FitResult:
+        """Run the common training loop; the same call trains under `local` and `ps`.
+
+        It resumes from the latest checkpoint of this job, takes steps until the data or
+        `max_steps` is over, keeps a checkpoint with the data position every
+        ``checkpoints.every_s`` seconds and at the end, and reports metrics. Blocks until then.
+
+        Parameters
+        ----------
+        step
+            Takes a ``{column: tensor}`` batch, updates the variables and returns a mapping of
+            metric names to scalar tensors. Traced once into a tf.function.
+        data
+            Which fed DataFrame.
+        state
+            Trackables by name (models, optimizers, variables): what a checkpoint holds.
+        evaluate
+            Returns metrics by name; called on the chief after every `evaluate_every_epochs`
+            epochs and at the end.
+        max_steps
+            Most steps in the job's life, resumed ones included.
+        stop_when
+            Given evaluation metrics, says whether to stop early.
+        **reading
+            As for `dataset`.
+
+        Returns
+        -------
+        FitResult
+
+        Raises
+        ------
+        CheckpointError
+            If a checkpoint cannot be written, or none of those present can be read.
+        """
+        plan = FitPlan(
+            step=step,
+            read=ReadPlan(name=data, **reading),
+            state=state,
+            evaluate=evaluate,
+            evaluate_every_epochs=evaluate_every_epochs,
+            max_steps=max_steps,
+            stop_when=stop_when,
+        )
+        return self._runtime.fit(plan, self)
+
+    def report(self, step: int, *, rows: int = 0, **metrics: float) -> None:
+        """Tell the driver how far this process is; `fit` does so by itself.
+
+        Parameters
+        ----------
+        step
+            Completed steps.
+        rows
+            Rows trained on so far.
+        **metrics
+            Numbers by name; the chief's last ones become ``RunResult.metrics``.
+        """
+        self._step = step
+        self.link.report(step, rows, {name: float(value) for name, value in metrics.items()})
+
+    def should_stop(self) -> bool:
+        """Whether the run is being stopped: end the loop soon, the process is killed otherwise."""
+        return self.link.should_stop()
+
+    def export(self, module: Any, signatures: Any = None, **options: Any) -> str | None:
+        """Publish a SavedModel in the model directory; it appears whole, by rename.
+
+        Parameters
+        ----------
+        module, signatures, **options
+            As for ``tf.saved_model.save``.
+
+        Returns
+        -------
+        str or None
+            Where it is; None when the run has no model directory (``--model-dir``).
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written.
+        """
+
+        def write(directory: str) -> None:
+            import tensorflow as tf
+
+            tf.saved_model.save(module, directory, signatures=signatures, **options)
+
+        return self._export_to(write, self._step)
+
+    # -- between-graph programs (arch session) --------------------------------------------------
+
+    def device_setter(self) -> Any:
+        """Return ``replica_device_setter`` for this process (`session`)."""
+        return self._runtime.device_setter()
+
+    def session_config(self) -> Any:
+        """Return a ConfigProto that sees only the PSs and this process (`session`).
+
+        Without its device filters a session waits for every worker to be up.
+        """
+        return self._runtime.session_config()
+
+    def running_workers(self) -> frozenset[TaskKey]:
+        """Return the workers whose ``train`` has not ended; for the chief of `session`."""
+        return frozenset(k for k in self.link.running_workers() if k.role is Role.WORKER)
