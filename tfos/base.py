@@ -6,6 +6,7 @@ architecture); the protocols below are all it knows of them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -251,10 +252,10 @@ class Runtime(Protocol):
         """Run the common loop."""
 
     def session_config(self) -> Any:
-        """The ConfigProto for a session on `server`."""
+        """Return the ConfigProto for a session on `server`."""
 
     def device_setter(self) -> Any:
-        """The device function that places variables on parameter servers."""
+        """Return the device function that places variables on parameter servers."""
 
 
 class TrainContext:
@@ -504,3 +505,12 @@ class TrainContext:
     def running_workers(self) -> frozenset[TaskKey]:
         """Return the workers whose ``train`` has not ended; for the chief of `session`."""
         return frozenset(k for k in self.link.running_workers() if k.role is Role.WORKER)
+
+    def await_workers(self, poll_s: float = 0.1) -> None:
+        """Block until every worker's ``train`` has ended, or the run is stopped.
+
+        A worker that fails or never ends is the driver's matter: it stops the run then, at
+        ``--timeout`` at the latest, and this returns.
+        """
+        while self.running_workers() and not self.should_stop():
+            time.sleep(poll_s)

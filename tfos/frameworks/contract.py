@@ -1,0 +1,119 @@
+"""Say what an architecture must provide: its roles, its environment, and how its processes run.
+
+This is the extension point: a third party adds a framework with one class and an entry point in
+the group ``tfos.frameworks``. Modules here import TensorFlow only inside functions, because role
+hosts and the driver load them too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+
+from tfos.base import FitPlan, FitResult, HostLink, ProcessFacts, Runtime, TrainContext
+from tfos.config import RoleResources, RolesConfig
+from tfos.errors import ConfigError
+from tfos.topology import Role, RoleSpec, TaskKey
+
+__all__ = ["TRAIN", "Framework", "PlainRuntime", "load_framework"]
+
+TRAIN = "train"
+"""Name of the DataFrame that is dealt to the training processes; all others go to the chief."""
+
+GROUP = "tfos.frameworks"
+
+
+class Framework(ABC):
+    """One architecture."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
+        """Return the roles of a run, the chief first."""
+
+    @abstractmethod
+    def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
+        """Return which of the DataFrames in `datasets` are fed to `role`."""
+
+    def environment(self, key: TaskKey, resources: RoleResources) -> dict[str, str]:
+        """Return environment variables for a training process of this role.
+
+        They are defaults: what the role host's environment already sets wins.
+        """
+        environment = {
+            # Keras 3 supports neither ParameterServerStrategy nor sparse updates; one Keras for
+            # every architecture lets the same `train` body run under all of them.
+            "TF_USE_LEGACY_KERAS": "1",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            # The role host holds the port by SO_REUSEPORT; TensorFlow's server binds beside it.
+            "TF_GRPC_REUSE_PORT": "true",
+        }
+        if resources.gpus == 0:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        if resources.cores is not None:
+            environment["TF_NUM_INTRAOP_THREADS"] = str(resources.cores)
+            environment["TF_NUM_INTEROP_THREADS"] = str(resources.cores)
+            environment["OMP_NUM_THREADS"] = str(resources.cores)
+        return environment
+
+    @abstractmethod
+    def runtime(self, facts: ProcessFacts, link: HostLink) -> AbstractContextManager[Runtime]:
+        """Bring up what ``train`` runs on, in the training process; taken down on exit.
+
+        On a clean exit of the block, it returns only once this process may end without harming
+        its peers.
+        """
+
+    def serve(self, facts: ProcessFacts, link: HostLink) -> None:
+        """Play a role that runs no ``train``: block until the run is stopped."""
+        raise NotImplementedError(f"arch {self.name} has no role that serves")
+
+
+class PlainRuntime(Runtime):
+    """A runtime with nothing but the process itself; the others add what they have."""
+
+    strategy: Any = None
+    coordinator: Any = None
+    server: Any = None
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return a context that does nothing."""
+        return nullcontext()
+
+    def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
+        """Refuse: this architecture has no common loop."""
+        raise ConfigError(
+            "ctx.fit serves --arch local and ps; a session program writes its own loop "
+            "over ctx.batches or ctx.dataset"
+        )
+
+    def device_setter(self) -> Any:
+        """Refuse: only `session` places variables by a device function."""
+        raise ConfigError("ctx.device_setter() is for --arch session; use ctx.scope() here")
+
+    def session_config(self) -> Any:
+        """Refuse: only `session` has a server to open sessions on."""
+        raise ConfigError("ctx.session_config() is for --arch session; use ctx.scope() here")
+
+
+def load_framework(name: str) -> Framework:
+    """Find an architecture by its entry point.
+
+    Raises
+    ------
+    ConfigError
+        If none of that name is installed; lists those that are.
+    """
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    if name not in found:
+        raise ConfigError(
+            f"--arch {name} is not available in this version; installed: {', '.join(sorted(found))}"
+        )
+    framework = found[name].load()()
+    if not isinstance(framework, Framework):
+        raise ConfigError(f"entry point {GROUP}:{name} is not a tfos.frameworks.contract.Framework")
+    return framework

@@ -1,0 +1,62 @@
+"""The `local` architecture: one process trains, fed with every DataFrame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tfos.base import FitPlan, FitResult, HostLink, ProcessFacts, TrainContext
+from tfos.config import RolesConfig
+from tfos.frameworks.contract import Framework, PlainRuntime
+from tfos.frameworks.training_loop import StepResult, run_loop
+from tfos.read_plan import FeedPosition
+from tfos.topology import Role, RoleSpec
+
+__all__ = ["LocalFramework"]
+
+
+class LocalFramework(Framework):
+    """One chief."""
+
+    name = "local"
+
+    def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
+        """Return the one role."""
+        return (RoleSpec(Role.CHIEF, 1, trains=True),)
+
+    def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
+        """Return all of them: there is nobody else to feed."""
+        return tuple(datasets)
+
+    @contextmanager
+    def runtime(self, facts: ProcessFacts, link: HostLink) -> Iterator[_LocalRuntime]:
+        """Need nothing."""
+        yield _LocalRuntime()
+
+
+class _LocalRuntime(PlainRuntime):
+    def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
+        return run_loop(plan, ctx, lambda starts: _EagerSteps(plan, ctx, starts))
+
+
+class _EagerSteps:
+    """Take each step here and now: nothing is ever in flight."""
+
+    def __init__(
+        self, plan: FitPlan, ctx: TrainContext, starts: Mapping[int, FeedPosition]
+    ) -> None:
+        import tensorflow as tf
+
+        dataset = ctx.feed.tracked_dataset(plan.read, starts).prefetch(2)
+        self._batches = iter(dataset)
+        self._step: Any = tf.function(plan.step, reduce_retracing=True)
+
+    def next_result(self) -> StepResult:
+        columns, status = next(self._batches)
+        feed, epoch, row, rows = (int(v) for v in status.numpy())
+        metrics = self._step(columns) if rows else {}
+        return StepResult(feed, FeedPosition(epoch, row), rows, metrics)
+
+    def drain(self) -> list[StepResult]:
+        return []

@@ -1,0 +1,254 @@
+"""Run the common training loop: resume, steps, epochs, checkpoints, evaluation, early stop.
+
+How a step is taken (here, or scheduled onto workers) is a `Steps` of the architecture;
+everything else is the same for all of them and stands here once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tfos.base import CheckpointInfo, FitPlan, FitResult, TrainContext
+from tfos.errors import ConfigError
+from tfos.read_plan import FeedPosition
+
+__all__ = ["StepResult", "Steps", "run_loop"]
+
+log = logging.getLogger(__name__)
+
+REPORT_EVERY_S = 1.0
+_CHECKPOINT_NAME = "state"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One completed step: which feed it consumed, how far, how many rows (0: that feed is over)."""
+
+    feed: int
+    position: FeedPosition
+    rows: int
+    metrics: Mapping[str, Any]
+
+
+class Steps(Protocol):
+    """Take steps; several may be in flight."""
+
+    def next_result(self) -> StepResult:
+        """Block until a step has completed and return it."""
+
+    def drain(self) -> list[StepResult]:
+        """Wait for the steps in flight, start no new ones, and return their results."""
+
+
+@dataclass
+class _Progress:
+    """How far the loop is; changed by completed steps only."""
+
+    num_feeds: int
+    epochs: int | None
+    step: int = 0
+    rows: int = 0
+    positions: dict[int, FeedPosition] = field(default_factory=dict)
+    ended: set[int] = field(default_factory=set)
+    last: Mapping[str, Any] = field(default_factory=dict)
+
+    def add(self, result: StepResult) -> None:
+        if result.rows == 0:
+            self.ended.add(result.feed)
+            return
+        self.step += 1
+        self.rows += result.rows
+        self.positions[result.feed] = result.position
+        self.last = result.metrics
+
+    @property
+    def over(self) -> bool:
+        return len(self.ended) == self.num_feeds
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that every feed has finished; feeds without any more rows hold none back."""
+        running = [
+            self.positions.get(feed, FeedPosition()).epoch
+            for feed in range(self.num_feeds)
+            if feed not in self.ended
+        ]
+        furthest = max((p.epoch for p in self.positions.values()), default=0)
+        return min(running, default=furthest)
+
+
+def run_loop(
+    plan: FitPlan,
+    ctx: TrainContext,
+    make_steps: Callable[[Mapping[int, FeedPosition]], Steps],
+) -> FitResult:
+    """Train to the end of the data, of `max_steps`, or of patience; see `TrainContext.fit`."""
+    loop = _Loop(plan, ctx)
+    resumed = loop.resume()
+    if loop.steps_left:
+        loop.run(make_steps(dict(loop.progress.positions)))
+    return FitResult(
+        step=loop.progress.step,
+        rows=loop.progress.rows,
+        metrics=loop.metrics,
+        resumed_from=resumed,
+        stopped_early=loop.stopped_early,
+    )
+
+
+class _Loop:
+    def __init__(self, plan: FitPlan, ctx: TrainContext) -> None:
+        import tensorflow as tf
+
+        if not plan.state:
+            raise ConfigError("ctx.fit needs state={...}: the models and optimizers to keep")
+        self._plan = plan
+        self._ctx = ctx
+        self._checkpoint = tf.train.Checkpoint(**plan.state)
+        self.progress = _Progress(ctx.facts.num_feeds, plan.read.epochs)
+        self.metrics: dict[str, float] = {}
+        self.stopped_early = False
+        self._saved_step = -1
+        self._evaluated_epoch = 0
+        self._next_report = 0.0
+
+    @property
+    def steps_left(self) -> bool:
+        limit = self._plan.max_steps
+        return limit is None or self.progress.step < limit
+
+    # -- the loop -----------------------------------------------------------------------------
+
+    def run(self, steps: Steps) -> None:
+        next_save = time.monotonic() + self._ctx.facts.checkpoint_every_s
+        while not self.progress.over:
+            if not self.steps_left or self._ctx.should_stop():
+                self.stopped_early = True
+                break
+            self.progress.add(steps.next_result())
+            self._report()
+            if self._evaluation_due():
+                self._drain(steps)
+                if self._evaluate_and_judge():
+                    self.stopped_early = True
+                    break
+            if time.monotonic() >= next_save:
+                self._drain(steps)
+                self._save()
+                next_save = time.monotonic() + self._ctx.facts.checkpoint_every_s
+        self._drain(steps)
+        self._finish()
+
+    def _drain(self, steps: Steps) -> None:
+        for result in steps.drain():
+            self.progress.add(result)
+
+    def _finish(self) -> None:
+        if self._plan.evaluate and self._evaluated_epoch < self.progress.epochs_done:
+            self._evaluate_and_judge()
+        if self.progress.step > self._saved_step:
+            self._save()
+        self._report(now=True)
+
+    # -- evaluation ---------------------------------------------------------------------------
+
+    def _evaluation_due(self) -> bool:
+        done = self.progress.epochs_done
+        every = self._plan.evaluate_every_epochs
+        return self._plan.evaluate is not None and done // every > self._evaluated_epoch // every
+
+    def _evaluate_and_judge(self) -> bool:
+        """Evaluate; return whether the user's rule says to stop."""
+        assert self._plan.evaluate is not None
+        self._evaluated_epoch = self.progress.epochs_done
+        found = {name: float(value) for name, value in self._plan.evaluate().items()}
+        self.metrics.update({f"eval_{name}": value for name, value in found.items()})
+        self._report(now=True)
+        return self._plan.stop_when is not None and bool(self._plan.stop_when(found))
+
+    def _report(self, now: bool = False) -> None:
+        # Turning a metric into a number waits for the step on a device: not at every step.
+        if not now and time.monotonic() < self._next_report:
+            return
+        self._next_report = time.monotonic() + REPORT_EVERY_S
+        self.metrics.update({name: float(value) for name, value in self.progress.last.items()})
+        self._ctx.report(self.progress.step, rows=self.progress.rows, **self.metrics)
+
+    # -- checkpoints --------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        self._ctx.checkpoints.save(
+            self.progress.step,
+            lambda directory: self._write(directory),
+            positions=self.progress.positions,
+            metadata={
+                "num_feeds": self.progress.num_feeds,
+                "rows": self.progress.rows,
+                "evaluated_epoch": self._evaluated_epoch,
+                "read": self._plan.read.to_json(),
+                "metrics": self.metrics,
+            },
+        )
+        self._saved_step = self.progress.step
+
+    def _write(self, directory: str) -> None:
+        import tensorflow as tf
+
+        self._checkpoint.write(
+            os.path.join(directory, _CHECKPOINT_NAME),
+            # The chief writes every shard: parameter servers may be on hosts that share no disk.
+            options=tf.train.CheckpointOptions(experimental_io_device=_this_process()),
+        )
+
+    def _read(self, directory: str) -> None:
+        import tensorflow as tf
+
+        status = self._checkpoint.read(
+            os.path.join(directory, _CHECKPOINT_NAME),
+            options=tf.train.CheckpointOptions(experimental_io_device=_this_process()),
+        )
+        # Optimizer slots are made at the first step and restored then; what exists must match.
+        status.assert_existing_objects_matched()
+
+    def resume(self) -> int:
+        """Restore the latest checkpoint; return its step, 0 when there is none."""
+        found = self._ctx.checkpoints.restore(self._read)
+        if found is None:
+            return 0
+        self.progress.step = self._saved_step = found.step
+        self._evaluated_epoch = int(found.metadata.get("evaluated_epoch", 0))
+        self.metrics.update(found.metadata.get("metrics", {}))
+        self.progress.positions = _continued_positions(found, self.progress.num_feeds)
+        log.info("resumed from step %d (%s)", found.step, found.path)
+        return found.step
+
+
+def _continued_positions(found: CheckpointInfo, num_feeds: int) -> dict[int, FeedPosition]:
+    """Return where each feed goes on.
+
+    Rows are dealt differently to another number of feeds, so rows within the epoch mean nothing
+    then: the earliest unfinished epoch is read again from its start (each row at least once).
+    """
+    if found.metadata.get("num_feeds") == num_feeds:
+        return dict(found.positions)
+    epoch = min((p.epoch for p in found.positions.values()), default=0)
+    log.warning(
+        "the checkpoint was written with %s feeds and there are %d now: epoch %d starts over",
+        found.metadata.get("num_feeds"),
+        num_feeds,
+        epoch,
+    )
+    return {feed: FeedPosition(epoch, 0) for feed in range(num_feeds)}
+
+
+def _this_process() -> str:
+    """Return the CPU device of this process, by its name in the cluster if it is in one."""
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):
+        return str(tf.constant(0).device)
