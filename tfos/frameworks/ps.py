@@ -1,0 +1,200 @@
+"""The `ps` architecture: ParameterServerStrategy; a chief schedules steps onto worker servers.
+
+Each worker reads its own spool: the dataset function is traced on the chief, but its source op
+calls back into the process that runs it, which is the worker (see `tfos.arrow_feed.dataset`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from tfos.base import FitPlan, FitResult, HostLink, ProcessFacts, TrainContext
+from tfos.config import RolesConfig
+from tfos.frameworks.contract import TRAIN, Framework, PlainRuntime
+from tfos.frameworks.training_loop import StepResult, run_loop
+from tfos.read_plan import FeedPosition
+from tfos.topology import Role, RoleSpec
+
+__all__ = ["ParameterServerFramework", "dedicated_chief_roles", "feeds_of_role", "start_server"]
+
+IN_FLIGHT_PER_WORKER = 4
+"""Steps scheduled ahead: enough that no worker waits for the chief to fetch a result."""
+
+MIN_SHARD_BYTES = 256 << 10
+"""Variables smaller than this stay whole: TensorFlow's advice for its MinSizePartitioner."""
+
+SERVER_POLL_S = 0.05
+
+
+class ParameterServerFramework(Framework):
+    """One chief that trains; workers and parameter servers that serve it."""
+
+    name = "ps"
+
+    def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
+        """Return chief, workers and parameter servers."""
+        return dedicated_chief_roles(config, workers_train=False)
+
+    def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
+        """Return ``train`` for workers, the others for the chief."""
+        return feeds_of_role(role, datasets)
+
+    @contextmanager
+    def runtime(self, facts: ProcessFacts, link: HostLink) -> Iterator[_CoordinatorRuntime]:
+        """Connect to every server and build the strategy; blocks until all of them answer."""
+        yield _CoordinatorRuntime(facts)
+
+    def serve(self, facts: ProcessFacts, link: HostLink) -> None:
+        """Run a TensorFlow server until the run is stopped."""
+        server = start_server(facts)
+        while not link.should_stop():
+            time.sleep(SERVER_POLL_S)
+        del server  # TensorFlow has no stop for it: it ends with the process.
+
+
+def dedicated_chief_roles(config: RolesConfig, *, workers_train: bool) -> tuple[RoleSpec, ...]:
+    """Return the roles of the architectures with parameter servers."""
+
+    def spec(role: Role, count: int, trains: bool) -> RoleSpec:
+        resources = getattr(config, role.value)
+        return RoleSpec(
+            role,
+            count,
+            trains=trains,
+            cores=resources.cores,
+            memory_bytes=resources.memory,
+            gpus=resources.gpus,
+        )
+
+    return (
+        spec(Role.CHIEF, 1, True),
+        spec(Role.WORKER, config.num_workers, workers_train),
+        spec(Role.PS, config.num_ps, False),
+    )
+
+
+def feeds_of_role(role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
+    """Deal ``train`` to the workers and every other DataFrame to the chief."""
+    if role is Role.WORKER:
+        return tuple(name for name in datasets if name == TRAIN)
+    if role is Role.CHIEF:
+        return tuple(name for name in datasets if name != TRAIN)
+    return ()
+
+
+def start_server(facts: ProcessFacts) -> Any:
+    """Start this process's TensorFlow server on the port its role host holds.
+
+    Raises
+    ------
+    tensorflow.errors.UnknownError
+        If the port cannot be bound.
+    """
+    import tensorflow as tf
+
+    return tf.distribute.Server(
+        tf.train.ClusterSpec(facts.cluster.by_role),
+        job_name=facts.key.role.value,
+        task_index=facts.key.index,
+        protocol="grpc",
+        start=True,
+    )
+
+
+class _CoordinatorRuntime(PlainRuntime):
+    def __init__(self, facts: ProcessFacts) -> None:
+        import tensorflow as tf
+
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec(facts.cluster.by_role),
+            task_type=facts.key.role.value,
+            task_id=facts.key.index,
+            rpc_layer="grpc",
+        )
+        num_ps = len(facts.cluster.keys(Role.PS))
+        self.strategy = tf.distribute.ParameterServerStrategy(
+            resolver,
+            variable_partitioner=tf.distribute.experimental.partitioners.MinSizePartitioner(
+                min_shard_bytes=MIN_SHARD_BYTES, max_shards=num_ps
+            ),
+        )
+        self.coordinator = tf.distribute.coordinator.ClusterCoordinator(self.strategy)
+        self._num_workers = len(facts.cluster.keys(Role.WORKER))
+
+    def scope(self) -> AbstractContextManager[Any]:
+        scope: AbstractContextManager[Any] = self.strategy.scope()
+        return scope
+
+    def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
+        return run_loop(
+            plan,
+            ctx,
+            lambda starts: _ScheduledSteps(
+                plan, ctx, starts, self.strategy, self.coordinator, self._num_workers
+            ),
+        )
+
+
+class _ScheduledSteps:
+    """Keep a few steps scheduled for every worker; complete them in the order scheduled."""
+
+    def __init__(
+        self,
+        plan: FitPlan,
+        ctx: TrainContext,
+        starts: Mapping[int, FeedPosition],
+        strategy: Any,
+        coordinator: Any,
+        num_workers: int,
+    ) -> None:
+        self._coordinator = coordinator
+        self._width = IN_FLIGHT_PER_WORKER * num_workers
+        self._in_flight: deque[Any] = deque()
+        self._metric_names: tuple[str, ...] = ()
+        self._step = self._traced(plan, strategy)
+        dataset = coordinator.create_per_worker_dataset(
+            lambda: ctx.feed.tracked_dataset(plan.read, starts).prefetch(2)
+        )
+        self._batches = iter(dataset)
+
+    def _traced(self, plan: FitPlan, strategy: Any) -> Any:
+        import tensorflow as tf
+
+        def take(columns: Any) -> Any:
+            metrics = strategy.run(plan.step, args=(columns,))
+            # Known only once the user's step has been traced, which is before `skip` is.
+            self._metric_names = tuple(metrics)
+            values = [tf.cast(value, tf.float32) for value in metrics.values()]
+            return tf.stack(values) if values else tf.zeros([0])
+
+        def worker_step(batches: Any) -> Any:
+            columns, status = next(batches)
+            # A feed that is over goes on giving empty batches; a step on one would be wrong.
+            metrics = tf.cond(
+                status[3] > 0,
+                lambda: take(columns),
+                lambda: tf.zeros([len(self._metric_names)]),
+            )
+            return status, metrics
+
+        return tf.function(worker_step)
+
+    def next_result(self) -> StepResult:
+        while len(self._in_flight) < self._width:
+            self._in_flight.append(self._coordinator.schedule(self._step, args=(self._batches,)))
+        return self._complete(self._in_flight.popleft())
+
+    def drain(self) -> list[StepResult]:
+        results = [self._complete(remote) for remote in self._in_flight]
+        self._in_flight.clear()
+        return results
+
+    def _complete(self, remote: Any) -> StepResult:
+        status, values = remote.fetch()
+        feed, epoch, row, rows = (int(v) for v in status)
+        metrics = dict(zip(self._metric_names, values, strict=True))
+        return StepResult(feed, FeedPosition(epoch, row), rows, metrics)

@@ -1,0 +1,77 @@
+"""The `session` architecture: between-graph replication with tf.compat.v1 servers and sessions.
+
+The chief and every worker run ``train``, each building its own graph whose variables live on the
+parameter servers. A worker whose session outlives the chief hangs, so the chief ends last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tfos.base import HostLink, ProcessFacts
+from tfos.config import RolesConfig
+from tfos.frameworks.contract import Framework, PlainRuntime
+from tfos.frameworks.ps import (
+    SERVER_POLL_S,
+    ParameterServerFramework,
+    dedicated_chief_roles,
+    feeds_of_role,
+    start_server,
+)
+from tfos.topology import Role, RoleSpec, TaskKey
+
+__all__ = ["SessionFramework"]
+
+
+class SessionFramework(Framework):
+    """A chief and workers that train; parameter servers that serve them."""
+
+    name = "session"
+
+    def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
+        """Return chief, workers and parameter servers."""
+        return dedicated_chief_roles(config, workers_train=True)
+
+    def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
+        """Return ``train`` for workers, the others for the chief."""
+        return feeds_of_role(role, datasets)
+
+    @contextmanager
+    def runtime(self, facts: ProcessFacts, link: HostLink) -> Iterator[_SessionRuntime]:
+        """Start this process's server; on a clean exit the chief waits for every worker to end."""
+        yield _SessionRuntime(facts)
+        if facts.key.role is Role.CHIEF:
+            while link.running_workers() and not link.should_stop():
+                time.sleep(SERVER_POLL_S)
+
+    def serve(self, facts: ProcessFacts, link: HostLink) -> None:
+        """Run a parameter server until the run is stopped."""
+        ParameterServerFramework().serve(facts, link)
+
+
+class _SessionRuntime(PlainRuntime):
+    def __init__(self, facts: ProcessFacts) -> None:
+        self._key: TaskKey = facts.key
+        self._cluster = facts.cluster.by_role
+        self.server = start_server(facts)
+
+    @property
+    def _device(self) -> str:
+        return f"/job:{self._key.role}/task:{self._key.index}"
+
+    def device_setter(self) -> Any:
+        import tensorflow as tf
+
+        return tf.compat.v1.train.replica_device_setter(
+            worker_device=self._device, cluster=self._cluster
+        )
+
+    def session_config(self) -> Any:
+        import tensorflow as tf
+
+        return tf.compat.v1.ConfigProto(
+            device_filters=["/job:ps", self._device], allow_soft_placement=True
+        )
