@@ -117,6 +117,8 @@ class Outcome:
         Rows fed to the role, by dataset name.
     phases
         Seconds since the epoch at which the role entered each phase, by phase name.
+    artifacts
+        Where things are that the role read or wrote: ``resumed_from``, ``checkpoint``, ``model``.
     """
 
     key: TaskKey
@@ -126,6 +128,7 @@ class Outcome:
     step: int = -1
     rows: Mapping[str, int] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)
+    artifacts: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON."""
@@ -137,6 +140,7 @@ class Outcome:
             "step": self.step,
             "rows": dict(self.rows),
             "phases": dict(self.phases),
+            "artifacts": dict(self.artifacts),
         }
 
     @classmethod
@@ -151,6 +155,7 @@ class Outcome:
             step=data["step"],
             rows=data["rows"],
             phases=data["phases"],
+            artifacts=data["artifacts"],
         )
 
 

@@ -1,0 +1,282 @@
+"""Carry out the decisions of a run: one loop on the driver that hears events and acts on them."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfos.config import JobConfig
+from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.fault.state_machine import (
+    CancelGroups,
+    Decision,
+    EndRun,
+    Event,
+    GroupEnded,
+    Halted,
+    MembersChanged,
+    OutcomePublished,
+    Phase,
+    PublishGeneration,
+    RunState,
+    StopExpired,
+    StopRun,
+    Verdict,
+    transition,
+)
+from tfos.launcher.progress import ProgressLine
+from tfos.launcher.role_groups import GroupReport, RoleGroup
+from tfos.registry.contract import Connection, Generation, Member, Registry, StopNotice
+from tfos.topology import ClusterSpec, TaskKey, describe_keys
+
+__all__ = ["Controller"]
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+"""How often deadlines and progress are looked at when nothing happens."""
+
+CANCEL_WAIT_S = 10.0
+"""How long cancelled Spark jobs may take to end before they are left to Spark."""
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """Something happened; what exactly is read from the registry in the loop's own thread."""
+
+    what: str
+    detail: Any = None
+
+
+class Controller:
+    """Runs on the driver, in the thread that calls `run`; everything else posts to its queue."""
+
+    def __init__(
+        self,
+        config: JobConfig,
+        registry: Registry,
+        groups: Sequence[RoleGroup],
+        *,
+        deadline: float | None,
+        explain_missing: Callable[[frozenset[TaskKey]], str],
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._groups = {group.spec.role: group for group in groups}
+        self._deadline = deadline
+        self._explain_missing = explain_missing
+        self._events: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
+        self._members: dict[TaskKey, Member] = {}
+        self._register_deadline = time.monotonic() + config.registry.register_timeout_s
+        self._stop_deadline: float | None = None
+        self._lost_deadline: float | None = None
+        self._progress = ProgressLine()
+        self.phases: dict[str, float] = {}
+        keys = [key for group in groups for key in group.spec.keys]
+        self.state = RunState(
+            expected=frozenset(keys),
+            trainers=frozenset(k for g in groups if g.spec.trains for k in g.spec.keys),
+            open_groups=frozenset(self._groups),
+        )
+
+    # -- what other threads and signal handlers call -------------------------------------------
+
+    def interrupt(self, signal_name: str, why: str) -> None:
+        """Ask for an orderly end; safe in a signal handler."""
+        self._events.put(_Heard("interrupt", (signal_name, why)))
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(self) -> RunState:
+        """Run to the end and return the last state; never raises for a failure of the run."""
+        subscriptions = [
+            self._registry.watch_members(lambda keys: self._events.put(_Heard("members"))),
+            self._registry.watch_connection(lambda c: self._events.put(_Heard("connection", c))),
+        ]
+        for group in self._groups.values():
+            group.start(lambda report: self._events.put(_Heard("group", report)))
+        try:
+            while self.state.phase is not Phase.ENDED:
+                for event in self._next_events():
+                    self._apply(event)
+        finally:
+            for unsubscribe in subscriptions:
+                unsubscribe()
+        return self.state
+
+    def _next_events(self) -> list[Event]:
+        try:
+            heard = self._events.get(timeout=TICK_S)
+        except queue.Empty:
+            return self._on_tick()
+        except KeyboardInterrupt:  # a notebook's stop button
+            heard = _Heard("interrupt", ("SIGINT", "interrupted"))
+        handlers: Mapping[str, Callable[[Any], list[Event]]] = {
+            "members": lambda _: [*self._read_outcomes(), *self._read_members()],
+            "outcomes": lambda _: self._read_outcomes(),
+            "group": self._on_group,
+            "connection": self._on_connection,
+            "interrupt": self._on_interrupt,
+        }
+        return [*handlers[heard.what](heard.detail), *self._on_tick()]
+
+    def _apply(self, event: Event) -> None:
+        self.state, decisions = transition(self.state, event)
+        for decision in decisions:
+            log.debug("%s -> %s", type(event).__name__, decision)
+            self._carry_out(decision)
+
+    # -- events --------------------------------------------------------------------------------
+
+    def _read_outcomes(self) -> list[Event]:
+        if self.state.generation == 0 or self._lost_deadline is not None:
+            return []
+        found = self._registry.outcomes(self.state.generation)
+        return [OutcomePublished(Outcome.from_json(document)) for document in found.values()]
+
+    def _read_members(self) -> list[Event]:
+        if self._lost_deadline is not None:
+            return []
+        before, self._members = self._members, self._registry.members()
+        gone = {key: _vanished(before[key]) for key in before.keys() - self._members.keys()}
+        return [MembersChanged(frozenset(self._members), gone)]
+
+    def _on_group(self, report: GroupReport) -> list[Event]:
+        events: list[Event] = [OutcomePublished(outcome) for outcome in report.outcomes]
+        return [*events, GroupEnded(report.role, report.failure)]
+
+    def _on_connection(self, connection: Connection) -> list[Event]:
+        if connection is Connection.CONNECTED:
+            self._lost_deadline = None
+            return [*self._read_outcomes(), *self._read_members()]
+        if connection is Connection.SUSPENDED:
+            log.warning("ZooKeeper does not answer; waiting for it")
+            patience = self._config.registry.session_timeout_s
+            self._lost_deadline = time.monotonic() + patience
+            return []
+        return [self._registry_lost()]
+
+    def _registry_lost(self) -> Event:
+        where = self._config.registry.zookeeper or "embedded"
+        return Halted(
+            Verdict.FAILED,
+            _driver_failure(
+                Cause.INFRASTRUCTURE,
+                f"ZooKeeper ({where}) was lost: it has not answered for "
+                f"{self._config.registry.session_timeout_s:g} s",
+                "without it no role can be watched; look at its log, or raise "
+                "registry.session_timeout_s if it only pauses",
+            ),
+        )
+
+    def _on_interrupt(self, detail: tuple[str, str]) -> list[Event]:
+        signal_name, why = detail
+        log.warning("%s: ending the run", why)
+        failure = _driver_failure(Cause.CONFIG, f"interrupted by {signal_name}: {why}", "")
+        return [Halted(Verdict.INTERRUPTED, failure)]
+
+    def _on_tick(self) -> list[Event]:
+        now = time.monotonic()
+        phase = self.state.phase
+        if phase is Phase.TRAINING and self._lost_deadline is None:
+            self._progress.show(self._registry)
+        if self._stop_deadline is not None:
+            if now < self._stop_deadline:
+                return []
+            self._stop_deadline = now + CANCEL_WAIT_S
+            return [StopExpired()]
+        if self._deadline is not None and now >= self._deadline:
+            return [self._timed_out()]
+        if self._lost_deadline is not None and now >= self._lost_deadline:
+            return [self._registry_lost()]
+        if phase is Phase.REGISTERING and now >= self._register_deadline:
+            return [self._not_registered()]
+        return []
+
+    def _timed_out(self) -> Event:
+        return Halted(
+            Verdict.TIMED_OUT,
+            _driver_failure(
+                Cause.CONFIG,
+                f"the run did not end within --timeout {self._config.supervision.timeout_s:g} s "
+                f"(it was {self.state.phase.value})",
+                "raise --timeout, or resume from the checkpoint by submitting again",
+            ),
+        )
+
+    def _not_registered(self) -> Event:
+        missing = self.state.expected - self._members.keys()
+        return Halted(
+            Verdict.FAILED,
+            _driver_failure(
+                Cause.INFRASTRUCTURE,
+                f"{describe_keys(missing)} did not register within "
+                f"{self._config.registry.register_timeout_s:g} s",
+                self._explain_missing(frozenset(missing)),
+            ),
+        )
+
+    # -- decisions -----------------------------------------------------------------------------
+
+    def _carry_out(self, decision: Decision) -> None:
+        if isinstance(decision, PublishGeneration):
+            self._publish(decision.number)
+        elif isinstance(decision, StopRun):
+            self._stop(decision)
+        elif isinstance(decision, CancelGroups):
+            for role in sorted(self.state.open_groups):
+                log.warning("the %s tasks have not ended: cancelling them", role)
+                self._groups[role].cancel()
+        else:
+            assert isinstance(decision, EndRun)
+            self.phases["ended"] = time.time()
+
+    def _publish(self, number: int) -> None:
+        self.phases["registered"] = time.time()
+        cluster = ClusterSpec({key: m.endpoint for key, m in self._members.items()})
+        self._registry.publish_generation(Generation(number, cluster))
+        self._registry.watch_outcomes(number, lambda keys: self._events.put(_Heard("outcomes")))
+        log.info("all %d roles are registered", len(self._members))
+
+    def _stop(self, decision: StopRun) -> None:
+        self.phases["stopping"] = time.time()
+        grace = self._config.supervision.grace_s
+        self._stop_deadline = time.monotonic() + 2 * grace + 5.0
+        outcome = "done" if decision.verdict is Verdict.DONE else "failed"
+        if self._lost_deadline is not None:
+            # Nobody can hear: each role host finds the registry gone by itself. Cancel at once.
+            self._stop_deadline = time.monotonic()
+            return
+        self._registry.stop(StopNotice(outcome, decision.reason))
+
+
+def _vanished(member: Member) -> Failure:
+    return Failure(
+        key=str(member.key),
+        cause=Cause.INFRASTRUCTURE,
+        message=f"{member.key} vanished: its role host on {member.host} "
+        f"(pid {member.pid}, executor {member.executor}) left without a word",
+        time=time.time(),
+        host=member.host,
+        pid=member.pid,
+        hint="its executor or host was lost or killed; look for memory limits and preemption",
+    )
+
+
+def _driver_failure(cause: Cause, message: str, hint: str) -> Failure:
+    import os
+    import socket
+
+    return Failure(
+        key="driver",
+        cause=cause,
+        message=message,
+        time=time.time(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        hint=hint,
+    )
