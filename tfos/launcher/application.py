@@ -14,7 +14,7 @@ import cloudpickle
 from tfos.base import Job
 from tfos.errors import ConfigError, ExitCode, JobDefinitionError, TfosError
 
-__all__ = ["UserCodeError", "load_job", "pickle_job", "user_traceback"]
+__all__ = ["UserCodeError", "load_job", "one_line", "pickle_job", "user_traceback"]
 
 
 class UserCodeError(TfosError):
@@ -42,7 +42,7 @@ def load_job(app: Path, class_name: str | None) -> Job:
         return job_class()
     except Exception as error:
         raise UserCodeError(
-            f"{app.name}: {job_class.__name__}() raised {_one_line(error)}; "
+            f"{app.name}: {job_class.__name__}() raised {one_line(error)}; "
             "tfos builds the Job with no arguments",
             user_traceback=user_traceback(error),
         ) from error
@@ -69,7 +69,7 @@ def pickle_job(job: Job) -> bytes:
         what = f"its attribute {culprits[0]!r}" if culprits else "it"
         raise JobDefinitionError(
             f"{type(job).__name__} cannot be sent to the training processes: {what} "
-            f"cannot be pickled ({_one_line(error)}); do not keep Spark objects, files or locks "
+            f"cannot be pickled ({one_line(error)}); do not keep Spark objects, files or locks "
             "on the Job"
         ) from error
     finally:
@@ -100,7 +100,7 @@ def _import(app: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         raise UserCodeError(
-            f"importing {app} raised {_one_line(error)}", user_traceback=user_traceback(error)
+            f"importing {app} raised {one_line(error)}", user_traceback=user_traceback(error)
         ) from error
     return module
 
@@ -155,6 +155,7 @@ def _inside(filename: str, directory: str) -> bool:
     return filename.startswith((directory, "<frozen"))
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error's type and text on one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -95,6 +95,7 @@ class Controller:
         """Run to the end and return the last state; never raises for a failure of the run."""
         subscriptions = [
             self._registry.watch_members(lambda keys: self._events.put(_Heard("members"))),
+            self._registry.watch_outcomes(0, lambda keys: self._events.put(_Heard("outcomes"))),
             self._registry.watch_connection(lambda c: self._events.put(_Heard("connection", c))),
         ]
         for group in self._groups.values():
@@ -133,10 +134,15 @@ class Controller:
     # -- events --------------------------------------------------------------------------------
 
     def _read_outcomes(self) -> list[Event]:
-        if self.state.generation == 0 or self._lost_deadline is not None:
+        if self._lost_deadline is not None:
             return []
-        found = self._registry.outcomes(self.state.generation)
-        return [OutcomePublished(Outcome.from_json(document)) for document in found.values()]
+        # 0 holds those that failed before the first generation.
+        found = [
+            document
+            for number in {0, self.state.generation}
+            for document in self._registry.outcomes(number).values()
+        ]
+        return [OutcomePublished(Outcome.from_json(document)) for document in found]
 
     def _read_members(self) -> list[Event]:
         if self._lost_deadline is not None:

@@ -1,0 +1,97 @@
+"""Check what ``pre_train`` returned and deal it to the roles. Runs on the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfos.arrow_feed.frame import partition_for, prepare_frame, tag_frames
+from tfos.arrow_feed.schema import FeedSchema
+from tfos.errors import JobDefinitionError
+from tfos.frameworks.contract import TRAIN, Framework
+from tfos.topology import Role, RoleSpec
+
+__all__ = ["FedFrames", "check_frames"]
+
+
+def check_frames(returned: Any, job_name: str) -> Mapping[str, Any]:
+    """Return ``pre_train``'s DataFrames by name.
+
+    Raises
+    ------
+    JobDefinitionError
+        If it returned nothing, or anything but a DataFrame or a mapping of names to DataFrames
+        with one named "train".
+    """
+    if returned is None:
+        raise JobDefinitionError(
+            f"{job_name}.pre_train returned None: return a DataFrame, or a mapping of names to "
+            "DataFrames (is a return statement missing?)"
+        )
+    frames = returned if isinstance(returned, Mapping) else {TRAIN: returned}
+    for name, frame in frames.items():
+        if not isinstance(name, str) or not _is_frame(frame):
+            raise JobDefinitionError(
+                f"{job_name}.pre_train returned {type(frame).__name__}"
+                + (f" for {name!r}" if isinstance(returned, Mapping) else "")
+                + ": a pyspark.sql.DataFrame is expected"
+            )
+    if TRAIN not in frames:
+        raise JobDefinitionError(
+            f"{job_name}.pre_train returned DataFrames named {sorted(frames)}: one of them must "
+            f"be named {TRAIN!r}"
+        )
+    return frames
+
+
+def _is_frame(value: Any) -> bool:
+    from pyspark.sql import DataFrame
+
+    return isinstance(value, DataFrame)
+
+
+@dataclass(frozen=True)
+class FedFrames:
+    """What feeds each role.
+
+    Parameters
+    ----------
+    names
+        The DataFrames' names.
+    schemas
+        Their schemas.
+    frames
+        The DataFrame of each fed role, with one partition a task; rows are tagged with their
+        dataset where a role is fed by several.
+    """
+
+    names: tuple[str, ...]
+    schemas: Mapping[str, FeedSchema]
+    frames: Mapping[Role, Any]
+
+    @classmethod
+    def prepare(
+        cls, frames: Mapping[str, Any], framework: Framework, roles: Sequence[RoleSpec]
+    ) -> FedFrames:
+        """Check every column's type and build the roles' DataFrames; no Spark job runs.
+
+        Raises
+        ------
+        UnsupportedTypeError
+            If a column has no TensorFlow counterpart.
+        SchemaMismatchError
+            If DataFrames that travel together disagree on a column's type.
+        """
+        names = tuple(frames)
+        prepared = {name: prepare_frame(frame) for name, frame in frames.items()}
+        schemas = {name: schema for name, (_, schema) in prepared.items()}
+        dealt = {}
+        for spec in roles:
+            fed = framework.feeds(spec.role, names)
+            if len(fed) == 1:
+                dealt[spec.role] = partition_for(prepared[fed[0]][0], spec.count)
+            elif fed:
+                together, _ = tag_frames({name: frames[name] for name in fed})
+                dealt[spec.role] = partition_for(together, spec.count)
+        return cls(names, schemas, dealt)

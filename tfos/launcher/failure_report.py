@@ -1,0 +1,46 @@
+"""Write a failed run's report for people: the first cause, then what followed from it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["render_failures"]
+
+_LAST_LINES = 20
+
+
+def render_failures(failures: Sequence[Mapping[str, Any]]) -> str:
+    """Return the report, several lines without a last newline; empty without failures."""
+    if not failures:
+        return ""
+    first, *rest = failures
+    lines = [f"first failure: {first['key']}", *_indented(_body(first))]
+    if rest:
+        lines.append("what followed:")
+        lines.extend(f"  {record['key']}: {record['message']}" for record in rest)
+    return "\n".join(lines)
+
+
+def _body(record: Mapping[str, Any]) -> list[str]:
+    lines = [str(record["message"])]
+    place = [f"host {record['host']}" if record["host"] else "", f"pid {record['pid']}"]
+    if record["step"] >= 0:
+        place.append(f"step {record['step']}")
+    if record["exit_code"] is not None:
+        place.append(f"exit code {record['exit_code']}")
+    if record["signal_name"]:
+        place.append(f"signal {record['signal_name']}")
+    lines.append(", ".join(part for part in place if part))
+    if record["traceback"]:
+        lines.extend(["", *str(record["traceback"]).splitlines()])
+    if record["last_lines"]:
+        lines.extend(["", "its last lines:"])
+        lines.extend(f"  {line}" for line in record["last_lines"][-_LAST_LINES:])
+    if record["hint"]:
+        lines.extend(["", f"hint: {record['hint']}"])
+    return lines
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line}".rstrip() for line in lines]

@@ -1,0 +1,73 @@
+"""Hear the signals that ask the driver to end, and hand them to whoever can act on them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from tfos.errors import InterruptedRunError, RunTimeoutError
+
+__all__ = ["Interrupts"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """SIGINT, SIGTERM, SIGHUP and the run's own time limit, for the length of a ``with`` block.
+
+    While `sink` is set, signals go there (the controller ends the run in order). Before and after,
+    they raise in the main thread, which gets user code and Spark calls out of their waits.
+    Only the main thread may enter the block.
+
+    Parameters
+    ----------
+    timeout_s
+        Seconds after which `RunTimeoutError` is raised while there is no `sink`; None for never.
+        With a sink the controller keeps the time itself.
+    """
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self._previous: dict[signal.Signals, Any] = {}
+        self.sink: Callable[[str, str], None] | None = None
+
+    def __enter__(self) -> Interrupts:
+        self.install()
+        if self._timeout_s is not None:
+            self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
+            signal.setitimer(signal.ITIMER_REAL, self._timeout_s)
+        return self
+
+    def install(self) -> None:
+        """Set the handlers; again after SparkContext has set one of its own for SIGINT."""
+        for number in _SIGNALS:
+            before = signal.signal(number, self._on_signal)
+            self._previous.setdefault(number, before)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._timeout_s is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self.sink is not None:
+            self.sink(name, f"{name} received")
+            return
+        raise InterruptedRunError(f"interrupted by {name}", signal_name=name)
+
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        if self.sink is None:
+            raise RunTimeoutError(
+                f"the run did not end within --timeout {self._timeout_s:g} s: it was still "
+                "preparing the data; raise --timeout",
+                timeout_s=self._timeout_s,
+            )

@@ -1,0 +1,322 @@
+"""Be a role host: the Spark task that plays one role of the training cluster.
+
+It reserves a port, registers, fills the spool from its Arrow batches, supervises the training
+process and reports how it ended. TensorFlow is never imported here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfos.config import JobConfig
+from tfos.errors import ExitCode, RendezvousClosedError, TfosError
+from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.launcher.ports import address_towards, reserve_port
+from tfos.launcher.supervision import ProcessPlan, Supervision
+from tfos.launcher.training_spec import TrainingSpec
+from tfos.registry.contract import Generation, Member, Registry
+from tfos.topology import Endpoint, Role, TaskKey
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tfos.arrow_feed.spool import SpoolWriter
+
+__all__ = ["RegistryAddress", "RoleHost"]
+
+log = logging.getLogger("tfos")
+
+
+@dataclass(frozen=True)
+class RegistryAddress:
+    """Where the run's registry is, and the secret that opens it. Travels by Spark's own channel."""
+
+    hosts: str
+    root: str
+    secret: str = field(repr=False)
+    session_timeout_s: float
+    connect_timeout_s: float
+
+    def connect(self) -> Registry:
+        """Open a session; raises RendezvousConnectionError within `connect_timeout_s`."""
+        from tfos.registry.zookeeper import ZooKeeperRegistry
+
+        return ZooKeeperRegistry(
+            self.hosts,
+            self.root,
+            self.secret,
+            session_timeout_s=self.session_timeout_s,
+            connect_timeout_s=self.connect_timeout_s,
+        )
+
+    @property
+    def first(self) -> Endpoint:
+        """One server of the ensemble, to find the interface that leads there."""
+        return Endpoint.parse(self.hosts.split(",")[0])
+
+
+@dataclass(frozen=True)
+class RoleHost:
+    """The executor program of one role group; called once a task with the task's Arrow batches.
+
+    Parameters
+    ----------
+    config
+        The run's `JobConfig`, as JSON text.
+    job_name, run_id
+        The job and this submission of it.
+    registry
+        Where to register.
+    role
+        The role of every task of this group; the partition index is the role's index.
+    trains
+        Whether its training processes run ``Job.train``.
+    trainers
+        Every role that does.
+    num_feeds
+        How many processes the ``train`` DataFrame is dealt to.
+    job
+        The pickled Job; handed on unopened.
+    schemas
+        The schema of every fed DataFrame, by name, as JSON.
+    feeds
+        The DataFrames fed to this role; tagged by row when there are several.
+    app_directories
+        Directories of the user's modules.
+    """
+
+    config: str
+    job_name: str
+    run_id: str
+    registry: RegistryAddress
+    role: Role
+    trains: bool
+    trainers: tuple[TaskKey, ...]
+    num_feeds: int
+    job: bytes = field(repr=False)
+    schemas: Mapping[str, Any]
+    feeds: tuple[str, ...]
+    app_directories: tuple[str, ...]
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Play the role to its end; yields one row with the outcome as JSON.
+
+        Blocks for as long as the run lasts. Never raises for a failure of the role: failures are
+        returned as records, because Spark flattens exceptions to text.
+        """
+        import pyarrow as pa
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        assert context is not None
+        key = TaskKey(self.role, context.partitionId())
+        _log_to_stderr(key, JobConfig.model_validate_json(self.config).log_level)
+        outcome = _Hosted(self, key, context.attemptNumber()).play(batches)
+        yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome.to_json())]})
+
+
+class _Hosted:
+    """One task attempt of a role."""
+
+    def __init__(self, program: RoleHost, key: TaskKey, attempt: int) -> None:
+        self._program = program
+        self._config = JobConfig.model_validate_json(program.config)
+        self._key = key
+        self._attempt = attempt
+        self._ended = threading.Event()
+        self._supervision: Supervision | None = None
+        self._spool: SpoolWriter | None = None
+
+    def play(self, batches: Iterator[pa.RecordBatch]) -> Outcome:
+        try:
+            with contextlib.ExitStack() as stack:
+                return self._play(batches, stack)
+        except Exception as error:
+            if self._supervision is None:
+                # The registry was not reached: a failed task is the only way left to tell.
+                raise
+            log.debug("the role host of %s failed", self._key, exc_info=True)
+            self._fail(error)
+            return self._supervision.outcome(self._rows())
+
+    def _play(self, batches: Iterator[pa.RecordBatch], stack: contextlib.ExitStack) -> Outcome:
+        program = self._program
+        directory = stack.enter_context(_private_directory(program.run_id, self._key))
+        address = address_towards(program.registry.first)
+        endpoint = stack.enter_context(reserve_port(address))
+        registry = program.registry.connect()
+        stack.callback(registry.close)
+        self._supervision = supervision = Supervision(self._config, self._key, registry)
+        self._open_spool(stack)
+        registry.register(self._member(endpoint))
+        # The training process dies with the thread that starts it, so that thread lives as long
+        # as it; this one is the only one that may read from Spark, and does so meanwhile.
+        thread = threading.Thread(
+            target=self._supervise, args=(registry, directory), name="tfos-supervise"
+        )
+        thread.start()
+        try:
+            self._pump(batches)
+        finally:
+            thread.join()
+        outcome = supervision.outcome(self._rows())
+        supervision.publish(outcome)
+        return outcome
+
+    # -- the training process ------------------------------------------------------------------
+
+    def _supervise(self, registry: Registry, directory: Path) -> None:
+        assert self._supervision is not None
+        try:
+            # The driver's own deadline comes first and names everybody who is missing.
+            patience = 2 * self._config.registry.register_timeout_s
+            generation = registry.await_generation(0, time.monotonic() + patience)
+            self._supervision.run(self._process_plan(generation, directory))
+        except RendezvousClosedError as closed:
+            log.info("stopped before training began: %s", closed)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._ended.set()
+
+    def _process_plan(self, generation: Generation, directory: Path) -> ProcessPlan:
+        from tfos.base import ProcessFacts
+
+        program, config = self._program, self._config
+        job_file = directory / "job.pkl"
+        with open(os.open(job_file, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(program.job)
+        spool = self._spool
+        spec = TrainingSpec(
+            facts=ProcessFacts(
+                job_name=program.job_name,
+                run_id=program.run_id,
+                generation=generation.number,
+                key=self._key,
+                cluster=generation.cluster,
+                trainers=program.trainers,
+                num_feeds=program.num_feeds,
+                params=config.params,
+                args=config.args,
+                checkpoint_every_s=config.checkpoints.every_s,
+                model_dir=config.model_dir,
+            ),
+            arch=config.arch,
+            trains=program.trains,
+            job_file=str(job_file),
+            app_directories=program.app_directories,
+            schemas=program.schemas,
+            spools={} if spool is None else {name: str(spool.directory) for name in program.feeds},
+            feed_index=self._key.index,
+            checkpoint_url=config.checkpoints.dir,
+            checkpoint_keep=config.checkpoints.keep,
+            wait_timeout_s=config.feed.wait_timeout_s,
+            log_level=config.log_level,
+        )
+        return ProcessPlan(spec, directory, watch_peers=self._watches_peers())
+
+    def _watches_peers(self) -> bool:
+        workers_train = any(key.role is Role.WORKER for key in self._program.trainers)
+        return self._key.role is Role.CHIEF and workers_train
+
+    # -- the feed ------------------------------------------------------------------------------
+
+    def _open_spool(self, stack: contextlib.ExitStack) -> None:
+        if not self._program.feeds:
+            return
+        from tfos.arrow_feed.schema import FeedSchema
+        from tfos.arrow_feed.spool import SpoolWriter
+
+        schemas = {n: FeedSchema.from_json(self._program.schemas[n]) for n in self._program.feeds}
+        self._spool = SpoolWriter.open(
+            self._config.feed,
+            schemas,
+            name=f"{self._program.run_id}-{self._key}",
+            cancelled=self._ended.is_set,
+        )
+        stack.callback(self._spool.remove)
+
+    def _pump(self, batches: Iterator[pa.RecordBatch]) -> None:
+        """Move Spark's batches into the spool, until they or the training end."""
+        spool = self._spool
+        if spool is None:
+            self._ended.wait()
+            return
+        try:
+            for batch in batches:
+                if self._ended.is_set():
+                    return
+                spool.write(batch)
+            spool.finish()
+        except Exception as error:
+            spool.abort(error)
+            self._fail(error)
+        self._ended.wait()
+
+    def _fail(self, error: Exception) -> None:
+        """End the role, and tell the driver now: the others wait for this role meanwhile."""
+        assert self._supervision is not None
+        self._supervision.fail(self._failure(error))
+        self._supervision.publish(self._supervision.outcome(self._rows()))
+
+    def _rows(self) -> dict[str, int]:
+        return {} if self._spool is None else dict(self._spool.rows)
+
+    # -- records -------------------------------------------------------------------------------
+
+    def _member(self, endpoint: Endpoint) -> Member:
+        return Member(
+            key=self._key,
+            endpoint=endpoint,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            attempt=self._attempt,
+            executor=os.environ.get("SPARK_EXECUTOR_DIRS", "").rsplit("/", 1)[-1][:60],
+        )
+
+    def _failure(self, error: Exception) -> Failure:
+        causes = {ExitCode.CONFIG: Cause.CONFIG, ExitCode.USER_CODE: Cause.DATA}
+        code = error.exit_code if isinstance(error, TfosError) else ExitCode.INTERNAL
+        return Failure(
+            key=str(self._key),
+            cause=causes.get(code, Cause.INFRASTRUCTURE),
+            message=f"{type(error).__name__}: {' '.join(str(error).split())}",
+            time=time.time(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+
+
+@contextlib.contextmanager
+def _private_directory(run_id: str, key: TaskKey) -> Iterator[Path]:
+    """Make a directory for this user alone; removed at the end."""
+    directory = Path(tempfile.mkdtemp(prefix=f"tfos-{run_id}-{key}-"))  # mkdtemp makes it 0700
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _log_to_stderr(key: TaskKey, level: str) -> None:
+    """Send this host's own log to the executor's stderr, once a Python worker and role.
+
+    Spark reuses Python workers: what an earlier task set up is replaced, not added to.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"[{key}] %(levelname).1s %(message)s"))
+    log.handlers = [handler]
+    log.setLevel(level.upper())
+    log.propagate = False

@@ -1,0 +1,317 @@
+"""Run a job from the driver: data, registry, role groups, controller, and the record of it all."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from tfos.base import Job
+from tfos.config import JobConfig
+from tfos.errors import ConfigError, TfosError
+from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.state_machine import RunState
+from tfos.frameworks.contract import TRAIN, Framework, load_framework
+from tfos.launcher.application import UserCodeError, one_line, pickle_job, user_traceback
+from tfos.launcher.controller import Controller
+from tfos.launcher.datasets import FedFrames, check_frames
+from tfos.launcher.interrupts import Interrupts
+from tfos.launcher.result import RunResult, now_iso
+from tfos.launcher.role_groups import RoleGroup
+from tfos.launcher.role_host import RegistryAddress, RoleHost
+from tfos.launcher.submission import check_supported, master_kind, resolve_master, slots_needed
+from tfos.launcher.verdict import error_of, fields_of
+from tfos.topology import TaskKey, describe_keys
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+__all__ = ["run"]
+
+log = logging.getLogger("tfos")
+
+
+def run(
+    job: Job,
+    spark: SparkSession,
+    config: JobConfig | None = None,
+    *,
+    app_directories: Sequence[str] = (),
+    interrupts: Interrupts | None = None,
+) -> RunResult:
+    """Run a job on a Spark session, from a notebook or any driver program.
+
+    Blocks until the run has ended; nothing of it is left then: no process, port, znode or spool.
+
+    Parameters
+    ----------
+    job
+        The job; its ``pre_train`` runs here, its ``train`` in the training processes.
+    spark
+        A running session. It keeps running.
+    config
+        The configuration; the defaults of `JobConfig` when None. Its ``spark`` section was for
+        starting the session and is not looked at.
+    app_directories
+        Directories of modules that the job's code imports.
+    interrupts
+        Signal handling of the calling program; None leaves signals alone (Ctrl-C still ends the
+        run in order).
+
+    Returns
+    -------
+    RunResult
+        Metrics, steps, rows, and where checkpoints and the model are.
+
+    Raises
+    ------
+    TfosError
+        If the run did not finish: `WorkerFailedError`, `ConfigError`, `RunTimeoutError` and so
+        on; its ``result`` attribute is the `RunResult`.
+    """
+    return _Run(job, spark, config or JobConfig(), tuple(app_directories), interrupts).run()
+
+
+@dataclass
+class _Run:
+    job: Job
+    spark: SparkSession
+    config: JobConfig
+    app_directories: tuple[str, ...]
+    interrupts: Interrupts | None
+    started: str = field(default_factory=now_iso)
+    phases: dict[str, float] = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> RunResult:
+        self.phases["started"] = time.time()
+        name = self.config.name or type(self.job).__name__
+        run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        self.known = {"job": name, "run_id": run_id}
+        try:
+            with self._shutting_down():
+                self._run(name, run_id)
+        except TfosError as error:
+            self._attach_result(error)
+            raise
+        except KeyboardInterrupt:
+            from tfos.errors import InterruptedRunError
+
+            error = InterruptedRunError("interrupted by SIGINT", signal_name="SIGINT")
+            self._attach_result(error)
+            raise error from None
+        return RunResult(outcome="done", exit_code=0, **self._fields())
+
+    def _attach_result(self, error: TfosError) -> None:
+        error.result = RunResult.from_error(error, **self._fields())  # type: ignore[attr-defined]
+
+    def _fields(self) -> dict[str, Any]:
+        return {**self.known, "started": self.started, "ended": now_iso(), "phases": self.phases}
+
+    def _run(self, name: str, run_id: str) -> None:
+        config = self.config
+        check_supported(config.model_copy(update={"spark": self._actual_spark()}))
+        resolve_master(self.spark.sparkContext.master, slots_needed(config))
+        framework = load_framework(config.arch)
+        self._prepare_checkpoints(name)
+        with ExitStack() as stack:
+            address = stack.enter_context(self._registry(name, run_id))
+            frames = self._pre_train()
+            fed = FedFrames.prepare(frames, framework, framework.roles(config.roles))
+            self._train(framework, fed, address, name, run_id)
+
+    def _actual_spark(self) -> Any:
+        return self.config.spark.model_copy(
+            update={"master": self.spark.sparkContext.master, "env": "none", "queue": None}
+        )
+
+    def _prepare_checkpoints(self, name: str) -> None:
+        checkpoints = self.config.checkpoints
+        if checkpoints.dir is None:
+            if checkpoints.fresh:
+                raise ConfigError("--fresh removes checkpoints: it needs --checkpoint-dir")
+            return
+        store = CheckpointStore(checkpoints.dir, name, keep=checkpoints.keep)
+        store.check_writable()
+        if checkpoints.fresh:
+            store.remove_all()
+
+    # -- the registry --------------------------------------------------------------------------
+
+    @contextmanager
+    def _registry(self, name: str, run_id: str) -> Iterator[Callable[[], RegistryAddress]]:
+        """Give the registry's address once it is known; a server starts during ``pre_train``."""
+        config = self.config.registry
+        prefix = ""
+
+        def address(hosts: str) -> RegistryAddress:
+            return RegistryAddress(
+                hosts=hosts,
+                root=f"{prefix}/tfos/{name}/{run_id}",
+                secret=secrets.token_hex(16),
+                session_timeout_s=config.session_timeout_s,
+                connect_timeout_s=config.connect_timeout_s,
+            )
+
+        if config.zookeeper is not None:
+            hosts, slash, path = config.zookeeper.partition("/")
+            prefix = slash + path.rstrip("/") if path else ""
+            found = address(hosts)
+            found.connect().close()  # an unreachable ensemble is said before hours of ETL
+            yield lambda: found
+            return
+        from tfos.registry.embedded import EmbeddedZooKeeper
+
+        server = EmbeddedZooKeeper(self._driver_host())
+        with ThreadPoolExecutor(1, thread_name_prefix="tfos-zookeeper") as pool:
+            starting: Future[Any] = pool.submit(server.start)
+
+            def started() -> RegistryAddress:
+                starting.result()
+                return address(server.address)
+
+            try:
+                yield started
+            finally:
+                starting.exception()  # whatever came of it, it must be over before the stop
+                server.stop()
+
+    def _driver_host(self) -> str:
+        """Return the address at which executors reach this driver."""
+        if master_kind(self.spark.sparkContext.master) in ("local", "local-cluster"):
+            return "127.0.0.1"
+        return self.spark.sparkContext.getConf().get("spark.driver.host") or "127.0.0.1"
+
+    # -- the user's driver code ----------------------------------------------------------------
+
+    def _pre_train(self) -> Mapping[str, Any]:
+        self.job.params = dict(self.config.params)
+        self.job.args = list(self.config.args)
+        self.phases["pre_train"] = time.time()
+        try:
+            returned = self.job.pre_train(self.spark)
+        except (TfosError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise UserCodeError(
+                f"pre_train raised {one_line(error)}",
+                user_traceback=user_traceback(error),
+            ) from error
+        return check_frames(returned, type(self.job).__name__)
+
+    @contextmanager
+    def _shutting_down(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if "pre_train" in self.phases:
+                try:
+                    self.job.shutdown()
+                except Exception:
+                    # Never hides what went before.
+                    log.exception("%s.shutdown raised on the driver", type(self.job).__name__)
+
+    # -- training ------------------------------------------------------------------------------
+
+    def _train(
+        self,
+        framework: Framework,
+        fed: FedFrames,
+        address: Callable[[], RegistryAddress],
+        name: str,
+        run_id: str,
+    ) -> None:
+        config = self.config
+        roles = framework.roles(config.roles)
+        trainers = tuple(key for spec in roles if spec.trains for key in spec.keys)
+        template = RoleHost(
+            config=config.model_dump_json(),
+            job_name=name,
+            run_id=run_id,
+            registry=address(),
+            role=roles[0].role,
+            trains=True,
+            trainers=trainers,
+            num_feeds=sum(s.count for s in roles if TRAIN in framework.feeds(s.role, fed.names)),
+            job=pickle_job(self.job),
+            schemas={n: schema.to_json() for n, schema in fed.schemas.items()},
+            feeds=(),
+            app_directories=self.app_directories,
+        )
+        groups = [
+            RoleGroup(
+                self.spark,
+                spec,
+                replace(
+                    template,
+                    role=spec.role,
+                    trains=spec.trains,
+                    feeds=framework.feeds(spec.role, fed.names),
+                ),
+                fed.frames.get(spec.role),
+            )
+            for spec in roles
+        ]
+        log.info(
+            "run %s of %s: arch %s, %s",
+            run_id,
+            name,
+            config.arch,
+            ", ".join(f"{spec.count} {spec.role}" for spec in roles),
+        )
+        state = self._control(groups, template.registry)
+        self.known.update(fields_of(state, trainers[0]))
+        error = error_of(state, config.supervision.timeout_s)
+        if error is not None:
+            raise error
+
+    def _control(self, groups: Sequence[RoleGroup], address: RegistryAddress) -> RunState:
+        registry = address.connect()
+        timeout_s = self.config.supervision.timeout_s
+        spent = time.time() - self.phases["started"]
+        try:
+            controller = Controller(
+                self.config,
+                registry,
+                groups,
+                deadline=None if timeout_s is None else time.monotonic() + timeout_s - spent,
+                explain_missing=self._explain_missing,
+            )
+            if self.interrupts is not None:
+                self.interrupts.sink = controller.interrupt
+            try:
+                return controller.run()
+            finally:
+                if self.interrupts is not None:
+                    self.interrupts.sink = None
+                self.phases.update(controller.phases)
+                for group in groups:
+                    group.join(1.0)
+        finally:
+            _erase(registry)
+
+    def _explain_missing(self, missing: frozenset[TaskKey]) -> str:
+        context = self.spark.sparkContext
+        slots = context._jsc.sc().maxNumConcurrentTasks(  # type: ignore[union-attr]
+            context._jsc.sc().resourceProfileManager().defaultResourceProfile()  # type: ignore[union-attr]
+        )
+        return (
+            f"Spark has {slots} task slots now and the run needs {slots_needed(self.config)}: "
+            f"{describe_keys(missing)} found none, or could not reach ZooKeeper; add executors, "
+            "free the cluster, or raise registry.register_timeout_s"
+        )
+
+
+def _erase(registry: Any) -> None:
+    try:
+        registry.erase()
+    except TfosError as error:
+        log.warning("the run's nodes stay in ZooKeeper: %s", error)
+    finally:
+        registry.close()

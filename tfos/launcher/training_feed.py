@@ -1,0 +1,80 @@
+"""Join the feed to a training process: open its spools, serve them to TensorFlow, read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tfos.arrow_feed.reader import SpoolReader
+from tfos.arrow_feed.schema import FeedSchema
+from tfos.base import HostLink
+from tfos.errors import SchemaMismatchError
+from tfos.launcher.training_spec import TrainingSpec
+from tfos.read_plan import FeedPosition, ReadPlan
+
+__all__ = ["TrainingFeed"]
+
+
+class TrainingFeed:
+    """What `TrainContext` reads its data from."""
+
+    def __init__(
+        self, schemas: Mapping[str, FeedSchema], readers: Mapping[str, SpoolReader], feed_index: int
+    ) -> None:
+        self._schemas = schemas
+        self._readers = readers
+        self._feed_index = feed_index
+
+    @classmethod
+    def open(cls, spec: TrainingSpec, link: HostLink) -> TrainingFeed:
+        """Open this process's spools and register them with TensorFlow in this process.
+
+        It must come before the process starts a TensorFlow server: remote readers find the
+        source by its token from the first step on.
+        """
+        from tfos.arrow_feed import dataset
+
+        schemas = {name: FeedSchema.from_json(data) for name, data in spec.schemas.items()}
+        readers = {
+            name: SpoolReader(
+                directory,
+                name,
+                schemas[name],
+                wait_timeout_s=spec.wait_timeout_s,
+                should_stop=link.should_stop,
+            )
+            for name, directory in spec.spools.items()
+        }
+        dataset.serve(readers, feed_index=spec.feed_index)
+        return cls(schemas, readers, spec.feed_index)
+
+    def dataset(self, plan: ReadPlan) -> Any:
+        """Return a tf.data.Dataset of columns."""
+        from tfos.arrow_feed import dataset
+
+        return dataset.dataset(plan, self._schema(plan.name))
+
+    def tracked_dataset(self, plan: ReadPlan, starts: Mapping[int, FeedPosition]) -> Any:
+        """Return the common loop's dataset."""
+        from tfos.arrow_feed import dataset
+
+        return dataset.tracked_dataset(plan, self._schema(plan.name), starts)
+
+    def batches(self, plan: ReadPlan) -> Iterator[dict[str, Any]]:
+        """Return NumPy batches of this process's own part."""
+        from tfos.arrow_feed import dataset
+
+        if plan.name not in self._readers:
+            raise SchemaMismatchError(
+                f"dataset {plan.name!r} is not fed to this process; fed here: "
+                f"{', '.join(sorted(self._readers)) or 'none'}"
+            )
+        return dataset.numpy_batches(self._readers[plan.name], plan)
+
+    def _schema(self, name: str) -> FeedSchema:
+        if name not in self._schemas:
+            raise SchemaMismatchError(
+                f"pre_train returned no DataFrame named {name!r}; it returned: "
+                f"{', '.join(sorted(self._schemas))}"
+            )
+        return self._schemas[name]

@@ -1,0 +1,272 @@
+"""Be the training process: the fresh Python in which TensorFlow and ``Job.train`` live.
+
+Started by a role host as ``python -m tfos.launcher.training_process SPEC``. What it has to say goes
+over the control channel: phases, progress, artifacts, and at the end one outcome.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import cloudpickle
+
+from tfos.base import Checkpoints, Job, Metrics, TrainContext
+from tfos.errors import CheckpointError, ConfigError, InfrastructureError
+from tfos.fault import guard
+from tfos.fault.checkpoints import CheckpointInfo, CheckpointStore
+from tfos.fault.control_channel import ControlChannel
+from tfos.fault.publish import publish_directory
+from tfos.frameworks.contract import Framework, load_framework
+from tfos.launcher.application import user_traceback
+from tfos.launcher.training_feed import TrainingFeed
+from tfos.launcher.training_spec import TrainingSpec
+from tfos.launcher.user_failure import describe_error
+from tfos.read_plan import FeedPosition
+from tfos.topology import Role, TaskKey
+
+log = logging.getLogger("tfos")
+
+REPORT_EVERY_S = 0.25
+"""Progress is for people and stall detection: four times a second is plenty."""
+
+
+class StoppedError(BaseException):
+    """SIGTERM arrived: unwind as for KeyboardInterrupt, past ``except Exception`` of user code."""
+
+
+class ChannelLink:
+    """The line to the role host; a thread of its own listens to it."""
+
+    def __init__(self, channel: ControlChannel, workers: frozenset[TaskKey]) -> None:
+        self._channel = channel
+        self._stop = threading.Event()
+        self._workers = workers
+        self._next_report = 0.0
+        threading.Thread(target=self._listen, name="tfos-control", daemon=True).start()
+
+    def tell(self, kind: str, **content: Any) -> None:
+        """Send a message that must arrive."""
+        self._channel.send({"type": kind, **content})
+
+    def report(self, step: int, rows: int, metrics: Metrics) -> None:
+        """Send progress unless one was sent a moment ago."""
+        now = time.monotonic()
+        if now < self._next_report:
+            return
+        self._next_report = now + REPORT_EVERY_S
+        message = {"type": "progress", "step": step, "rows": rows, "metrics": dict(metrics)}
+        self._channel.send(message, droppable=True)
+
+    def should_stop(self) -> bool:
+        """Whether the host said to stop."""
+        return self._stop.is_set()
+
+    def running_workers(self) -> frozenset[TaskKey]:
+        """Return the workers that have no outcome yet."""
+        return self._workers
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = self._channel.receive(3600.0)
+            except EOFError:
+                self._stop.set()
+                return
+            except InfrastructureError as error:
+                log.warning("%s", error)
+                continue
+            if message is None:
+                continue
+            if message["type"] == "stop":
+                self._stop.set()
+            elif message["type"] == "running":
+                self._workers = frozenset(TaskKey.parse(text) for text in message["workers"])
+
+
+class StoredCheckpoints(Checkpoints):
+    """The run's checkpoint store, for one generation; tells the host what it read and wrote."""
+
+    def __init__(self, store: CheckpointStore | None, spec: TrainingSpec, link: ChannelLink):
+        self._store = store
+        self._facts = spec.facts
+        self._link = link
+
+    def save(
+        self,
+        step: int,
+        write: Callable[[str], None],
+        *,
+        positions: Mapping[int, FeedPosition] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> CheckpointInfo | None:
+        """Save; see `tfos.base.Checkpoints`."""
+        if self._store is None:
+            return None
+        info = self._store.save(
+            step,
+            self._facts.generation,
+            write,
+            run_id=self._facts.run_id,
+            positions=positions or {},
+            metadata=metadata or {},
+        )
+        self._link.tell("artifact", name="checkpoint", path=info.path)
+        return info
+
+    def restore(self, read: Callable[[str], None]) -> CheckpointInfo | None:
+        """Restore; see `tfos.base.Checkpoints`."""
+        if self._store is None:
+            return None
+        info = self._store.restore_latest(read)
+        if info is not None:
+            self._link.tell("artifact", name="resumed_from", path=info.path)
+            self._link.tell("artifact", name="checkpoint", path=info.path)
+        return info
+
+
+class TrainingProcess:
+    """One life of a training process."""
+
+    def __init__(self, spec: TrainingSpec, channel: ControlChannel) -> None:
+        self._spec = spec
+        workers = frozenset(k for k in spec.facts.trainers if k.role is Role.WORKER)
+        self._link = ChannelLink(channel, workers)
+
+    def run(self) -> int:
+        """Play the role to its end; return the exit code."""
+        spec = self._spec
+        self._enter("started")
+        framework = load_framework(spec.arch)
+        job: Job | None = None
+        outcome: dict[str, Any] = {"failure": None, "result": None}
+        try:
+            feed = TrainingFeed.open(spec, self._link)
+            self._enter("imported")
+            if spec.trains:
+                job = _load_job(spec)
+                outcome["result"] = self._train(framework, job, feed)
+            else:
+                framework.serve(spec.facts, self._link)
+        except BaseException as error:
+            outcome["failure"] = self._failure(error)
+        self._enter("ended")
+        self._link.tell("outcome", **outcome)
+        if job is not None:
+            _shut_down(job)
+        return 0 if outcome["failure"] is None else 1
+
+    def _train(self, framework: Framework, job: Job, feed: TrainingFeed) -> Any:
+        spec = self._spec
+        with framework.runtime(spec.facts, self._link) as runtime:
+            self._enter("connected")
+            ctx = TrainContext(
+                spec.facts,
+                feed=feed,
+                checkpoints=StoredCheckpoints(_store(spec), spec, self._link),
+                link=self._link,
+                runtime=runtime,
+                export_to=self._export,
+            )
+            result = job.train(ctx)
+            _require_json(result)
+        return result
+
+    def _export(self, write: Callable[[str], None], step: int) -> str | None:
+        if self._spec.facts.model_dir is None:
+            return None
+        path = publish_directory(write, self._spec.facts.model_dir, version=max(step, 1))
+        self._link.tell("artifact", name="model", path=path)
+        return path
+
+    def _enter(self, phase: str) -> None:
+        self._link.tell("phase", name=phase, time=time.time())
+
+    def _failure(self, error: BaseException) -> dict[str, Any] | None:
+        if isinstance(error, StoppedError | KeyboardInterrupt) or self._link.should_stop():
+            # Whatever a process says that was told to stop is a consequence of that.
+            log.info("stopped (%s)", type(error).__name__)
+            return None
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            return None
+        return describe_error(error, user_traceback(error))
+
+
+def _load_job(spec: TrainingSpec) -> Job:
+    for directory in reversed(spec.app_directories):
+        if os.path.isdir(directory) and directory not in sys.path:
+            sys.path.insert(0, directory)
+    # Written 0600 by this process's own role host, which had it by Spark's own channel.
+    job = cloudpickle.loads(Path(spec.job_file).read_bytes())
+    if not isinstance(job, Job):
+        raise ConfigError(f"the submitted object is a {type(job).__name__}, not a tfos.Job")
+    return job
+
+
+def _store(spec: TrainingSpec) -> CheckpointStore | None:
+    if spec.checkpoint_url is None:
+        return None
+    return CheckpointStore(spec.checkpoint_url, spec.facts.job_name, keep=spec.checkpoint_keep)
+
+
+def _require_json(result: Any) -> None:
+    try:
+        size = len(json.dumps(result))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"train returned a {type(result).__name__} that is no JSON value ({error}); "
+            "return numbers, text, lists and mappings of them, or nothing"
+        ) from error
+    if size > 100_000:
+        raise ConfigError(
+            f"train returned {size:,} bytes of JSON; 100,000 is the limit: write large results "
+            "to a file and return its path"
+        )
+
+
+def _shut_down(job: Job) -> None:
+    try:
+        job.shutdown()
+    except Exception:
+        # The outcome of train is what counts, and it is already told.
+        log.exception("%s.shutdown raised", type(job).__name__)
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    raise StoppedError
+
+
+def main() -> None:
+    """Run the training process of the spec file named on the command line."""
+    guard.install()
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    # The terminal's Ctrl-C is the driver's to hear: it stops the run in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = ControlChannel.from_environment()
+    spec = TrainingSpec.read(sys.argv[1])
+    logging.basicConfig(
+        level=spec.log_level.upper(), format="%(levelname).1s %(name)s: %(message)s"
+    )
+    try:
+        code = TrainingProcess(spec, channel).run()
+    except (StoppedError, CheckpointError, InfrastructureError):
+        log.exception("the training process could not tell how it ended")
+        code = 1
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # TensorFlow's servers and coordinator threads have no orderly end; they end here.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Describe a training process to itself: the one file its role host writes for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfos.base import ProcessFacts
+from tfos.topology import ClusterSpec, TaskKey
+
+__all__ = ["TrainingSpec"]
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """Everything a training process is told, besides its environment.
+
+    Parameters
+    ----------
+    facts
+        Who it is.
+    arch
+        Architecture, as `load_framework` names it.
+    trains
+        Whether it runs ``Job.train``.
+    job_file
+        The pickled Job, written by its own role host.
+    app_directories
+        Put on ``sys.path``, first one first.
+    schemas
+        The schema of every fed DataFrame of the run, by name, as JSON.
+    spools
+        Spool directory of each DataFrame that is fed to this very process.
+    feed_index
+        Which part of ``train`` this process is fed, from 0.
+    checkpoint_url, checkpoint_keep
+        Where checkpoints live (None: none are kept) and how many.
+    wait_timeout_s
+        Longest a reader waits for rows.
+    log_level
+        Name of the logging level.
+    """
+
+    facts: ProcessFacts
+    arch: str
+    trains: bool
+    job_file: str
+    app_directories: Sequence[str]
+    schemas: Mapping[str, Any]
+    spools: Mapping[str, str]
+    feed_index: int
+    checkpoint_url: str | None
+    checkpoint_keep: int
+    wait_timeout_s: float
+    log_level: str
+
+    def write(self, path: str) -> None:
+        """Write the spec, readable by this user alone."""
+        facts = self.facts
+        document = {
+            **self.__dict__,
+            "facts": {
+                **facts.__dict__,
+                "key": str(facts.key),
+                "cluster": facts.cluster.to_json(),
+                "trainers": [str(key) for key in facts.trainers],
+                "params": dict(facts.params),
+                "args": list(facts.args),
+            },
+            "app_directories": list(self.app_directories),
+            "schemas": dict(self.schemas),
+            "spools": dict(self.spools),
+        }
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(document, file)
+
+    @classmethod
+    def read(cls, path: str) -> TrainingSpec:
+        """Read back what `write` wrote."""
+        with open(path, encoding="utf-8") as file:
+            document = json.load(file)
+        facts = document.pop("facts")
+        facts["key"] = TaskKey.parse(facts["key"])
+        facts["cluster"] = ClusterSpec.from_json(facts["cluster"])
+        facts["trainers"] = tuple(TaskKey.parse(key) for key in facts["trainers"])
+        return cls(facts=ProcessFacts(**facts), **document)

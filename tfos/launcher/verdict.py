@@ -1,0 +1,72 @@
+"""Turn a run's last state into its record's fields, and into the error it ends with. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from tfos.errors import (
+    EmptyDataError,
+    InterruptedRunError,
+    RunTimeoutError,
+    TfosError,
+    WorkerFailedError,
+)
+from tfos.fault.failure import Failure
+from tfos.fault.state_machine import RunState, Verdict, first_cause
+from tfos.frameworks.contract import TRAIN
+from tfos.topology import TaskKey
+
+__all__ = ["error_of", "fields_of", "ordered_failures"]
+
+
+def fields_of(state: RunState, chief: TaskKey) -> dict[str, Any]:
+    """Return the fields of `RunResult` that the roles' outcomes tell."""
+    rows: Counter[str] = Counter()
+    phases: dict[str, float] = {}
+    for key, outcome in sorted(state.outcomes.items()):
+        rows.update(outcome.rows)
+        phases.update({f"{key}.{name}": at for name, at in outcome.phases.items()})
+    leader = state.outcomes.get(chief)
+    artifacts = {} if leader is None else leader.artifacts
+    return {
+        "failures": tuple(f.to_json() for f in ordered_failures(state)),
+        "metrics": {} if leader is None else dict(leader.metrics),
+        "result": None if leader is None else leader.result,
+        "steps": max((max(o.step, 0) for o in state.outcomes.values()), default=0),
+        "rows": dict(rows),
+        "resumed_from": artifacts.get("resumed_from"),
+        "checkpoint": artifacts.get("checkpoint"),
+        "model": artifacts.get("model"),
+    }
+
+
+def ordered_failures(state: RunState) -> tuple[Failure, ...]:
+    """Return the failures, the cause first and its consequences by time after it."""
+    if not state.failures:
+        return ()
+    first = first_cause(state.failures)
+    rest = sorted((f for f in state.failures if f is not first), key=lambda f: f.time)
+    return (first, *rest)
+
+
+def error_of(state: RunState, timeout_s: float | None) -> TfosError | None:
+    """Return the error to raise for a run that ended in `state`; None when it is done."""
+    rows = [o.rows.get(TRAIN) for o in state.outcomes.values() if TRAIN in o.rows]
+    if rows and not any(rows) and state.verdict in (Verdict.DONE, Verdict.FAILED):
+        return EmptyDataError(
+            "the DataFrame to train on has no rows: check the filters and joins in pre_train"
+        )
+    if state.verdict is Verdict.DONE:
+        return None
+    failures = ordered_failures(state)
+    first = failures[0]
+    if state.verdict is Verdict.TIMED_OUT:
+        return RunTimeoutError(first.message, timeout_s=timeout_s)
+    if state.verdict is Verdict.INTERRUPTED:
+        return InterruptedRunError(first.message, signal_name=first.message.split(":")[0])
+    return WorkerFailedError(
+        f"{first.key}: {first.message}",
+        failures=tuple(f.to_json() for f in failures),
+        exit_code=first.cause.exit_code,
+    )
