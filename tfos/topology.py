@@ -24,7 +24,8 @@ class Role(str, Enum):
         return self.value
 
 
-class TaskKey(NamedTuple):
+@dataclass(frozen=True, order=True)
+class TaskKey:
     """One role instance, written ``role-index`` (``worker-3``)."""
 
     role: Role

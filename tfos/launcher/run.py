@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfos.base import Job
 from tfos.config import JobConfig
-from tfos.errors import ConfigError, TfosError
+from tfos.errors import ConfigError, InterruptedRunError, TfosError
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.state_machine import RunState
 from tfos.frameworks.contract import TRAIN, Framework, load_framework
@@ -101,11 +101,9 @@ class _Run:
             self._attach_result(error)
             raise
         except KeyboardInterrupt:
-            from tfos.errors import InterruptedRunError
-
-            error = InterruptedRunError("interrupted by SIGINT", signal_name="SIGINT")
-            self._attach_result(error)
-            raise error from None
+            interrupted = InterruptedRunError("interrupted by SIGINT", signal_name="SIGINT")
+            self._attach_result(interrupted)
+            raise interrupted from None
         return RunResult(outcome="done", exit_code=0, **self._fields())
 
     def _attach_result(self, error: TfosError) -> None:
@@ -117,7 +115,7 @@ class _Run:
     def _run(self, name: str, run_id: str) -> None:
         config = self.config
         check_supported(config.model_copy(update={"spark": self._actual_spark()}))
-        resolve_master(self.spark.sparkContext.master, slots_needed(config))
+        resolve_master(self._master, slots_needed(config))
         framework = load_framework(config.arch)
         self._prepare_checkpoints(name)
         with ExitStack() as stack:
@@ -126,9 +124,14 @@ class _Run:
             fed = FedFrames.prepare(frames, framework, framework.roles(config.roles))
             self._train(framework, fed, address, name, run_id)
 
+    @property
+    def _master(self) -> str:
+        return str(self.spark.sparkContext.master)
+
     def _actual_spark(self) -> Any:
+        # What started the session is done with; what it runs on is what must fit the roles.
         return self.config.spark.model_copy(
-            update={"master": self.spark.sparkContext.master, "env": "none", "queue": None}
+            update={"master": self._master, "env": "none", "queue": None}
         )
 
     def _prepare_checkpoints(self, name: str) -> None:
@@ -184,7 +187,7 @@ class _Run:
 
     def _driver_host(self) -> str:
         """Return the address at which executors reach this driver."""
-        if master_kind(self.spark.sparkContext.master) in ("local", "local-cluster"):
+        if master_kind(self._master) in ("local", "local-cluster"):
             return "127.0.0.1"
         return self.spark.sparkContext.getConf().get("spark.driver.host") or "127.0.0.1"
 
@@ -298,8 +301,8 @@ class _Run:
 
     def _explain_missing(self, missing: frozenset[TaskKey]) -> str:
         context = self.spark.sparkContext
-        slots = context._jsc.sc().maxNumConcurrentTasks(  # type: ignore[union-attr]
-            context._jsc.sc().resourceProfileManager().defaultResourceProfile()  # type: ignore[union-attr]
+        slots = context._jsc.sc().maxNumConcurrentTasks(
+            context._jsc.sc().resourceProfileManager().defaultResourceProfile()
         )
         return (
             f"Spark has {slots} task slots now and the run needs {slots_needed(self.config)}: "
