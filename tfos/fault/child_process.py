@@ -1,0 +1,320 @@
+"""Own one training process from fork to reaped: its group, its channel, its output.
+
+Three threads serve each process. The *attendant* forks it, waits for its end, kills what is left of
+its group and reaps it; the parent-death signal follows the thread that forked, so this one lives
+exactly as long as its process. The other two read its output and its control channel.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import ExitStack
+from typing import Final
+
+from tfos.errors import InfrastructureError, LaunchError
+from tfos.fault.control_channel import CONTROL_FD_VARIABLE, ControlChannel
+from tfos.fault.guard import LIFELINE_FD_VARIABLE, SUPERVISOR_PID_VARIABLE
+from tfos.fault.process_events import ControlMessage, Exited, Mailbox, ProcessEvent
+from tfos.fault.process_output import OutputReader
+
+__all__ = ["ChildProcess"]
+
+_logger = logging.getLogger(__name__)
+
+_START_TIMEOUT_S: Final = 60.0
+_KILL_TIMEOUT_S: Final = 10.0
+_DRAIN_TIMEOUT_S: Final = 2.0
+_GROUP_TIMEOUT_S: Final = 2.0
+_GROUP_POLL_S: Final = 0.002
+_RECEIVE_TIMEOUT_S: Final = 60.0
+_UNKNOWN_RETURNCODE: Final = 255
+_MALFORMED_TOLD: Final = 5
+
+
+class ChildProcess:
+    """One training process, started once.
+
+    Parameters
+    ----------
+    name
+        Who it is, for messages: a task key.
+    output
+        Reads what it prints.
+    """
+
+    def __init__(self, name: str, output: OutputReader) -> None:
+        self.name = name
+        self._mailbox = Mailbox()
+        self.pid = 0
+        self._output = output
+        self._channel: ControlChannel | None = None
+        self._done = threading.Event()
+        # Guards signals: once reaped, the number of its group may belong to somebody else.
+        self._reaping = threading.Lock()
+        self._returncode: int | None = None
+        self._ended_at = 0.0
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; None while it lives."""
+        return self._returncode
+
+    @property
+    def done(self) -> bool:
+        """Whether it is reaped, its group gone and its output read."""
+        return self._done.is_set()
+
+    @property
+    def last_lines(self) -> Sequence[str]:
+        """The last lines it wrote so far."""
+        return self._output.last_lines
+
+    def take_event(self, timeout_s: float) -> ProcessEvent | None:
+        """Return the next event, None without one in time. See `Supervisor.next_event`."""
+        event = self._mailbox.take(timeout_s)
+        if isinstance(event, Exited):
+            # The attendant's next statement: whoever saw the exit may start anew at once.
+            self._done.wait(_DRAIN_TIMEOUT_S)
+        return event
+
+    def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
+        """Fork and exec; returns once the new program runs. See `Supervisor.start`."""
+        started: Future[None] = Future()
+        threading.Thread(
+            target=self._attend,
+            args=(started, list(argv), dict(env), cwd),
+            name=f"tfos-attendant-{self.name}",
+            daemon=True,
+        ).start()
+        try:
+            started.result(_START_TIMEOUT_S)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            raise LaunchError(
+                f"the training process of {self.name} could not be started: {error} "
+                f"(command {argv[0]!r}, directory {cwd or os.getcwd()!r})"
+            ) from error
+        except FutureTimeoutError as error:
+            if not started.cancel():
+                started.result()
+                return
+            raise LaunchError(
+                f"the training process of {self.name} was not started within "
+                f"{_START_TIMEOUT_S:g} s: the host or the disk of {argv[0]!r} does not answer"
+            ) from error
+
+    def send(self, message: Mapping[str, object], *, droppable: bool = False) -> bool:
+        """Send it a control message. See `ControlChannel.send`."""
+        channel = self._channel
+        if channel is None or self._done.is_set():
+            raise InfrastructureError(
+                f"a control message to {self.name} was not sent: its training process has ended"
+            )
+        return channel.send(message, droppable=droppable)
+
+    def stop(self, grace_s: float) -> int:
+        """End it and its group. See `Supervisor.stop`."""
+        self._signal_group(signal.SIGTERM)
+        if not self._done.wait(grace_s):
+            self._signal_group(signal.SIGKILL)
+            if not self._done.wait(_KILL_TIMEOUT_S):
+                raise InfrastructureError(
+                    f"the training process of {self.name} (pid {self.pid}) outlived SIGKILL for "
+                    f"{_KILL_TIMEOUT_S:g} s: it waits in the kernel, most often for a disk or a GPU"
+                )
+        # Set before `_done`, whatever happened.
+        return _UNKNOWN_RETURNCODE if self._returncode is None else self._returncode
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        with self._reaping:
+            if self._returncode is None:
+                try:
+                    os.killpg(self.pid, number)
+                except PermissionError as error:
+                    raise InfrastructureError(
+                        f"{number.name} to {self.name} (pid {self.pid}) was refused: {error}; it "
+                        "runs as another user"
+                    ) from error
+
+    def _attend(
+        self, started: Future[None], argv: list[str], env: dict[str, str], cwd: str | None
+    ) -> None:
+        held = ExitStack()
+        try:
+            popen, output_fd, stop_fd = self._spawn(held, argv, env, cwd)
+        except BaseException as error:
+            held.close()
+            self._output.finish()
+            self._done.set()
+            if not started.cancelled():
+                started.set_exception(error)
+            return
+        if started.set_running_or_notify_cancel():
+            started.set_result(None)
+        else:  # nobody waits for it any more
+            self._signal_group(signal.SIGKILL)
+        try:
+            self._serve(held, popen, output_fd, stop_fd)
+        except Exception:
+            _logger.exception("supervising %s (pid %d) failed: it is killed", self.name, self.pid)
+            self._signal_group(signal.SIGKILL)
+            self._reap(popen)
+        finally:
+            held.close()
+            returncode = _UNKNOWN_RETURNCODE if self._returncode is None else self._returncode
+            ended_at = self._ended_at or time.time()
+            self._mailbox.put_exit(Exited(self.pid, returncode, ended_at, self._output.last_lines))
+            self._done.set()
+
+    def _spawn(
+        self, held: ExitStack, argv: list[str], env: dict[str, str], cwd: str | None
+    ) -> tuple[subprocess.Popen[bytes], int, int]:
+        with ExitStack() as theirs, ExitStack() as opened:
+            ours, control = socket.socketpair()
+            theirs.enter_context(control)
+            channel = ControlChannel(ours)
+            opened.callback(channel.close)
+            # Every pipe end is close-on-exec; only pass_fds reaches the new program.
+            lifeline, lifeline_held = os.pipe()
+            theirs.callback(os.close, lifeline)
+            opened.callback(os.close, lifeline_held)
+            output_fd, stdout = os.pipe()
+            theirs.callback(os.close, stdout)
+            opened.callback(os.close, output_fd)
+            stop_fd, stop_held = os.pipe()
+            opened.callback(os.close, stop_fd)
+            opened.callback(os.close, stop_held)
+            own = {
+                CONTROL_FD_VARIABLE: str(control.fileno()),
+                LIFELINE_FD_VARIABLE: str(lifeline),
+                SUPERVISOR_PID_VARIABLE: str(os.getpid()),
+            }
+            popen = subprocess.Popen(
+                argv,
+                env={"PYTHONUNBUFFERED": "1", **env, **own},
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stdout,
+                pass_fds=(control.fileno(), lifeline),
+                start_new_session=True,
+            )
+            self.pid, self._channel = popen.pid, channel
+            opened.pop_all()
+            held.callback(channel.close)
+            held.callback(os.close, lifeline_held)
+            held.callback(os.close, stop_held)
+        return popen, output_fd, stop_fd
+
+    def _serve(
+        self, held: ExitStack, popen: subprocess.Popen[bytes], output_fd: int, stop_fd: int
+    ) -> None:
+        output = self._thread("output", self._output.run, output_fd, stop_fd)
+        control = self._thread("control", self._receive, self._channel)
+        self._reap(popen)
+        _await_group_end(self.name, popen.pid)
+        self._mailbox.lift_bound()
+        output.join(_DRAIN_TIMEOUT_S)
+        control.join(_DRAIN_TIMEOUT_S)
+        if output.is_alive():
+            _logger.warning(
+                "output of %s (pid %d) is held open by a process that left its group; "
+                "reading ends here",
+                self.name,
+                self.pid,
+            )
+        # Closes the stop pipe and the channel: whatever thread is left ends by that.
+        held.close()
+        output.join(_DRAIN_TIMEOUT_S)
+        control.join(_DRAIN_TIMEOUT_S)
+
+    def _reap(self, popen: subprocess.Popen[bytes]) -> None:
+        """Wait for the end without a bound, kill what is left of the group, reap. Idempotent."""
+        known = True
+        try:
+            os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            known = self._returncode is not None
+            if not known:
+                _logger.error(
+                    "how %s (pid %d) ended is unknown: it was reaped by somebody else",
+                    self.name,
+                    self.pid,
+                )
+        self._ended_at = self._ended_at or time.time()
+        # Not reaped yet, so the group's number is still its own: sweep what it left behind.
+        self._sweep(popen.pid)
+        with self._reaping:
+            returncode = popen.wait()
+            self._returncode = returncode if known else _UNKNOWN_RETURNCODE
+
+    def _sweep(self, group: int) -> None:
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        except PermissionError as error:
+            _logger.warning("what %s left behind could not be killed: %s", self.name, error)
+
+    def _receive(self, channel: ControlChannel) -> None:
+        malformed = 0
+        while True:
+            try:
+                message = channel.receive(_RECEIVE_TIMEOUT_S)
+            except EOFError:
+                return
+            except InfrastructureError as error:
+                malformed += 1
+                if malformed <= _MALFORMED_TOLD:
+                    _logger.warning("%s (pid %d): %s", self.name, self.pid, error)
+                continue
+            if message is not None and not self._mailbox.put_message(ControlMessage(message)):
+                return
+
+    def _thread(self, what: str, run: Callable[..., None], *args: object) -> threading.Thread:
+        thread = threading.Thread(
+            target=run, args=args, name=f"tfos-{what}-{self.name}", daemon=True
+        )
+        thread.start()
+        return thread
+
+
+def _await_group_end(name: str, group: int) -> None:
+    """Wait until no process of a killed group runs; bounded, with a warning past the bound."""
+    deadline = time.monotonic() + _GROUP_TIMEOUT_S
+    while _group_runs(group):
+        if time.monotonic() >= deadline:
+            _logger.warning("process group %d of %s outlived SIGKILL", group, name)
+            return
+        time.sleep(_GROUP_POLL_S)
+
+
+def _group_runs(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    # Zombies count for killpg, and some containers' first process never reaps them.
+    states = [_state(pid, group) for pid in os.listdir("/proc") if pid.isdigit()]
+    return any(state not in ("", "Z", "X") for state in states)
+
+
+def _state(pid: str, group: int) -> str:
+    """Return the state letter of a process of this group; empty for any other."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # The command, in parentheses, may hold anything: what matters comes after it.
+            fields = file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return fields[0] if int(fields[2]) == group else ""
