@@ -1,0 +1,362 @@
+"""Parse the command line: build the `JobConfig`, call the launcher, map errors to exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfos import __version__
+from tfos.cli_manual import ManualCommand, SectionOption
+from tfos.config import JobConfig
+from tfos.config_files import load
+from tfos.errors import ConfigError, TfosError
+from tfos.launcher import client
+
+__all__ = ["main", "pl_submit"]
+
+_SETTINGS = {
+    "master": "spark.master",
+    "deploy_mode": "spark.deploy_mode",
+    "name": "name",
+    "arch": "arch",
+    "num_ps": "roles.num_ps",
+    "num_workers": "roles.num_workers",
+    "ps_memory": "roles.ps.memory",
+    "worker_memory": "roles.worker.memory",
+    "chief_memory": "roles.chief.memory",
+    "ps_cores": "roles.ps.cores",
+    "worker_cores": "roles.worker.cores",
+    "chief_cores": "roles.chief.cores",
+    "worker_gpus": "roles.worker.gpus",
+    "zookeeper": "registry.zookeeper",
+    "checkpoint_dir": "checkpoints.dir",
+    "model_dir": "model_dir",
+    "fresh": "checkpoints.fresh",
+    "max_restarts": "supervision.max_restarts",
+    "timeout": "supervision.timeout_s",
+    "env": "spark.env",
+    "queue": "spark.queue",
+    "param": "params",
+    "spark_conf": "spark.conf",
+    "py_files": "spark.py_files",
+    "files": "spark.files",
+    "archives": "spark.archives",
+    "result_json": "result_json",
+    "log_level": "log_level",
+}
+"""Option (as click names it) -> the setting it sets."""
+
+
+def _pairs(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str] | None:
+    """Read ``KEY=VALUE`` options; a value may be empty and may hold further equals signs."""
+    pairs = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not (equals and key.strip()):
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE", ctx, param)
+        pairs[key.strip()] = text
+    return pairs or None
+
+
+def _option(section: str, *names: str, **attributes: Any) -> Callable[..., Any]:
+    return click.option(*names, cls=SectionOption, section=section, **attributes)
+
+
+def _submit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_WHERE, _ROLES = "Where it runs", "Roles"
+_STATE, _CODE, _SAYS = "State and data", "Code and settings", "What it says"
+_OPTIONS = (
+    _option(
+        _WHERE,
+        "--master",
+        metavar="MASTER",
+        help="local (default: this machine, one process per role), local[N], "
+        "local-cluster[N,CORES,MB] (executors in JVMs of their own), spark://HOST:PORT, yarn, "
+        "k8s://URL.",
+    ),
+    _option(
+        _WHERE,
+        "--deploy-mode",
+        type=click.Choice(["client", "cluster"]),
+        help="Where the driver runs: here (client, default) or in the cluster.",
+    ),
+    _option(_WHERE, "--queue", metavar="NAME", help="YARN queue."),
+    _option(
+        _WHERE,
+        "--env",
+        metavar="ENV",
+        help="Python environment of the executors: none (default: theirs), docker:IMAGE "
+        "(Kubernetes).",
+    ),
+    _option(
+        _WHERE,
+        "--zookeeper",
+        metavar="HOSTS/PATH",
+        help="HOST:PORT[,HOST:PORT...][/PATH] of a ZooKeeper to meet at; by default one is "
+        "started with the driver.",
+    ),
+    _option(
+        _ROLES,
+        "--arch",
+        type=click.Choice(["local", "ps", "session", "ring"]),
+        help="Architecture; see below. Default: local.",
+    ),
+    _option(_ROLES, "--num-ps", type=int, metavar="N", help="Parameter servers. Default: 1."),
+    _option(_ROLES, "--num-workers", type=int, metavar="N", help="Workers. Default: 2."),
+    *(
+        _option(
+            _ROLES,
+            f"--{role}-memory",
+            metavar="SIZE",
+            help=f"All the memory {owner} may use, such as 2g (YARN, Kubernetes).",
+        )
+        for role, owner in (("ps", "a PS"), ("worker", "a worker"), ("chief", "the chief"))
+    ),
+    *(
+        _option(
+            _ROLES,
+            f"--{role}-cores",
+            type=int,
+            metavar="N",
+            help=f"CPU cores of {owner}: the size of TensorFlow's thread pools.",
+        )
+        for role, owner in (("ps", "a PS"), ("worker", "a worker"), ("chief", "the chief"))
+    ),
+    _option(
+        _ROLES,
+        "--worker-gpus",
+        type=int,
+        metavar="N",
+        help="GPUs of a worker (YARN, Kubernetes).",
+    ),
+    _option(
+        _STATE,
+        "--name",
+        metavar="NAME",
+        help="Job name; checkpoints belong to it. Default: the Job class's name.",
+    ),
+    _option(
+        _STATE,
+        "--checkpoint-dir",
+        metavar="DIR",
+        help="Directory or URL for checkpoints; a run with the same name and directory continues "
+        "from the latest complete one.",
+    ),
+    _option(
+        _STATE,
+        "--fresh",
+        is_flag=True,
+        default=None,
+        help="Remove this job's checkpoints first and start over.",
+    ),
+    _option(_STATE, "--model-dir", metavar="DIR", help="Where ctx.export puts SavedModels."),
+    _option(
+        _STATE,
+        "--max-restarts",
+        type=int,
+        metavar="N",
+        help="Restarts allowed before the run is given up. Default: 0.",
+    ),
+    _option(
+        _STATE,
+        "--timeout",
+        metavar="TIME",
+        help="Longest run, all in: 90, 90s, 15m, 2h. Default: no limit.",
+    ),
+    _option(
+        _CODE,
+        "-p",
+        "--param",
+        callback=_pairs,
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A parameter for ctx.params and job.params. Repeatable.",
+    ),
+    _option(
+        _CODE,
+        "--conf",
+        "conf_files",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="FILE",
+        help="A YAML file of settings. Repeatable, the last one wins.",
+    ),
+    _option(
+        _CODE,
+        "--spark-conf",
+        callback=_pairs,
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A Spark property. Repeatable. Secrets belong in a --conf FILE instead: a command "
+        "line can be read by other users.",
+    ),
+    _option(
+        _CODE,
+        "--py-files",
+        multiple=True,
+        metavar="FILES",
+        help="Python files or zips for every process, separated by commas.",
+    ),
+    _option(
+        _CODE,
+        "--files",
+        multiple=True,
+        metavar="FILES",
+        help="Files for every executor, separated by commas.",
+    ),
+    _option(
+        _CODE,
+        "--archives",
+        multiple=True,
+        metavar="FILES",
+        help="Archives to unpack for every executor, separated by commas; FILE#NAME names the "
+        "directory.",
+    ),
+    _option(
+        _SAYS,
+        "--result-json",
+        metavar="FILE",
+        help="Write a record of the run there, however it ends: outcome, exit code, error, "
+        "failures, metrics, paths.",
+    ),
+    _option(
+        _SAYS,
+        "--dry-run",
+        is_flag=True,
+        help="Print the resolved configuration and the spark-submit command; start nothing.",
+    ),
+    _option(
+        _SAYS,
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="How much tfos itself says. Default: info.",
+    ),
+)
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"tfos {__version__}")
+        ctx.exit()
+
+
+_version_option = click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    cls=SectionOption,
+    section=_SAYS,
+    help="Show the version and exit.",
+)
+
+
+class _SubmitCommand(ManualCommand):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            path = _result_json_in(given)
+            if path is not None:
+                _fail(ctx, ConfigError(error.format_message()), path, quiet=True)
+            raise
+
+
+def _result_json_in(args: Sequence[str]) -> str | None:
+    """Find the record's path among arguments that could not be parsed."""
+    for index, arg in enumerate(args):
+        if arg.startswith("--result-json="):
+            return arg.partition("=")[2]
+        if arg == "--result-json" and index + 1 < len(args):
+            return args[index + 1]
+    return None
+
+
+@click.command(
+    "submit",
+    cls=_SubmitCommand,
+    options_metavar="[options]",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@_submit_options
+@_version_option
+@click.argument("app", metavar="app.py[:JobClass]")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[-- job arguments]")
+@click.pass_context
+def pl_submit(ctx: click.Context, /, app: str, conf_files: tuple[Path, ...], **given: Any) -> None:
+    """Train the tfos.Job in APP on Spark and TensorFlow, and wait for it to end.
+
+    APP is a Python file with a subclass of tfos.Job (name the class after a colon when there are
+    several). What follows -- goes to the job as ctx.args.
+    """
+    dry_run = given.pop("dry_run")
+    record = None if dry_run else given["result_json"]
+    config: JobConfig | None = None
+    try:
+        settings, options = _overrides(ctx, given)
+        config = load(conf_files=conf_files, overrides=settings, option_names=options)
+        code = client.submit(config, app, dry_run=dry_run)
+    except TfosError as error:
+        # From there on the client answers for the record.
+        code = _fail(ctx, error, record if config is None else None)
+    except Exception as error:
+        # The last resort of the program: a defect, told in one line and by its exit code.
+        if config is None or config.log_level == "debug":
+            traceback.print_exc()
+        what = f"internal error: {type(error).__name__}: {error} (--log-level debug shows where)"
+        code = _fail(ctx, TfosError(what), record)
+    sys.exit(code)
+
+
+def _overrides(
+    ctx: click.Context, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings given on the command line, and the option each came by."""
+    settings: dict[str, Any] = {}
+    options: dict[str, str] = {}
+    flags = {p.name: max(p.opts, key=len) for p in ctx.command.params}
+    for name, value in given.items():
+        if value is None or value == ():
+            continue
+        setting = _SETTINGS.get(name, name)
+        if name in ("py_files", "files", "archives"):
+            value = [item for group in value for item in group.split(",") if item]
+        settings[setting] = list(value) if isinstance(value, tuple) else value
+        options[setting] = flags[name]
+    return settings, options
+
+
+def _fail(ctx: click.Context, error: TfosError, record: str | None, quiet: bool = False) -> int:
+    """Tell an error in one line, write it to the `record` still owed, return the exit code."""
+    messages = [] if quiet else [str(error)]
+    if record is not None:
+        try:
+            client.record_error(record, error)
+        except ConfigError as second:
+            messages.append(str(second))
+    for message in messages:
+        click.echo(f"{ctx.command_path}: error: {' '.join(message.split())}", err=True)
+    return int(error.exit_code)
+
+
+@click.group("tfos", context_settings={"help_option_names": ["-h", "--help"]})
+@_version_option
+def main() -> None:
+    """Train TensorFlow as an ordinary PySpark job. `tfos submit` is the same as pl_submit."""
+
+
+main.add_command(pl_submit)

@@ -1,0 +1,231 @@
+"""Submit a run from the command line's side: check, start spark-submit, answer for its record."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from tfos.config import JobConfig
+from tfos.errors import (
+    ConfigError,
+    ExitCode,
+    InfrastructureError,
+    InterruptedRunError,
+    LaunchError,
+    RunTimeoutError,
+    TfosError,
+)
+from tfos.launcher.prerequisites import (
+    check_files,
+    check_java,
+    child_environment,
+    find_spark_home,
+    parse_app,
+)
+from tfos.launcher.result import RunResult, now_iso
+from tfos.launcher.spark_command import (
+    describe_submission,
+    secret_properties,
+    spark_submit_command,
+)
+from tfos.launcher.spark_process import SparkExit, run_spark_submit
+from tfos.launcher.submission import Submission, check_supported, resolve_paths
+
+__all__ = ["record_error", "submit"]
+
+
+def submit(config: JobConfig, app: str, *, dry_run: bool = False) -> int:
+    """Run an application to its end; with `dry_run` only print what would be run.
+
+    Blocks until the run has ended and every process of it on this machine is gone. Runs anywhere;
+    signals are passed on only when called from the main thread. The run's record is written to
+    ``config.result_json`` whatever the end.
+
+    Parameters
+    ----------
+    config
+        The resolved configuration; relative paths in it are taken from the current directory.
+    app
+        ``app.py`` or ``app.py:JobClass``.
+
+    Returns
+    -------
+    int
+        0: every other end is raised as an error with its ``exit_code``.
+
+    Raises
+    ------
+    TfosError
+        If the run failed, with the exit code and the failures of the driver's record.
+    ConfigError
+        If the application, an option, Java or PySpark is missing or unfit; nothing was started.
+    InsufficientExecutorsError
+        If the master has fewer slots than the run has roles; nothing was started.
+    InterruptedRunError, RunTimeoutError, LaunchError, InfrastructureError
+        If the driver ended without writing the run's record.
+    """
+    started = now_iso()
+    config = resolve_paths(config, os.getcwd())
+    if dry_run:
+        _dry_run(config, app)
+        return ExitCode.OK
+    try:
+        _discard_old_record(config)
+        return _submit(config, app)
+    except TfosError as error:
+        if config.result_json is not None and _read_record(config.result_json) is None:
+            record_error(config.result_json, error, job=config.name, started=started)
+        raise
+
+
+def record_error(path: str, error: TfosError, **known: str | None) -> None:
+    """Write the record of a run that `error` ended, in place of any other.
+
+    Raises ConfigError when it cannot be written.
+    """
+    RunResult.from_error(error, **known).write(path)
+
+
+def _dry_run(config: JobConfig, app: str) -> None:
+    check_supported(config, dry_run=True)
+    path, _ = parse_app(app)
+    command = spark_submit_command(
+        config,
+        "SUBMISSION.json",
+        spark_home=find_spark_home(),
+        default_name=path.stem,
+        properties_file="SECRETS.conf",
+    )
+    print(describe_submission(config, command), end="")
+
+
+def _submit(config: JobConfig, app: str) -> int:
+    check_supported(config)
+    path, job_class = parse_app(app)
+    check_files(config)
+    spark_home = find_spark_home()
+    with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
+        room = Path(directory)
+        result_file = config.result_json or str(room / "result.json")
+        submission = Submission(
+            app=str(path),
+            job_class=job_class,
+            config=config.model_dump(mode="json"),
+            pid_file=str(room / "driver.pid"),
+            result_file=result_file,
+            client_pid=os.getpid(),
+            client_start_s=psutil.Process().create_time(),
+        )
+        command = spark_submit_command(
+            config,
+            _write_private(room / "submission.json", json.dumps(submission.to_json())),
+            spark_home=spark_home,
+            default_name=path.stem,
+            properties_file=_write_private(
+                room / "secrets.conf", _properties_text(secret_properties(config))
+            ),
+        )
+        check_java()
+        ended = run_spark_submit(
+            command,
+            environ=child_environment(config, spark_home),
+            pid_file=Path(submission.pid_file),
+            grace_s=config.supervision.grace_s,
+            timeout_s=config.supervision.timeout_s,
+        )
+        return _answer(config, ended, result_file)
+
+
+def _answer(config: JobConfig, ended: SparkExit, result_file: str) -> int:
+    """Return 0 for a run that its record calls done; raise what the record, or its lack, says."""
+    record = _read_record(result_file)
+    if record is None:
+        raise _unrecorded(config, ended)
+    # The driver writes it last of all: what its JVM does afterwards does not change the run.
+    if record.exit_code:
+        raise TfosError(
+            record.error or f"the run ended {record.outcome}",
+            exit_code=ExitCode(record.exit_code),
+            failures=record.failures,
+        )
+    return ExitCode.OK
+
+
+def _unrecorded(config: JobConfig, ended: SparkExit) -> TfosError:
+    supervision = config.supervision
+    if ended.timed_out:
+        return RunTimeoutError(
+            f"the run went past --timeout {supervision.timeout_s:g} s and its driver did not end "
+            "it: everything was killed",
+            timeout_s=supervision.timeout_s,
+        )
+    if ended.exit_code == ExitCode.INTERRUPTED:
+        return InterruptedRunError(
+            f"interrupted by {ended.signal_name or 'a signal'}", signal_name=ended.signal_name
+        )
+    if ended.driver_started and ended.exit_code == ended.returncode != ExitCode.OK:
+        return TfosError(
+            f"the driver ended with {_how(ended)} before it could write the run's record; "
+            "its own words are above",
+            exit_code=ExitCode(ended.exit_code),
+        )
+    if not ended.driver_started:
+        return LaunchError(
+            f"spark-submit ended with {_how(ended)} before the driver started; "
+            "its own words are above (--dry-run shows the command)"
+        )
+    return InfrastructureError(
+        f"the driver ended with {_how(ended)} and left no record of the run; "
+        "an os._exit in pre_train, or the machine's memory, are the usual reasons"
+    )
+
+
+def _how(ended: SparkExit) -> str:
+    code = ended.returncode
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _discard_old_record(config: JobConfig) -> None:
+    """Remove an earlier run's record: after a crash it would be taken for this one's."""
+    if config.result_json is None:
+        return
+    path = Path(config.result_json)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--result-json {path}: cannot be written: {error.strerror or error}"
+        ) from error
+
+
+def _properties_text(properties: Mapping[str, str]) -> str:
+    """Write a file of Java properties; all but plain ASCII is escaped by UTF-16 code unit."""
+
+    def escaped(value: str) -> str:
+        data = value.encode("utf-16-be", "surrogatepass")
+        units = [data[i] << 8 | data[i + 1] for i in range(0, len(data), 2)]
+        plain = range(ord("!"), ord("~") + 1)
+        return "".join(chr(u) if u in plain and u != ord("\\") else f"\\u{u:04x}" for u in units)
+
+    return "".join(f"{name}={escaped(value)}\n" for name, value in properties.items())
+
+
+def _read_record(path: str) -> RunResult | None:
+    try:
+        return RunResult.read(path)
+    except (OSError, ValueError):
+        # Records are written by rename: this one is absent, or not a record of ours.
+        return None
+
+
+def _write_private(path: Path, text: str) -> str:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return str(path)

@@ -1,0 +1,131 @@
+"""Check what a submission needs on this machine: the application, its files, Java, PySpark."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import tfos
+from tfos.config import JobConfig
+from tfos.errors import ConfigError
+from tfos.launcher.submission import is_local
+
+__all__ = ["check_files", "check_java", "child_environment", "find_spark_home", "parse_app"]
+
+LEAST_JAVA: Final = 17
+_JAVA_ADVICE = (
+    f"install Java {LEAST_JAVA} or newer (Debian and Ubuntu: apt install "
+    f"openjdk-{LEAST_JAVA}-jre-headless) and set JAVA_HOME to it"
+)
+_JAVA_TIMEOUT_S = 20.0
+_JAVA_VERSION = re.compile(r'version "(?:1\.)?(\d+)')
+
+
+def parse_app(app: str) -> tuple[Path, str | None]:
+    """Split ``app.py[:JobClass]`` into the file's absolute path and the class's name.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, or it is no ``.py`` file.
+    """
+    file, colon, name = app.rpartition(":")
+    if not (colon and name.isidentifier()):
+        file, name = app, ""
+    path = Path(file)
+    if path.suffix != ".py":
+        raise ConfigError(f"{app!r} is not an application: expected FILE.py or FILE.py:JobClass")
+    if not path.is_file():
+        raise ConfigError(f"there is no application {file} in {Path.cwd()}")
+    return path.resolve(), name or None
+
+
+def find_spark_home(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the Spark installation: ``$SPARK_HOME``, else this interpreter's PySpark.
+
+    PySpark is looked up without being imported. Raises ConfigError when there is neither.
+    """
+    named = environ.get("SPARK_HOME")
+    if named:
+        home = Path(named)
+        if not (home / "bin" / "spark-submit").is_file():
+            raise ConfigError(f"SPARK_HOME is {named!r}: there is no bin/spark-submit in it")
+        return home
+    spec = importlib.util.find_spec("pyspark")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"PySpark is missing from {sys.executable}: install tfos with pip there")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def check_java(environ: Mapping[str, str] = os.environ) -> None:
+    """Check that Spark will find a Java it can run on. Starts ``java -version``: about 0.1 s.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or it is too old; says how to get one.
+    """
+    home = environ.get("JAVA_HOME")
+    java = str(Path(home) / "bin" / "java") if home else "java"
+    where = f"JAVA_HOME ({home})" if home else "PATH"
+    try:
+        answer = subprocess.run(
+            [java, "-version"],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_JAVA_TIMEOUT_S,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise ConfigError(f"Java is missing from {where}: {_JAVA_ADVICE}") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"{java} cannot be run ({error}): {_JAVA_ADVICE}") from error
+    said = answer.stderr + answer.stdout
+    match = _JAVA_VERSION.search(said)
+    if answer.returncode != 0 or match is None:
+        first = (said.strip() or "nothing").splitlines()[0]
+        raise ConfigError(f"{java} -version said {first!r}: {_JAVA_ADVICE}")
+    if int(match[1]) < LEAST_JAVA:
+        raise ConfigError(f"{java} is Java {match[1]}, Spark needs {LEAST_JAVA}: {_JAVA_ADVICE}")
+
+
+def child_environment(
+    config: JobConfig, spark_home: Path, environ: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Return the environment of spark-submit: Spark's home, this interpreter, the way to tfos."""
+    child = {**environ, "SPARK_HOME": str(spark_home), "PYSPARK_DRIVER_PYTHON": sys.executable}
+    if is_local(config.spark.master):
+        child["PYSPARK_PYTHON"] = sys.executable
+        # Names of this machine need not resolve for a run that never leaves it.
+        child.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    source = Path(tfos.__file__).resolve().parent.parent
+    installed = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")}
+    if source not in installed:
+        paths = [str(source), environ.get("PYTHONPATH", "")]
+        child["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return child
+
+
+def check_files(config: JobConfig) -> None:
+    """Check that local files to be shipped exist; raises ConfigError naming option and file."""
+    spark = config.spark
+    for option, names in (
+        ("--py-files", spark.py_files),
+        ("--files", spark.files),
+        ("--archives", spark.archives),
+    ):
+        for name in names:
+            plain = name.partition("#")[0]
+            is_pattern = any(sign in plain for sign in "*?[{")
+            if ":" not in plain and not is_pattern and not Path(plain).exists():
+                raise ConfigError(f"{option}: there is no file {plain} in {Path.cwd()}")

@@ -1,0 +1,223 @@
+"""Write the spark-submit command of a run: properties, arguments, and the text of a dry run. Pure.
+
+Memory on YARN and Kubernetes: a role's memory is all it may use. A quarter of it, at least 512 MiB,
+becomes the executor's JVM heap (``spark.executor.memory``), the rest its overhead
+(``spark.executor.memoryOverhead``), in which the Python worker and TensorFlow live.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from tfos.config import JobConfig
+from tfos.errors import ConfigError
+from tfos.launcher.submission import (
+    is_local,
+    master_kind,
+    resolve_master,
+    role_resources,
+    slots_needed,
+)
+
+__all__ = [
+    "DRIVER_SCRIPT",
+    "describe_submission",
+    "resolved_master",
+    "secret_properties",
+    "spark_properties",
+    "spark_submit_command",
+]
+
+DRIVER_SCRIPT = Path(__file__).with_name("driver_main.py")
+_QUIET_LOG = Path(__file__).with_name("log4j2-quiet.properties")
+_JAVA_OPTIONS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions")
+# The words by which Spark itself redacts properties (spark.redaction.regex), and "credential".
+_SECRET = re.compile(r"secret|password|token|access[.]?key|credential", re.IGNORECASE)
+_MIB = 1 << 20
+_LEAST_HEAP_BYTES = 512 * _MIB
+
+
+def spark_submit_command(
+    config: JobConfig,
+    submission_path: str,
+    *,
+    spark_home: Path,
+    default_name: str = "tfos",
+    properties_file: str | None = None,
+    python: str = sys.executable,
+) -> list[str]:
+    """Return the arguments that submit the driver, the program first.
+
+    Parameters
+    ----------
+    submission_path
+        Where the driver reads its `Submission`.
+    spark_home
+        Directory of the Spark installation.
+    default_name
+        Name of the Spark application when the job has none yet.
+    properties_file
+        File that holds `secret_properties`, which must not be seen on a command line.
+    python
+        Interpreter of the driver, and on local masters of the executors.
+
+    Raises
+    ------
+    InsufficientExecutorsError
+        If the master has fewer task slots than there are roles.
+    ConfigError
+        If the master or a property is malformed.
+    """
+    spark = config.spark
+    secrets = secret_properties(config)
+    command = [str(spark_home / "bin" / "spark-submit")]
+    command += ["--master", resolved_master(config), "--deploy-mode", spark.deploy_mode]
+    command += ["--name", config.name or default_name]
+    if spark.queue is not None:
+        command += ["--queue", spark.queue]
+    if secrets and properties_file is not None:
+        command += ["--load-spark-defaults", "--properties-file", properties_file]
+    for name, value in spark_properties(config, python=python).items():
+        if name not in secrets:
+            command += ["--conf", f"{name}={value}"]
+    for option, values in (
+        ("--py-files", spark.py_files),
+        ("--files", spark.files),
+        ("--archives", spark.archives),
+    ):
+        if values:
+            command += [option, ",".join(values)]
+    return [*command, str(DRIVER_SCRIPT), submission_path]
+
+
+def resolved_master(config: JobConfig) -> str:
+    """Return the master with room for every role; see `tfos.launcher.submission.resolve_master`."""
+    text = config.spark.conf.get("spark.task.cpus", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--spark-conf spark.task.cpus is {text!r}: expected 1 or more")
+    return resolve_master(config.spark.master, slots_needed(config), cpus_per_task=int(text))
+
+
+def secret_properties(config: JobConfig) -> dict[str, str]:
+    """Return the user's Spark properties whose names say that they are secret."""
+    return {name: value for name, value in config.spark.conf.items() if _SECRET.search(name)}
+
+
+def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict[str, str]:
+    """Return every Spark property of the run: tfos's own, then the user's, which win.
+
+    Java options are joined instead, the user's last, because the JVM takes the last one.
+    """
+    kind = master_kind(config.spark.master)
+    properties = {
+        "spark.ui.showConsoleProgress": "false",
+        "spark.speculation": "false",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(config.feed.batch_rows),
+        "spark.python.task.killTimeout": "200ms",
+    }
+    if config.spark.deploy_mode == "client":
+        properties["spark.pyspark.driver.python"] = python
+        properties["spark.driver.extraJavaOptions"] = _quiet_log_option()
+    if is_local(config.spark.master):
+        properties.update(_local_properties(python))
+    if kind in ("local-cluster", "standalone"):
+        # A role that ended must not be run again behind the driver's back.
+        properties["spark.task.maxFailures"] = "1"
+    if kind == "local-cluster":
+        properties["spark.executor.extraJavaOptions"] = _quiet_log_option()
+    if kind in ("yarn", "k8s"):
+        properties.update(_cluster_properties(config))
+    return _with_users(properties, config.spark.conf)
+
+
+def _with_users(properties: Mapping[str, str], users: Mapping[str, str]) -> dict[str, str]:
+    joined = {
+        name: f"{properties[name]} {users[name]}"
+        for name in _JAVA_OPTIONS
+        if name in properties and name in users
+    }
+    return {**properties, **users, **joined}
+
+
+def _quiet_log_option() -> str:
+    # Quoted, because Spark splits Java options at spaces.
+    return f'"-Dlog4j2.configurationFile={_QUIET_LOG.as_uri()}"'
+
+
+def _local_properties(python: str) -> dict[str, str]:
+    return {
+        "spark.pyspark.python": python,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "8",
+    }
+
+
+def _cluster_properties(config: JobConfig) -> dict[str, str]:
+    resources = [each for _, each in role_resources(config).values()]
+    cores = max(each.cores or 1 for each in resources)
+    gpus = max(each.gpus for each in resources)
+    properties = {
+        "spark.dynamicAllocation.enabled": "true",
+        "spark.dynamicAllocation.shuffleTracking.enabled": "true",
+        "spark.dynamicAllocation.minExecutors": "0",
+        "spark.dynamicAllocation.initialExecutors": "0",
+        # One role an executor: a role's task takes all of its cores.
+        "spark.executor.cores": str(cores),
+        "spark.task.cpus": str(cores),
+    }
+    memory = max(each.memory or 0 for each in resources)
+    if memory:
+        heap = min(max(memory // 4, _LEAST_HEAP_BYTES), memory)
+        properties["spark.executor.memory"] = f"{heap // _MIB}m"
+        properties["spark.executor.memoryOverhead"] = f"{(memory - heap) // _MIB}m"
+    if gpus:
+        properties["spark.executor.resource.gpu.amount"] = str(gpus)
+        properties["spark.task.resource.gpu.amount"] = str(gpus)
+    if config.spark.env.startswith("docker:"):
+        properties["spark.kubernetes.container.image"] = config.spark.env.removeprefix("docker:")
+    return properties
+
+
+def describe_submission(config: JobConfig, command: list[str]) -> str:
+    """Return the text of a dry run: the resolved configuration as YAML, then the command.
+
+    Values of secret Spark properties and of parameters named like secrets are replaced by
+    ``(redacted)``.
+    """
+    document = config.model_dump(mode="json")
+    for settings in (document["params"], document["spark"]["conf"]):
+        for name in settings:
+            if _SECRET.search(name):
+                settings[name] = "(redacted)"
+    lines = ["# The resolved configuration", yaml.safe_dump(document, sort_keys=False).rstrip()]
+    lines += ["", *_notes(config), "# The command", _shell(command)]
+    return "\n".join(lines) + "\n"
+
+
+def _notes(config: JobConfig) -> list[str]:
+    if master_kind(config.spark.master) not in ("yarn", "k8s"):
+        return []
+    return [
+        "# spark.executor.* below is for the largest role; each role's own cores, memory and GPUs",
+        "# become a Spark resource profile when the run starts.",
+    ]
+
+
+def _shell(command: list[str]) -> str:
+    """Quote a command for a shell: an option and its value to a line."""
+    words = [shlex.quote(word) for word in command]
+    lines, index = [words[0]], 1
+    while index < len(words):
+        takes_value = words[index].startswith("--") and words[index] != "--load-spark-defaults"
+        step = 2 if takes_value else 1
+        lines.append("  " + " ".join(words[index : index + step]))
+        index += step
+    return " \\\n".join(lines)

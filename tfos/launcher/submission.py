@@ -1,0 +1,265 @@
+"""Decide what a submission asks of Spark, and refuse what cannot work before anything starts. Pure.
+
+Also holds `Submission`, the file by which ``pl_submit`` tells the driver what to run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from tfos.config import JobConfig, RoleResources
+from tfos.errors import ConfigError, InsufficientExecutorsError
+from tfos.topology import Role
+
+__all__ = [
+    "MasterKind",
+    "Submission",
+    "check_supported",
+    "is_local",
+    "master_kind",
+    "resolve_master",
+    "resolve_paths",
+    "role_resources",
+    "slots_needed",
+]
+
+MasterKind = Literal["local", "local-cluster", "standalone", "yarn", "k8s"]
+
+_MASTERS: tuple[tuple[re.Pattern[str], MasterKind], ...] = (
+    (re.compile(r"local(\[(?P<threads>\*|\d+)(?P<failures>,\d+)?\])?"), "local"),
+    (
+        re.compile(r"local-cluster\[\s*(?P<executors>\d+)\s*,\s*(?P<cores>\d+)\s*,\s*\d+\s*\]"),
+        "local-cluster",
+    ),
+    (re.compile(r"spark://\S+:\d+(,\S+:\d+)*"), "standalone"),
+    (re.compile(r"yarn"), "yarn"),
+    (re.compile(r"k8s://\S+"), "k8s"),
+)
+_INSTEAD = {
+    "memory": "use --spark-conf spark.executor.memory=... (with local: spark.driver.memory)",
+    "gpus": "leave it out: TensorFlow takes the GPUs it finds",
+}
+_DOCKER_ENV = re.compile(r"docker:\S+")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What the driver is told, kept in a 0600 file that only lives as long as the run.
+
+    Parameters
+    ----------
+    app
+        Absolute path of the application file.
+    job_class
+        Name of the Job class in it; None when it defines exactly one.
+    config
+        The resolved `JobConfig`, as JSON.
+    pid_file
+        Where the driver's Python process writes its pid first of all.
+    result_file
+        Where the driver writes the run's record (`tfos.launcher.result.RunResult`) at the end.
+    client_pid, client_start_s
+        The submitting process and its start (`psutil.Process.create_time`, seconds): when that
+        process is gone the driver ends the run.
+    """
+
+    app: str
+    job_class: str | None
+    config: Mapping[str, Any]
+    pid_file: str
+    result_file: str
+    client_pid: int
+    client_start_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document the driver reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Submission:
+        """Read back what `to_json` wrote; raises TypeError on other fields."""
+        return cls(**data)
+
+    @property
+    def job_config(self) -> JobConfig:
+        """The configuration, validated again; raises `pydantic.ValidationError` if damaged."""
+        return JobConfig.model_validate(dict(self.config))
+
+
+def master_kind(master: str) -> MasterKind:
+    """Return which sort of cluster a Spark master names; raises ConfigError on an unknown one."""
+    return _match(master)[1]
+
+
+def is_local(master: str) -> bool:
+    """Say whether driver and executors all run on this machine because of `master`'s form."""
+    return master_kind(master) in ("local", "local-cluster")
+
+
+def _match(master: str) -> tuple[re.Match[str], MasterKind]:
+    for pattern, kind in _MASTERS:
+        if match := pattern.fullmatch(master.strip()):
+            return match, kind
+    raise ConfigError(
+        f"--master is {master!r}: expected local, local[N], local-cluster[N,CORES,MB], "
+        "spark://HOST:PORT, yarn or k8s://URL"
+    )
+
+
+def role_resources(config: JobConfig) -> dict[Role, tuple[int, RoleResources]]:
+    """Return how many tasks of each role the architecture has, and what each may use."""
+    roles = config.roles
+    if config.arch == "local":
+        return {Role.CHIEF: (1, roles.chief)}
+    if config.arch == "ring":
+        return {Role.WORKER: (roles.num_workers, roles.worker)}
+    return {
+        Role.CHIEF: (1, roles.chief),
+        Role.WORKER: (roles.num_workers, roles.worker),
+        Role.PS: (roles.num_ps, roles.ps),
+    }
+
+
+def slots_needed(config: JobConfig) -> int:
+    """Return how many Spark tasks run at once: every role is one task for the whole run."""
+    return sum(count for count, _ in role_resources(config).values())
+
+
+def resolve_master(
+    master: str, slots: int, *, cpus: int | None = None, cpus_per_task: int = 1
+) -> str:
+    """Return the master to submit to: ``local`` and ``local[*]`` get room for every role.
+
+    Parameters
+    ----------
+    master
+        As the user gave it.
+    slots
+        Tasks that must run at once.
+    cpus
+        CPUs of this machine; None to ask it.
+    cpus_per_task
+        ``spark.task.cpus``.
+
+    Raises
+    ------
+    InsufficientExecutorsError
+        If the master says itself that it has fewer slots.
+    ConfigError
+        If it is no Spark master.
+    """
+    match, kind = _match(master)
+    if kind == "local":
+        threads = match["threads"]
+        if threads in (None, "*"):
+            count = max(cpus or os.cpu_count() or 1, slots * cpus_per_task)
+            return f"local[{count}{match['failures'] or ''}]"
+        _check_slots(master, slots, int(threads) // cpus_per_task, f"local[{slots}] or local")
+    elif kind == "local-cluster":
+        available = int(match["executors"]) * (int(match["cores"]) // cpus_per_task)
+        _check_slots(master, slots, available, f"local-cluster[{slots},{cpus_per_task},1024]")
+    return master.strip()
+
+
+def _check_slots(master: str, needed: int, available: int, better: str) -> None:
+    if available < needed:
+        raise InsufficientExecutorsError(
+            f"{needed} roles need {needed} task slots at once, --master {master} has {available}: "
+            f"use --master {better}, or fewer --num-workers or --num-ps",
+            needed=needed,
+            available=available,
+        )
+
+
+def check_supported(config: JobConfig, dry_run: bool = False) -> None:
+    """Refuse what this version cannot do, and what the master cannot give.
+
+    Parameters
+    ----------
+    dry_run
+        Allow what can be planned and shown although it cannot be run yet.
+
+    Raises
+    ------
+    ConfigError
+        One line naming the option, why not, and what to use instead.
+    """
+    kind = master_kind(config.spark.master)
+    if config.arch == "ring":
+        raise _unavailable("--arch ring", "use --arch ps, session or local")
+    if config.supervision.max_restarts > 0:
+        raise _unavailable("--max-restarts above 0", "leave it at 0")
+    _check_placement(config, kind)
+    _check_environment(config, kind, dry_run)
+    if not dry_run and config.spark.deploy_mode == "cluster":
+        raise _unavailable("--deploy-mode cluster", "use client, or --dry-run to see the command")
+    if not dry_run and kind in ("yarn", "k8s"):
+        where = "YARN" if kind == "yarn" else "Kubernetes"
+        raise _unavailable(
+            f"running on {where}", "use --dry-run to see the command, or a local or spark:// master"
+        )
+
+
+def _check_placement(config: JobConfig, kind: MasterKind) -> None:
+    spark = config.spark
+    if spark.deploy_mode == "cluster" and is_local(spark.master):
+        raise ConfigError(
+            f"--deploy-mode cluster needs a cluster: --master {spark.master} runs everything on "
+            "this machine; use --deploy-mode client"
+        )
+    if spark.queue is not None and kind != "yarn":
+        raise ConfigError(f"--queue is a YARN queue: it means nothing to --master {spark.master}")
+    if kind in ("yarn", "k8s"):
+        return
+    for role in Role:
+        resources: RoleResources = getattr(config.roles, role.value)
+        for setting, instead in _INSTEAD.items():
+            if getattr(resources, setting):
+                raise ConfigError(
+                    f"--{role.value}-{setting} needs YARN or Kubernetes: on {spark.master} every "
+                    f"role lives in executors of one size; {instead}"
+                )
+
+
+def _check_environment(config: JobConfig, kind: MasterKind, dry_run: bool) -> None:
+    env = config.spark.env
+    if env == "none":
+        return
+    if not _DOCKER_ENV.fullmatch(env):
+        raise _unavailable(f"--env {env}", "use none, or docker:IMAGE with --master k8s://URL")
+    if kind != "k8s":
+        raise ConfigError(f"--env {env} needs --master k8s://URL, not {config.spark.master}")
+    if not dry_run:
+        raise _unavailable(f"running with --env {env}", "use --dry-run to see the command")
+
+
+def _unavailable(what: str, instead: str) -> ConfigError:
+    return ConfigError(f"{what} is not available in this version: {instead}")
+
+
+def resolve_paths(config: JobConfig, directory: str) -> JobConfig:
+    """Return `config` with its relative local paths made absolute from `directory`.
+
+    Processes on other hosts and in other directories read them; URLs stay as they are.
+    """
+
+    def absolute(path: str | None) -> str | None:
+        if path is None or _URL.match(path):
+            return path
+        return os.path.normpath(os.path.join(directory, os.path.expanduser(path)))
+
+    checkpoints = config.checkpoints.model_copy(update={"dir": absolute(config.checkpoints.dir)})
+    feed = config.feed.model_copy(update={"spool_dir": absolute(config.feed.spool_dir)})
+    return config.model_copy(
+        update={
+            "checkpoints": checkpoints,
+            "feed": feed,
+            "model_dir": absolute(config.model_dir),
+            "result_json": absolute(config.result_json),
+        }
+    )
