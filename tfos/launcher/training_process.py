@@ -28,6 +28,7 @@ from tfos.fault.control_channel import ControlChannel
 from tfos.fault.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application import user_traceback
+from tfos.launcher.quiet_import import import_tensorflow
 from tfos.launcher.training_feed import TrainingFeed
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.launcher.user_failure import describe_error
@@ -150,6 +151,7 @@ class TrainingProcess:
         job: Job | None = None
         outcome: dict[str, Any] = {"failure": None, "result": None}
         try:
+            import_tensorflow()
             feed = TrainingFeed.open(spec, self._link)
             self._enter("imported")
             if spec.trains:

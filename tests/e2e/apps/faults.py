@@ -1,0 +1,82 @@
+"""Go wrong in one way, chosen by -p fault=NAME."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+
+import tfos
+
+
+class FaultyJob(tfos.Job):
+    def pre_train(self, spark):
+        fault = self.params["fault"]
+        self.where = self.params.get("where", "chief")
+        if fault == "pre_train_none":
+            return None
+        if fault == "pre_train_number":
+            return 42
+        if fault == "pre_train_raises":
+            raise LookupError("no such table: clicks")
+        if fault == "unpicklable":
+            self.session = spark
+        if fault == "empty":
+            return spark.range(100).where("id < 0")
+        if fault == "unsupported_type":
+            return spark.sql("select id, map('a', id) as bag from range(10)")
+        if fault == "null":
+            return spark.sql("select id, if(id = 7, null, id) as value from range(100)")
+        if fault == "spark_raises":
+            return spark.sql("select id, raise_error('bad row') as value from range(100)")
+        if fault == "pre_train_hangs":
+            time.sleep(600)
+        return spark.range(2000).selectExpr("id", "cast(id as double) as value")
+
+    def train(self, ctx):
+        fault = self.params["fault"]
+        if f"{ctx.role}-{ctx.index}".startswith(self.where):
+            getattr(self, f"do_{fault}", lambda ctx: None)(ctx)
+        rows = sum(len(batch["id"]) for batch in ctx.batches()) if ctx.role != "chief" else 0
+        if ctx.world_size == 1:
+            rows = sum(len(batch["id"]) for batch in ctx.batches())
+        return {"rows": rows}
+
+    def do_raises(self, ctx):
+        ctx.report(17, loss=0.5)
+        raise ZeroDivisionError("the learning rate is zero")
+
+    def do_exits(self, ctx):
+        sys.exit(3)
+
+    def do_os_exit(self, ctx):
+        print("about to leave", flush=True)
+        os._exit(9)
+
+    def do_killed(self, ctx):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def do_crashes(self, ctx):
+        ctypes.string_at(0)
+
+    def do_prints(self, ctx):
+        line = "x" * 99
+        for _ in range(1_000_000):
+            print(line)
+
+    def do_hangs(self, ctx):
+        ctx.report(1, loss=1.0)
+        time.sleep(600)
+
+    def do_grandchild(self, ctx):
+        import subprocess
+
+        subprocess.Popen(["sh", "-c", "trap '' TERM HUP INT; sleep 600 & wait; sleep 600"])
+        time.sleep(600)
+
+    def shutdown(self):
+        if self.params["fault"] in ("shutdown_raises", "raises_then_shutdown_raises"):
+            raise OSError("shutdown failed too")
+
+    def do_raises_then_shutdown_raises(self, ctx):
+        raise ZeroDivisionError("the first error")

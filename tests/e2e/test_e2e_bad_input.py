@@ -1,0 +1,239 @@
+"""What goes wrong is said in one line, with the right exit code, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tfos.errors import ExitCode
+
+APPS = Path(__file__).parent / "apps"
+FAULTS = str(APPS / "faults.py")
+
+pytestmark = [pytest.mark.spark, pytest.mark.tf]
+
+
+def error_line(run) -> str:
+    lines = [line for line in run.err.splitlines() if line.startswith("pl_submit: error:")]
+    assert len(lines) == 1, run.err[-3000:]
+    return lines[0]
+
+
+def check(run, code: ExitCode, *words: str) -> None:
+    assert run.code == code, run.err[-4000:]
+    line = error_line(run)
+    for word in words:
+        assert word in line
+    assert run.record["exit_code"] == code
+    assert run.record["error"]
+
+
+# -- before Spark starts -----------------------------------------------------------------------
+
+
+def test_missing_application_file(submit):
+    check(submit("nowhere.py"), ExitCode.CONFIG, "nowhere.py")
+
+
+def test_more_roles_than_slots(submit):
+    run = submit("--master", "local[2]", "--arch", "ps", FAULTS)
+    check(run, ExitCode.RESOURCES, "local[2]", "4")
+
+
+# -- the application ---------------------------------------------------------------------------
+
+
+def test_no_job_subclass(submit, app):
+    check(submit(app("x = 1\n")), ExitCode.CONFIG, "app.py", "no subclass of tfos.Job")
+
+
+def test_two_job_subclasses(submit, app):
+    path = app("import tfos\nclass A(tfos.Job): pass\nclass B(tfos.Job): pass\n")
+    check(submit(path), ExitCode.CONFIG, "A, B", "app.py:A")
+
+
+def test_an_application_that_cannot_be_imported(submit, app):
+    run = submit(app("import tfos\n1 / 0\n"))
+    check(run, ExitCode.USER_CODE, "app.py", "ZeroDivisionError")
+    assert 'app.py", line 2' in run.err
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ("pre_train_none", ExitCode.CONFIG, ["pre_train returned None"]),
+        ("pre_train_number", ExitCode.CONFIG, ["pre_train returned int", "DataFrame"]),
+        ("pre_train_raises", ExitCode.USER_CODE, ["LookupError: no such table: clicks"]),
+        ("unpicklable", ExitCode.CONFIG, ["'session'", "pickled"]),
+        ("empty", ExitCode.USER_CODE, ["no rows"]),
+        ("unsupported_type", ExitCode.CONFIG, ["bag", "map<"]),
+        ("null", ExitCode.USER_CODE, ["value", "null"]),
+        ("spark_raises", ExitCode.USER_CODE, ["bad row"]),
+    ],
+)
+def test_bad_data(submit, fault, code, words):
+    check(submit("-p", f"fault={fault}", FAULTS), code, *words)
+
+
+# -- the training process ----------------------------------------------------------------------
+
+
+def test_train_that_raises_shows_the_users_own_lines(submit):
+    run = submit("-p", "fault=raises", FAULTS)
+    check(run, ExitCode.USER_CODE, "chief-0", "ZeroDivisionError", "learning rate is zero")
+    assert "faults.py" in run.err
+    assert "do_raises" in run.err
+    (failure,) = run.record["failures"]
+    assert failure["step"] == 17
+    assert 'faults.py", line' in failure["traceback"]
+
+
+def test_train_that_exits_with_a_code(submit):
+    run = submit("-p", "fault=exits", FAULTS)
+    check(run, ExitCode.USER_CODE, "sys.exit(3)")
+    assert run.record["failures"][0]["exit_code"] == 3
+
+
+def test_train_that_calls_os_exit(submit):
+    run = submit("-p", "fault=os_exit", FAULTS)
+    check(run, ExitCode.USER_CODE, "code 9")
+    assert "about to leave" in run.record["failures"][0]["last_lines"]
+
+
+def test_train_that_is_killed(submit):
+    run = submit("-p", "fault=killed", FAULTS)
+    check(run, ExitCode.INFRASTRUCTURE, "SIGKILL")
+    assert "memory" in run.record["failures"][0]["hint"]
+
+
+def test_train_that_crashes_in_native_code(submit):
+    check(submit("-p", "fault=crashes", FAULTS), ExitCode.INFRASTRUCTURE, "SIGSEGV")
+
+
+def test_train_that_prints_100_mb(submit):
+    run = submit("-p", "fault=prints", FAULTS)
+    assert run.code == ExitCode.OK
+    assert len(run.err) < 16 << 20
+
+
+def test_a_worker_that_is_killed_ends_the_whole_run(submit):
+    arguments = ["--arch", "session", "-p", "fault=killed", "-p", "where=worker-1", FAULTS]
+    run = submit(*arguments)
+    check(run, ExitCode.INFRASTRUCTURE, "worker-1", "SIGKILL")
+
+
+def test_shutdown_that_raises_does_not_hide_the_error_of_train(submit):
+    run = submit("-p", "fault=raises_then_shutdown_raises", FAULTS)
+    check(run, ExitCode.USER_CODE, "ZeroDivisionError: the first error")
+    assert "shutdown failed too" in run.err
+
+
+def test_shutdown_that_raises_after_success_is_only_logged(submit):
+    run = submit("-p", "fault=shutdown_raises", FAULTS)
+    assert run.code == ExitCode.OK
+    assert "shutdown failed too" in run.err
+    assert run.record["result"] == {"rows": 2000}
+
+
+def test_grandchildren_are_ended_too(submit):
+    run = submit("--timeout", "25", "-p", "fault=grandchild", FAULTS)
+    check(run, ExitCode.TIMEOUT, "--timeout 25")
+
+
+def test_a_run_past_its_timeout(submit):
+    run = submit("--timeout", "20", "-p", "fault=hangs", FAULTS)
+    check(run, ExitCode.TIMEOUT, "--timeout 20")
+    assert run.record["outcome"] == "timed_out"
+    assert run.record["steps"] == 1
+
+
+def test_pre_train_past_the_timeout(submit):
+    run = submit("--timeout", "12", "-p", "fault=pre_train_hangs", FAULTS)
+    check(run, ExitCode.TIMEOUT, "--timeout 12")
+
+
+def test_a_server_that_cannot_bind_its_port(submit):
+    # The role host holds the port: without SO_REUSEPORT TensorFlow cannot bind beside it.
+    run = submit("--arch", "ps", "-p", "fault=none", FAULTS, env={"TF_GRPC_REUSE_PORT": "false"})
+    check(run, ExitCode.INFRASTRUCTURE)
+    assert "TF_GRPC_REUSE_PORT" in run.err
+
+
+# -- services and disks ------------------------------------------------------------------------
+
+
+def test_zookeeper_that_cannot_be_reached(submit):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    run = submit("--zookeeper", address, "-p", "fault=none", FAULTS)
+    check(run, ExitCode.INFRASTRUCTURE, address, "--zookeeper")
+
+
+@pytest.mark.zookeeper
+def test_zookeeper_that_dies_during_the_run(submit, tmp_path):
+    from tfos.registry.embedded import EmbeddedZooKeeper
+
+    server = EmbeddedZooKeeper()
+    server.start()
+    try:
+        process = submit.start("--zookeeper", server.address, "-p", "fault=hangs", FAULTS)
+        _await_progress(submit, process)
+    finally:
+        server.stop()
+    run = submit.finish(process, 0.0)
+    print(run.err[-6000:])
+    check(run, ExitCode.INFRASTRUCTURE, "ZooKeeper")
+
+
+def _await_progress(submit, process) -> None:
+    """Return once a training process of the run is up."""
+    import time
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if any("tfos.launcher.training_process" in p.cmdline() for p in submit.processes()):
+            time.sleep(6)
+            return
+        assert process.poll() is None
+        time.sleep(0.2)
+    pytest.fail("no training process came up")
+
+
+def test_a_checkpoint_directory_that_cannot_be_written(submit, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    run = submit("--checkpoint-dir", str(blocked / "ckpt"), "-p", "fault=none", FAULTS)
+    check(run, ExitCode.INFRASTRUCTURE, "--checkpoint-dir", str(blocked))
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 1 MB."""
+    directory = tmp_path / "tiny"
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def test_a_full_disk_in_the_spool_directory(submit, tiny_disk, app, tmp_path):
+    conf = tmp_path / "spool.yaml"
+    conf.write_text(f"feed:\n  spool_dir: {tiny_disk}\n  memory_bytes: 1k\n")
+    path = app(
+        "import tfos\n"
+        "class Wide(tfos.Job):\n"
+        "    def pre_train(self, spark):\n"
+        "        return spark.sql('select id, repeat(cast(id as string), 100) as s"
+        " from range(100000)')\n"
+        "    def train(self, ctx):\n"
+        "        return sum(len(b['id']) for b in ctx.batches(epochs=2))\n"
+    )
+    run = submit("--conf", str(conf), path)
+    check(run, ExitCode.INFRASTRUCTURE, str(tiny_disk), "spool_dir")
