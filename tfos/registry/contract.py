@@ -151,8 +151,8 @@ class StopNotice:
 class Registry(ABC):
     """A process's view of one run's control plane. Thread-safe.
 
-    Every method that talks to a server blocks for at most the backend's operation timeout and raises
-    `RendezvousConnectionError` past it, or `SessionLostError` once the session is lost.
+    Every method that talks to a server blocks for at most the backend's operation timeout and
+    raises `RendezvousConnectionError` past it, or `SessionLostError` once the session is lost.
     Listeners are called from one thread of the backend, one at a time; they must not block
     and must not call the registry (put what they hear on a queue).
     """
@@ -163,9 +163,9 @@ class Registry(ABC):
     def register(self, member: Member) -> None:
         """Announce a role host for as long as this session lives.
 
-        Seeing the same key already there from this session is success. A key held by another session
-        of an older attempt of the same task is taken over (the older host is fenced); held by
-        the same or a newer attempt it is refused.
+        Seeing the same key already there from this session is success. A key held by another
+        session of an older attempt of the same task is taken over (the older host is fenced); held
+        by the same or a newer attempt it is refused.
 
         Raises
         ------

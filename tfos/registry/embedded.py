@@ -1,0 +1,257 @@
+"""Run a real ZooKeeper server, from the jars PySpark brings, beside the driver."""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from tfos.errors import LaunchError
+from tfos.registry import lifeline
+
+__all__ = ["EmbeddedZooKeeper"]
+
+_MAIN: Final = "org.apache.zookeeper.server.ZooKeeperServerMain"
+# The server's own needs; with all of PySpark's jars it starts a third slower.
+_JARS: Final = ("zookeeper", "slf4j-api", "log4j", "metrics-core", "netty", "snappy")
+_JVM: Final = (
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    "-Xshare:auto",
+    "-XX:+ExitOnOutOfMemoryError",
+    "-XX:-UsePerfData",
+    "-Xms16m",
+    "-Xmx512m",
+    "-Dlog4j2.disable.jmx=true",
+    "-Dzookeeper.jmx.log4j.disable=true",
+)
+_PORT_TRIES: Final = 5
+_STOP_BOUND_S: Final = 10.0
+_POLL_S: Final = 0.02
+
+# forceSync: the log need not outlive this host, for the driver does not either.
+_SETTINGS: Final = """\
+tickTime=500
+minSessionTimeout=1000
+maxSessionTimeout=120000
+maxClientCnxns=0
+admin.enableServer=false
+4lw.commands.whitelist=srvr
+preAllocSize=4096
+forceSync=no
+"""
+
+
+class EmbeddedZooKeeper:
+    """A ZooKeeper server on this host, for as long as this process lives. A context manager.
+
+    It listens on `host` only, on a port found free, keeps its data in a private directory of its
+    own, and is killed, its directory removed, when this process ends, even by SIGKILL. Anyone who
+    reaches the port may connect; what a run keeps there is protected by its ACLs. Not thread-safe.
+
+    Parameters
+    ----------
+    host
+        Name or address of this host to listen on: one that every role host can reach.
+    start_timeout_s
+        Time for the server to answer; it takes about 1 s on an idle machine.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", *, start_timeout_s: float = 30.0) -> None:
+        self._host = host
+        self._start_timeout_s = start_timeout_s
+        self._port = 0
+        self._directory: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> EmbeddedZooKeeper:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """``host:port`` to connect to; it stays the same across `restart`."""
+        if not self._port:
+            raise LaunchError("the embedded ZooKeeper was not started")
+        return f"{self._host}:{self._port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers, at most `start_timeout_s`.
+
+        Raises
+        ------
+        LaunchError
+            If Java or PySpark's jars are missing, `host` is not an address of this host, or the
+            server ends or stays silent; carries its last lines.
+        """
+        if self._directory is not None:
+            raise LaunchError("the embedded ZooKeeper is already started")
+        command = [_find_java(), *_JVM, "-cp", _find_jars(), _MAIN]
+        self._directory = Path(tempfile.mkdtemp(prefix="tfos-zookeeper-"))
+        try:
+            for tries_left in reversed(range(_PORT_TRIES)):
+                self._port = _free_port(self._host)
+                try:
+                    self._launch(command)
+                    return
+                except _PortTakenError as error:
+                    if not tries_left:
+                        raise LaunchError(str(error)) from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def restart(self) -> None:
+        """Kill the server and start it again on its port and data; sessions survive.
+
+        Raises
+        ------
+        LaunchError
+            As `start` does, also when another process has taken the port meanwhile.
+        """
+        self.halt()
+        try:
+            self._launch([_find_java(), *_JVM, "-cp", _find_jars(), _MAIN])
+        except _PortTakenError as error:
+            raise LaunchError(str(error)) from error
+
+    def halt(self) -> None:
+        """Kill the server and keep its port number and data, for `restart`. Idempotent."""
+        self._end(b"k")
+
+    def stop(self) -> None:
+        """Kill the server and remove its data. Idempotent; blocks for 10 s at most."""
+        self._end(b"")
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory, self._port = None, 0
+
+    def _end(self, word: bytes) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        try:
+            process.stdin.write(word)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # It has ended by itself.
+        try:
+            process.wait(_STOP_BOUND_S)
+        except subprocess.TimeoutExpired:
+            # The parent-death signal takes the server along.
+            process.kill()
+            process.wait()
+
+    def _launch(self, command: list[str]) -> None:
+        assert self._directory is not None
+        directory = self._directory
+        config = directory / "zoo.cfg"
+        config.write_text(
+            f"{_SETTINGS}dataDir={directory / 'data'}\n"
+            f"clientPort={self._port}\nclientPortAddress={self._host}\n"
+        )
+        guarded = [sys.executable, "-I", "-S", lifeline.__file__, str(directory)]
+        with (directory / "server.log").open("wb") as log:
+            # A session of its own: Ctrl-C at the terminal must not take the server before the
+            # driver has told the roles to stop.
+            self._process = subprocess.Popen(
+                [*guarded, *command, str(config)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                cwd=directory,
+                start_new_session=True,
+            )
+        self._await_ready()
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + self._start_timeout_s
+        while not _serves(self._host, self._port):
+            if not self.running:
+                self._end(b"k")
+                lines = self._last_lines()
+                kind = _PortTakenError if "Address already in use" in lines else LaunchError
+                raise kind(f"the embedded ZooKeeper on {self.address} ended at start:\n{lines}")
+            if time.monotonic() > deadline:
+                raise LaunchError(
+                    f"the embedded ZooKeeper on {self.address} did not answer within "
+                    f"{self._start_timeout_s:g} s; its last lines:\n{self._last_lines()}"
+                )
+            time.sleep(_POLL_S)
+
+    def _last_lines(self, count: int = 15) -> str:
+        assert self._directory is not None
+        text = (self._directory / "server.log").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-count:]) or "(it wrote nothing)"
+
+
+class _PortTakenError(LaunchError):
+    """Another process took the port between finding it free and binding it."""
+
+
+def _find_java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=os.path.join(home, "bin")) if home else shutil.which("java")
+    if java is None:
+        where = f"JAVA_HOME is {home}, without bin/java" if home else "none is on PATH"
+        raise LaunchError(
+            f"Java is missing ({where}): Spark and the embedded ZooKeeper need Java 17 or later; "
+            "install it and set JAVA_HOME, or use a running ZooKeeper (--zookeeper)"
+        )
+    return os.path.abspath(java)
+
+
+def _find_jars() -> str:
+    """Return the class path: the server's jars among Spark's."""
+    home = os.environ.get("SPARK_HOME")
+    if not home:
+        spec = importlib.util.find_spec("pyspark")
+        if spec is None or spec.origin is None:
+            raise LaunchError("the embedded ZooKeeper needs PySpark's jars: install pyspark")
+        home = os.path.dirname(spec.origin)
+    directory = glob.escape(os.path.join(home, "jars"))
+    jars = [jar for name in _JARS for jar in sorted(glob.glob(f"{directory}/{name}*.jar"))]
+    if not any(os.path.basename(jar).startswith("zookeeper") for jar in jars):
+        raise LaunchError(
+            f"{home}/jars holds no ZooKeeper: check SPARK_HOME, or use a running one (--zookeeper)"
+        )
+    return os.pathsep.join(jars)
+
+
+def _free_port(host: str) -> int:
+    try:
+        with socket.create_server((host, 0)) as server:
+            return int(server.getsockname()[1])
+    except OSError as error:
+        raise LaunchError(
+            f"the embedded ZooKeeper cannot listen on {host}: {error}; it must be this host's own "
+            "name or address (spark.driver.host)"
+        ) from error
+
+
+def _serves(host: str, port: int) -> bool:
+    """Ask whether a ZooKeeper server answers."""
+    try:
+        with socket.create_connection((host, port), timeout=1.0) as link:
+            link.sendall(b"srvr")
+            return link.recv(64).startswith(b"Zookeeper version")
+    except OSError:
+        return False

@@ -1,0 +1,307 @@
+"""Keep the registry contract inside one process: for unit tests, and for seeing what it means."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfos.errors import (
+    RendezvousClosedError,
+    RendezvousConnectionError,
+    RendezvousError,
+    RendezvousTimeoutError,
+    SessionLostError,
+)
+from tfos.registry.contract import (
+    Connection,
+    Document,
+    Generation,
+    Member,
+    Registry,
+    StopNotice,
+    Subscription,
+)
+from tfos.registry.delivery import Delivery
+from tfos.registry.documents import decode, encode
+from tfos.topology import TaskKey
+
+__all__ = ["InMemoryRegistry", "InMemoryRun"]
+
+
+@dataclass
+class _State:
+    members: dict[TaskKey, tuple[InMemoryRegistry, Member]] = field(default_factory=dict)
+    generations: list[bytes] = field(default_factory=list)
+    outcomes: dict[int, dict[TaskKey, bytes]] = field(default_factory=dict)
+    progress: dict[TaskKey, tuple[InMemoryRegistry, bytes]] = field(default_factory=dict)
+    stop: StopNotice | None = None
+    erased: bool = False
+
+
+class InMemoryRun:
+    """One run's control plane, shared by the sessions `connect` opens. Thread-safe.
+
+    `suspend`, `resume` and `expire` do to a session what a network or a server can do to it.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._state = _State()
+        self._sessions: list[InMemoryRegistry] = []
+
+    def connect(self) -> InMemoryRegistry:
+        """Open a session."""
+        session = InMemoryRegistry(self)
+        with self._changed:
+            if self._state.erased:
+                self._state = _State()
+            self._sessions.append(session)
+        return session
+
+    def suspend(self, session: InMemoryRegistry) -> None:
+        """Cut a session off: its calls raise `RendezvousConnectionError` until it resumes."""
+        self._transition(session, Connection.SUSPENDED)
+
+    def resume(self, session: InMemoryRegistry) -> None:
+        """Bring a suspended session back."""
+        self._transition(session, Connection.CONNECTED)
+
+    def expire(self, session: InMemoryRegistry) -> None:
+        """Expire a session: its ephemeral nodes vanish and its calls raise `SessionLostError`."""
+        self._transition(session, Connection.LOST)
+
+    def _transition(self, session: InMemoryRegistry, connection: Connection) -> None:
+        with self._changed:
+            if session._connection is not Connection.LOST:
+                session._connection = connection
+                session._tell("connection")
+                if connection is Connection.LOST:
+                    self._drop(session)
+            self._changed.notify_all()
+
+    def _drop(self, session: InMemoryRegistry) -> None:
+        state = self._state
+        gone = [key for key, (owner, _) in state.members.items() if owner is session]
+        for key in gone:
+            del state.members[key]
+        for key in [key for key, (owner, _) in state.progress.items() if owner is session]:
+            del state.progress[key]
+        if gone:
+            self._tell("members")
+
+    def _tell(self, topic: object) -> None:
+        self._changed.notify_all()
+        for session in self._sessions:
+            session._tell(topic)
+
+    def _check_present(self) -> None:
+        if self._state.erased:
+            raise RendezvousClosedError("the run's tree was removed: it has ended", reason="ended")
+
+    def _look(self, topic: Any) -> Any:
+        """Return what listeners of a topic are told; None for nothing yet."""
+        if topic == "members":
+            return frozenset(self._state.members)
+        if topic == "stop":
+            return self._state.stop
+        return frozenset(self._state.outcomes.get(topic[1], ()))
+
+
+class InMemoryRegistry(Registry):
+    """A session of an `InMemoryRun`; made by its `connect`. Blocks in `await_generation` only."""
+
+    def __init__(self, run: InMemoryRun) -> None:
+        self._run = run
+        self._connection = Connection.CONNECTED
+        self._closed = False
+        self._listeners: dict[object, tuple[object, Callable[[Any], None]]] = {}
+        self._delivery = Delivery("tfos-registry-memory")
+
+    def register(self, member: Member) -> None:
+        """See `Registry.register`."""
+        with self._use(writes=True) as state:
+            if state.stop is not None:
+                raise _closed(state.stop, f"{member.key} cannot register")
+            owner, holder = state.members.get(member.key, (self, member))
+            if owner is not self and holder.attempt >= member.attempt:
+                raise RendezvousError(
+                    f"{member.key} (attempt {member.attempt}, {member.host} pid {member.pid}) "
+                    f"cannot register: attempt {holder.attempt} of it is live on {holder.host}, "
+                    f"pid {holder.pid}"
+                )
+            kept = decode(encode(member.to_json(), f"the membership of {member.key}"), "a member")
+            state.members[member.key] = (self, Member.from_json(kept))
+            self._run._tell("members")
+
+    def await_generation(self, after: int, deadline: float) -> Generation:
+        """See `Registry.await_generation`."""
+        with self._run._changed:
+            while True:
+                if self._connection is not Connection.SUSPENDED:
+                    self._check_usable()
+                    self._run._check_present()
+                    state = self._run._state
+                    if state.stop is not None:
+                        raise _closed(state.stop, "no further generation comes")
+                    if len(state.generations) > after:
+                        return Generation.from_json(decode(state.generations[-1], "a generation"))
+                remaining_s = deadline - time.monotonic()
+                if remaining_s <= 0:
+                    raise RendezvousTimeoutError(
+                        f"no generation after {after} was published before the deadline", missing=()
+                    )
+                self._run._changed.wait(remaining_s)
+
+    def publish_outcome(self, generation: int, key: TaskKey, outcome: Document) -> None:
+        """See `Registry.publish_outcome`."""
+        data = encode(outcome, f"the outcome of {key} in generation {generation}")
+        with self._use(writes=True) as state:
+            written = state.outcomes.setdefault(generation, {})
+            if key not in written:
+                written[key] = data
+                self._run._tell(("outcomes", generation))
+
+    def publish_progress(self, key: TaskKey, progress: Document) -> None:
+        """See `Registry.publish_progress`."""
+        data = encode(progress, f"the progress of {key}")
+        with self._use(writes=True) as state:
+            owner, _ = state.members.get(key, (self, None))
+            if owner is not self:
+                raise RendezvousError(
+                    f"the progress of {key} is refused: another host now plays it"
+                )
+            state.progress[key] = (self, data)
+
+    def members(self) -> dict[TaskKey, Member]:
+        """See `Registry.members`."""
+        with self._use() as state:
+            return {key: member for key, (_, member) in state.members.items()}
+
+    def publish_generation(self, generation: Generation) -> None:
+        """See `Registry.publish_generation`."""
+        data = encode(generation.to_json(), f"generation {generation.number}")
+        with self._use(writes=True) as state:
+            if generation.number != len(state.generations) + 1:
+                raise RendezvousError(
+                    f"generation {generation.number} cannot be published: the latest is "
+                    f"{len(state.generations)}; another driver may be at work on this run"
+                )
+            state.generations.append(data)
+            self._run._tell("generations")
+
+    def outcomes(self, generation: int) -> dict[TaskKey, dict[str, Any]]:
+        """See `Registry.outcomes`."""
+        with self._use() as state:
+            written = state.outcomes.get(generation, {})
+            return {key: decode(data, f"the outcome of {key}") for key, data in written.items()}
+
+    def progress(self) -> dict[TaskKey, dict[str, Any]]:
+        """See `Registry.progress`."""
+        with self._use() as state:
+            written = state.progress.items()
+            return {key: decode(data, f"the progress of {key}") for key, (_, data) in written}
+
+    def stop(self, notice: StopNotice) -> None:
+        """See `Registry.stop`."""
+        with self._use(writes=True) as state:
+            if state.stop is None:
+                state.stop = notice
+                self._run._tell("stop")
+
+    def stop_notice(self) -> StopNotice | None:
+        """See `Registry.stop_notice`."""
+        with self._use() as state:
+            return state.stop
+
+    def watch_members(self, listener: Callable[[frozenset[TaskKey]], None]) -> Subscription:
+        """See `Registry.watch_members`."""
+        return self._subscribe("members", listener)
+
+    def watch_outcomes(
+        self, generation: int, listener: Callable[[frozenset[TaskKey]], None]
+    ) -> Subscription:
+        """See `Registry.watch_outcomes`."""
+        return self._subscribe(("outcomes", generation), listener)
+
+    def watch_stop(self, listener: Callable[[StopNotice], None]) -> Subscription:
+        """See `Registry.watch_stop`."""
+        return self._subscribe("stop", listener)
+
+    def watch_connection(self, listener: Callable[[Connection], None]) -> Subscription:
+        """See `Registry.watch_connection`."""
+        return self._subscribe("connection", listener)
+
+    def close(self) -> None:
+        """See `Registry.close`."""
+        with self._run._changed:
+            if not self._closed:
+                self._closed = True
+                self._run._sessions.remove(self)
+                self._run._drop(self)
+                self._run._changed.notify_all()
+        self._delivery.close()
+
+    def erase(self) -> None:
+        """See `Registry.erase`."""
+        with self._use():
+            self._run._state = _State(erased=True)
+            self._run._tell("members")
+
+    @contextmanager
+    def _use(self, writes: bool = False) -> Iterator[_State]:
+        """Hold the run's lock around one call of a session that must be usable."""
+        with self._run._changed:
+            self._check_usable()
+            if writes:
+                self._run._check_present()
+            yield self._run._state
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise RendezvousConnectionError("this registry is closed")
+        if self._connection is Connection.LOST:
+            raise SessionLostError(
+                "the registry session expired: this process's membership is gone"
+            )
+        if self._connection is Connection.SUSPENDED:
+            raise RendezvousConnectionError("the registry does not answer")
+
+    def _subscribe(self, topic: object, listener: Callable[[Any], None]) -> Subscription:
+        token = object()
+        with self._run._changed:
+            if topic != "connection":
+                self._check_usable()
+            self._listeners[token] = (topic, listener)
+            self._tell(topic, only=token)
+
+        def unsubscribe() -> None:
+            with self._run._changed:
+                self._listeners.pop(token, None)
+
+        return unsubscribe
+
+    def _tell(self, topic: object, only: object = None) -> None:
+        """Post a topic's value to its listeners. The run's lock is held."""
+        for token, (wanted, _) in self._listeners.items():
+            if wanted == topic and only in (None, token):
+                value = self._connection if topic == "connection" else self._run._look(topic)
+                if value is not None:
+                    self._delivery.post(self._deliver, token, value)
+
+    def _deliver(self, token: object, value: Any) -> None:
+        with self._run._changed:
+            _, listener = self._listeners.get(token, (None, None))
+            if isinstance(value, StopNotice):
+                self._listeners.pop(token, None)
+        if listener is not None:
+            listener(value)
+
+
+def _closed(notice: StopNotice, what: str) -> RendezvousClosedError:
+    return RendezvousClosedError(
+        f"{what}: the run was stopped ({notice.outcome}): {notice.reason}", reason=notice.reason
+    )
