@@ -222,8 +222,9 @@ class ChildProcess:
         self._reap(popen)
         _await_group_end(self.name, popen.pid)
         self._mailbox.lift_bound()
-        output.join(_DRAIN_TIMEOUT_S)
-        control.join(_DRAIN_TIMEOUT_S)
+        deadline = time.monotonic() + _DRAIN_TIMEOUT_S
+        for thread in (output, control):
+            thread.join(max(0.0, deadline - time.monotonic()))
         if output.is_alive():
             _logger.warning(
                 "output of %s (pid %d) is held open by a process that left its group; "

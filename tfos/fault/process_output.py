@@ -70,13 +70,13 @@ class TokenBucket:
 
     def take(self, size_bytes: int) -> bool:
         """Return whether `size_bytes` may pass now, and count them if so."""
-        if self._shut or self._tokens < size_bytes:
-            now = self._clock()
-            self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
-            self._filled_at = now
-            self._shut = self._tokens < max(size_bytes, min(self._rate, self._burst))
-            if self._shut:
-                return False
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
+        self._filled_at = now
+        needed = max(size_bytes, min(self._rate, self._burst)) if self._shut else size_bytes
+        self._shut = self._tokens < needed
+        if self._shut:
+            return False
         self._tokens -= size_bytes
         return True
 

@@ -1,0 +1,421 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tfos.errors import InfrastructureError, LaunchError
+from tfos.fault.process_events import ControlMessage, Exited
+from tfos.fault.supervisor import Supervisor, failure_from_exit
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+
+GUARDED = """
+import os, signal, subprocess, sys, time
+from tfos.fault import guard
+guard.install()
+from tfos.fault.control_channel import ControlChannel
+channel = ControlChannel.from_environment()
+def stubborn():
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+def grandchild():
+    pid = os.fork()
+    if pid == 0:
+        stubborn()
+        time.sleep(600)
+    return pid
+"""
+
+
+class Host:
+    """A supervisor with what it forwarded, and an environment in which tfos can be imported."""
+
+    def __init__(self, directory: Path) -> None:
+        self.lines: list[str] = []
+        self.log = directory / "worker-1.log"
+        self.supervisor = Supervisor("worker-1", self.lines.append)
+
+    def start(self, body: str, guarded: bool = True) -> int:
+        argv = [sys.executable, "-c", (GUARDED if guarded else "") + body]
+        return self.supervisor.start(argv, env=dict(os.environ), log_path=str(self.log))
+
+    def message(self, timeout_s: float = 10.0) -> dict:
+        event = self.supervisor.next_event(timeout_s)
+        assert isinstance(event, ControlMessage), event
+        return event.body
+
+    def exited(self, timeout_s: float = 10.0) -> Exited:
+        event = self.supervisor.next_event(timeout_s)
+        assert isinstance(event, Exited), event
+        return event
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host(tmp_path)
+    yield made
+    made.supervisor.stop(0)
+
+
+def runs(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def group_members(group: int) -> list[int]:
+    members = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[2]) == group and fields[0] not in "ZX":
+                members.append(int(entry.name))
+    return members
+
+
+def await_gone(*pids: int, timeout_s: float) -> float:
+    begin = time.monotonic()
+    while any(runs(pid) for pid in pids):
+        assert time.monotonic() < begin + timeout_s, f"{pids} still run after {timeout_s} s"
+        time.sleep(0.01)
+    return time.monotonic() - begin
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def tfos_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("tfos-")]
+
+
+def test_an_exit_is_told_after_the_messages_and_the_whole_output(host):
+    host.start('print("out"); print("err", file=sys.stderr); channel.send({"n": 1}); os._exit(3)')
+    assert host.message() == {"n": 1}
+    exited = host.exited()
+    assert exited.returncode == 3
+    assert sorted(exited.last_lines) == ["err", "out"]
+    assert sorted(host.lines) == ["[worker-1] err", "[worker-1] out"]
+    assert sorted(host.log.read_text().split()) == ["err", "out"]
+    assert host.supervisor.next_event(0) is None
+    assert not host.supervisor.running
+    assert host.supervisor.stop(1) == 3
+
+
+@pytest.mark.parametrize(("body", "code"), [("sys.exit(0)", 0), ("raise ValueError('x')", 1)])
+def test_python_ends(host, body, code):
+    host.start(body)
+    exited = host.exited()
+    assert exited.returncode == code
+    if code:
+        assert exited.last_lines[-1] == "ValueError: x"
+
+
+def test_a_killed_process_is_told_at_once_with_its_last_words(host):
+    pid = host.start('print("last words", end=""); channel.send({}); time.sleep(600)')
+    host.message()
+    begin = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    exited = host.exited()
+    assert time.monotonic() - begin < 0.5
+    assert exited.returncode == -9
+    assert exited.last_lines == ("last words",)
+    failure = failure_from_exit("worker-1", exited)
+    assert failure.signal_name == "SIGKILL"
+    assert group_members(pid) == []
+
+
+def test_messages_reach_the_process(host):
+    host.start('message = channel.receive(10); channel.send({"got": message})')
+    host.supervisor.send({"type": "stop"})
+    assert host.message() == {"got": {"type": "stop"}}
+    host.exited()
+    with pytest.raises(InfrastructureError, match="has ended"):
+        host.supervisor.send({"type": "stop"})
+
+
+def test_a_hundred_megabytes_neither_hang_nor_fill_the_disk(host):
+    begin = time.monotonic()
+    host.start('line = "x" * 99\nfor i in range(100):\n    print("\\n".join([line] * 10486))')
+    largest = 0
+    while (event := host.supervisor.next_event(0.05)) is None:
+        kept = [p.stat().st_size for p in host.log.parent.iterdir()]
+        largest = max(largest, sum(kept))
+        assert time.monotonic() - begin < 30
+    print(f"100 MB read in {time.monotonic() - begin:.2f} s")
+    assert event.returncode == 0
+    assert largest <= 16 << 20
+    assert host.log.stat().st_size <= (16 << 20) + 100
+    forwarded = sum(map(len, host.lines))
+    assert (1 << 20) < forwarded < 5 << 20
+    left_out = sum(int(line.split()[2]) for line in host.lines if "left out" in line)
+    passed = sum("xxx" in line for line in host.lines)
+    assert left_out + passed == 1048600
+
+
+def test_an_endless_line_is_no_trouble(host):
+    host.start('sys.stdout.write("x" * 30_000_000)')
+    assert host.exited().returncode == 0
+    assert all(len(line) < 2100 for line in host.lines)
+    assert host.log.stat().st_size <= (16 << 20) + 100
+
+
+def test_stop_is_polite_first(host):
+    host.start(
+        'signal.signal(signal.SIGTERM, lambda *_: (print("ending"), sys.exit(5)))\n'
+        "channel.send({})\ntime.sleep(600)"
+    )
+    host.message()
+    assert host.supervisor.stop(10) == 5
+    assert host.lines == ["[worker-1] ending"]
+    assert host.exited().returncode == 5
+    assert host.supervisor.stop(10) == 5
+
+
+def test_what_ignores_sigterm_is_killed_after_the_grace(host):
+    pid = host.start("stubborn(); channel.send({}); time.sleep(600)")
+    host.message()
+    begin = time.monotonic()
+    assert host.supervisor.stop(0.3) == -9
+    assert 0.3 <= time.monotonic() - begin < 1.0
+    assert group_members(pid) == []
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def test_a_stopped_process_is_killed_too(host):
+    pid = host.start("channel.send({}); time.sleep(600)")
+    host.message()
+    os.kill(pid, signal.SIGSTOP)
+    assert host.supervisor.stop(0.1) in (-9, -15)
+
+
+@pytest.mark.parametrize("end", ["stop", "crash", "exit"])
+def test_grandchildren_go_with_the_process(host, end):
+    body = {"stop": "time.sleep(600)", "crash": "os.abort()", "exit": "sys.exit(0)"}[end]
+    pid = host.start(f'channel.send({{"pid": grandchild()}})\nchannel.receive(10)\n{body}')
+    grandchild = host.message()["pid"]
+    assert len(group_members(pid)) == 3  # the process, its guard, the grandchild
+    host.supervisor.send({})
+    if end == "stop":
+        host.supervisor.stop(0.1)
+    begin = time.monotonic()
+    host.exited()
+    assert time.monotonic() - begin < 1.5
+    assert not runs(grandchild)
+    assert group_members(pid) == []
+
+
+def test_output_held_open_by_what_left_the_group_costs_two_seconds(host, caplog):
+    host.start(
+        "pid = os.fork()\n"
+        "if pid == 0:\n    os.setsid(); time.sleep(600)\n"
+        'print("said")\nchannel.send({"pid": pid})'
+    )
+    escaped = host.message()["pid"]
+    try:
+        begin = time.monotonic()
+        exited = host.exited()
+        assert 1.5 < time.monotonic() - begin < 3
+        assert exited.last_lines == ("said",)
+        assert "held open" in caplog.text
+        assert tfos_threads() == []
+    finally:
+        os.kill(escaped, signal.SIGKILL)
+
+
+HOST = """
+import json, os, sys, threading, time
+from tfos.fault.supervisor import Supervisor
+supervisor = Supervisor("worker-1", lambda line: None)
+def begin():
+    argv = [sys.executable, "-c", sys.argv[1]]
+    supervisor.start(argv, env=dict(os.environ), log_path=sys.argv[2])
+thread = threading.Thread(target=begin)
+thread.start()
+thread.join()
+event = supervisor.next_event(20)
+print(json.dumps({"pid": supervisor.pid, **event.body}), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("guard_dies_first", [False, True])
+def test_nothing_outlives_the_host(tmp_path, kill, guard_dies_first):
+    body = GUARDED + 'stubborn(); channel.send({"child": grandchild()}); time.sleep(600)'
+    argv = [sys.executable, "-c", HOST, body, str(tmp_path / "log")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as host:
+        try:
+            pids = json.loads(host.stdout.readline())
+            members = group_members(pids["pid"])
+            assert len(members) == 3
+            (guard,) = set(members) - {pids["pid"], pids["child"]}
+            assert Path(f"/proc/{guard}/comm").read_text() == "tfos-guard\n"
+            assert len(os.listdir(f"/proc/{guard}/fd")) == 1
+            if guard_dies_first:
+                os.kill(guard, signal.SIGKILL)
+                await_gone(guard, timeout_s=1)
+            else:
+                os.kill(guard, signal.SIGTERM)  # is not to be had that way
+            time.sleep(0.2)  # the thread that called start has long ended: nothing may follow it
+            assert runs(pids["pid"])
+            host.send_signal(kill)
+            host.wait(5)
+            if guard_dies_first:  # the parent-death signal takes the process alone
+                await_gone(pids["pid"], timeout_s=1)
+                os.kill(pids["child"], signal.SIGKILL)
+            else:
+                took = await_gone(*members, timeout_s=1)
+                print(f"group gone {took * 1000:.0f} ms after its host")
+        finally:
+            host.kill()
+
+
+def test_a_closed_control_channel_is_no_death(host):
+    host.start('channel.close(); print("still here"); time.sleep(0.3); os._exit(4)')
+    while not host.lines:
+        assert host.supervisor.next_event(0.01) is None
+    with pytest.raises(InfrastructureError, match="gone"):
+        host.supervisor.send({})
+    assert host.exited().returncode == 4
+
+
+def test_garbage_on_the_control_channel_is_skipped(host, caplog):
+    host.start(
+        "sock = channel._sock\nsock.setblocking(True)\n"
+        'sock.sendall(b"garbage\\n[1]\\n" + b"x" * 3_000_000 + b"\\n" + b\'{"ok":1}\\n{"half\')'
+    )
+    with caplog.at_level(logging.WARNING):
+        assert host.message() == {"ok": 1}
+        assert host.exited().returncode == 0
+    assert caplog.text.count("was left out") == 3
+
+
+def test_a_host_that_does_not_look_bounds_what_is_held_and_loses_nothing(host):
+    host.start(
+        "sent = 0\n"
+        "for i in range(5000):\n"
+        '    sent += channel.send({"i": i, "pad": "x" * 1000}, droppable=True)\n'
+        'channel.send({"sent": sent}) if sent == 5000 else None\n'
+        "print(sent)"
+    )
+    time.sleep(1)
+    received = 0
+    while not isinstance(event := host.supervisor.next_event(10), Exited):
+        received += 1
+    assert received == int(event.last_lines[-1])
+    assert received < 5000
+
+
+def test_a_second_start_waits_for_the_end_of_the_first(host):
+    first = host.start("time.sleep(600)")
+    with pytest.raises(LaunchError, match=f"already has a training process .pid {first}."):
+        host.start("pass")
+    host.supervisor.stop(5)
+    second = host.start('channel.send({"again": 1})')
+    assert second != first
+    assert host.message() == {"again": 1}
+    assert host.exited().returncode == 0
+
+
+def test_a_restart_may_follow_the_exit_at_once(host):
+    for _ in range(30):
+        host.start("", guarded=False)
+        host.exited()
+
+
+def test_stop_during_start_leaves_nothing(host):
+    for delay_s in (0.0, 0.0005, 0.002, 0.01, 0.03, 0.06):
+        starter = threading.Thread(target=host.start, args=("stubborn(); time.sleep(600)",))
+        starter.start()
+        time.sleep(delay_s)
+        host.supervisor.stop(0.05)
+        starter.join()
+        host.supervisor.stop(0.0)  # it may have come before the start
+        assert not host.supervisor.running
+        assert group_members(host.supervisor.pid) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd", "named"),
+    [
+        (["/no/such/program"], None, "/no/such/program"),
+        ([sys.executable, "-c", "pass"], "/no/such/directory", "/no/such/directory"),
+        ([sys.executable, "\0"], None, "null byte"),
+    ],
+)
+def test_what_cannot_start_says_why_and_leaks_nothing(host, argv, cwd, named):
+    before = descriptors()
+    with pytest.raises(LaunchError, match=named):
+        host.supervisor.start(argv, env={}, cwd=cwd, log_path=str(host.log))
+    assert host.supervisor.stop(1) is None
+    assert not host.supervisor.running
+    assert descriptors() == before
+    assert tfos_threads() == []
+
+
+def test_a_log_that_cannot_be_written_is_named(host):
+    host.log = host.log.parent / "missing" / "log"
+    with pytest.raises(LaunchError, match=r"log of worker-1 cannot be written.*missing"):
+        host.start("pass")
+
+
+def test_the_process_gets_its_environment_and_nothing_of_ours(host):
+    secret = os.open("/dev/null", os.O_RDONLY)
+    try:
+        host.start(
+            'left = [k for k in os.environ if k.startswith("TFOS_")]\n'
+            'channel.send({"left": left, "fds": os.listdir("/proc/self/fd"),\n'
+            '  "group": [os.getpgrp(), os.getsid(0), os.getpid()], "in": sys.stdin.read()})'
+        )
+        body = host.message()
+    finally:
+        os.close(secret)
+    assert body["left"] == []
+    assert len(body["fds"]) == 5  # 0, 1, 2, the channel, and the listing's own
+    assert body["group"] == [host.supervisor.pid] * 3
+    assert body["in"] == ""
+
+
+def test_fifty_rounds_leave_no_zombie_no_descriptor_and_no_thread(host):
+    host.start("", guarded=False)
+    host.exited()
+    before = descriptors()
+    begin = time.monotonic()
+    for round_ in range(50):
+        host.start("time.sleep(600)" if round_ % 2 else "", guarded=bool(round_ % 2))
+        if round_ % 4 == 0:
+            host.exited()
+        host.supervisor.stop(0.0 if round_ % 3 else 2.0)
+    print(f"50 rounds in {time.monotonic() - begin:.2f} s")
+    assert descriptors() == before
+    assert tfos_threads() == []
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_supervision_costs_little(host):
+    host.start("channel.send({}); time.sleep(600)")
+    host.message()
+    before = time.process_time()
+    begin = time.monotonic()
+    assert host.supervisor.next_event(2.0) is None
+    share = (time.process_time() - before) / (time.monotonic() - begin)
+    print(f"idle supervision: {share:.4%} of a core")
+    assert share < 0.02
