@@ -92,8 +92,8 @@ class NodeSession(Protocol):
     def children(self, path: str) -> list[str]:
         """Return the names of a node's children, sorted."""
 
-    def write(self, path: str, data: bytes, *, version: int = -1) -> int:
-        """Replace a node's data if its version is `version` (-1: any); return the new version."""
+    def write(self, path: str, data: bytes, *, version: int = -1) -> Node:
+        """Replace a node's data if its version is `version` (-1: any); return the node."""
 
     def delete_each(self, paths: Iterable[str]) -> None:
         """Delete childless nodes, many at a time; missing ones are left out."""

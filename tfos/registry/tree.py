@@ -41,6 +41,7 @@ from tfos.topology import TaskKey
 __all__ = ["TreeRegistry"]
 
 _TRIES: Final = 10
+_NO_VERSION: Final = 2**31 - 1
 
 
 class TreeRegistry(Registry):
@@ -59,7 +60,7 @@ class TreeRegistry(Registry):
     def __init__(self, session: NodeSession, root: str, *, create: bool) -> None:
         self._session = session
         self._root = root
-        self._reported: dict[TaskKey, int] = {}
+        self._reported: set[TaskKey] = set()
         try:
             session.read(f"{root}/stop")
         except NodeMissingError:
@@ -156,18 +157,20 @@ class TreeRegistry(Registry):
         """See `Registry.publish_progress`. Refused when another host has taken the role over."""
         data = encode(progress, f"the progress of {key}")
         path = f"{self._root}/progress/{key}"
-        with suppress(NodeMissingError, NodeMovedError):
+        with suppress(NodeMissingError):
             if key in self._reported:
-                version = self._reported[key]
-                self._reported[key] = self._session.write(path, data, version=version)
+                if not self._session.write(path, data).mine:
+                    # One stale record stands until the new host's next.
+                    raise _fenced(key)
                 return
         holder = self._session.read_each([f"{self._root}/members/{key}"])
         if not all(node.mine for node in holder.values()):
-            raise RendezvousError(f"the progress of {key} is refused: another host now plays it")
-        self._reported[key] = self._claim(path, data, lambda _: None)
+            raise _fenced(key)
+        self._claim(path, data, lambda _: None)
+        self._reported.add(key)
 
-    def _claim(self, path: str, data: bytes, refuse: Callable[[bytes], None]) -> int:
-        """Make a node this session's own, and return its version.
+    def _claim(self, path: str, data: bytes, refuse: Callable[[bytes], None]) -> None:
+        """Make a node this session's own, holding `data`.
 
         Its own already: rewritten where it differs. Another session's: taken over, unless `refuse`
         raises on its data. None's: created.
@@ -175,16 +178,16 @@ class TreeRegistry(Registry):
         for _ in range(_TRIES):
             with self._tree_present(), suppress(NodePresentError):
                 self._session.create(path, data, ephemeral=True)
-                return 0
+                return
             # What was there may change hands or vanish before it is replaced: look again then.
             with suppress(NodeError):
                 node = self._session.read(path)
-                if node.mine:
-                    same = node.data == data
-                    return node.version if same else self._session.write(path, data)
-                refuse(node.data)
-                self._session.commit([Delete(path, node.version), Create(path, data, True)])
-                return 0
+                if not node.mine:
+                    refuse(node.data)
+                    self._session.commit([Delete(path, node.version), Create(path, data, True)])
+                elif node.data != data:
+                    self._session.write(path, data)
+                return
         raise RendezvousError(f"{path} keeps changing hands: several hosts play the same role")
 
     # -- the driver ---------------------------------------------------------------------------
@@ -199,12 +202,14 @@ class TreeRegistry(Registry):
         number = generation.number
         path = f"{self._root}/generations"
         data = encode(generation.to_json(), f"generation {number}")
+        # Version -1 would match any; no number below 1 comes next.
+        expected = number - 1 if number > 0 else _NO_VERSION
         # The mark tells a commit of one's own, whose answer was lost, from another driver's.
         latest = f"{number} {secrets.token_hex(8)}".encode()
         with self._tree_present():
             try:
                 self._session.commit(
-                    [Write(path, latest, number - 1), Create(f"{path}/{number}", data)]
+                    [Write(path, latest, expected), Create(f"{path}/{number}", data)]
                 )
             except (NodeMovedError, NodePresentError) as error:
                 found = self._session.read(path).data
@@ -331,3 +336,7 @@ def _stopped(notice: StopNotice, what: str) -> RendezvousClosedError:
     return RendezvousClosedError(
         f"{what}: the run was stopped ({notice.outcome}): {notice.reason}", reason=notice.reason
     )
+
+
+def _fenced(key: TaskKey) -> RendezvousError:
+    return RendezvousError(f"the progress of {key} is refused: another host now plays it")

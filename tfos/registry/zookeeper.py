@@ -184,10 +184,10 @@ class ZooKeeperSession:
         submit = functools.partial(self._client.get_children_async, path)
         return sorted(self._call(submit, f"listing {path}"))
 
-    def write(self, path: str, data: bytes, *, version: int = -1) -> int:
+    def write(self, path: str, data: bytes, *, version: int = -1) -> Node:
         """See `NodeSession.write`."""
         submit = functools.partial(self._client.set_async, path, data, version=version)
-        return int(self._call(submit, f"writing {path}").version)
+        return self._node((data, self._call(submit, f"writing {path}")))
 
     def delete_each(self, paths: Iterable[str]) -> None:
         """See `NodeSession.delete_each`."""

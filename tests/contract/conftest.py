@@ -1,0 +1,78 @@
+"""The registry's backends, each behind the same few verbs."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from kazoo.client import KazooClient
+
+from tfos.registry.contract import Registry
+from tfos.registry.embedded import EmbeddedZooKeeper
+from tfos.registry.memory import InMemoryRegistry, InMemoryRun
+from tfos.registry.zookeeper import ZooKeeperRegistry
+
+_RUNS = itertools.count()
+
+
+class MemoryBackend:
+    def __init__(self) -> None:
+        self._run = InMemoryRun()
+        self._sessions: list[InMemoryRegistry] = []
+
+    def connect(self) -> Registry:
+        self._sessions.append(self._run.connect())
+        return self._sessions[-1]
+
+    def expire(self, session: Registry) -> None:
+        assert isinstance(session, InMemoryRegistry)
+        self._run.expire(session)
+
+    def close(self) -> None:
+        for session in self._sessions:
+            session.close()
+
+
+class ZooKeeperBackend:
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._root = f"/tfos/contract/run-{next(_RUNS)}"
+        self._sessions: list[ZooKeeperRegistry] = []
+
+    def connect(self) -> Registry:
+        session = ZooKeeperRegistry(
+            self._address, self._root, "secret", session_timeout_s=10, connect_timeout_s=20
+        )
+        self._sessions.append(session)
+        return session
+
+    def expire(self, session: Registry) -> None:
+        # A second connection of the same session that closes it expires the first.
+        twin = KazooClient(self._address, client_id=session._session._client.client_id)
+        twin.start(timeout=20)
+        twin.stop()
+        twin.close()
+
+    def close(self) -> None:
+        for session in self._sessions:
+            session.close()
+
+
+@pytest.fixture(scope="session")
+def zookeeper_address() -> Iterator[str]:
+    if shutil.which("java") is None and not os.environ.get("TFOS_REQUIRE_SERVICES"):
+        pytest.skip("needs Java; TFOS_REQUIRE_SERVICES=1 makes this a failure")
+    with EmbeddedZooKeeper(start_timeout_s=60) as server:
+        yield server.address
+
+
+@pytest.fixture(params=["memory", pytest.param("zookeeper", marks=pytest.mark.zookeeper)])
+def backend(request: pytest.FixtureRequest) -> Iterator[MemoryBackend | ZooKeeperBackend]:
+    made = (
+        MemoryBackend()
+        if request.param == "memory"
+        else ZooKeeperBackend(request.getfixturevalue("zookeeper_address"))
+    )
+    yield made
+    made.close()

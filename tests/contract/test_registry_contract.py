@@ -1,0 +1,427 @@
+"""What `tfos.registry.contract` promises, held by every backend."""
+
+import pickle
+import queue
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tfos.errors import (
+    RendezvousClosedError,
+    RendezvousConnectionError,
+    RendezvousError,
+    RendezvousTimeoutError,
+    SessionLostError,
+)
+from tfos.registry.contract import (
+    MAX_DOCUMENT_BYTES,
+    Connection,
+    Generation,
+    Member,
+    StopNotice,
+)
+from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
+
+CHIEF = TaskKey(Role.CHIEF, 0)
+WORKER = TaskKey(Role.WORKER, 0)
+PS = TaskKey(Role.PS, 12)
+BOUND_S = 10.0
+
+
+def member(key=WORKER, attempt=0, pid=41, port=5000):
+    return Member(key, Endpoint("10.0.0.7", port), "host-7", pid, attempt, "exec-3")
+
+
+def generation(number, port=5000, checkpoint=None):
+    cluster = ClusterSpec({WORKER: Endpoint("a", port), PS: Endpoint("b", port)})
+    return Generation(number, cluster, checkpoint)
+
+
+class Heard:
+    """A listener that keeps what it is told."""
+
+    def __init__(self):
+        self._told = queue.SimpleQueue()
+        self.threads = set()
+
+    def __call__(self, value):
+        self.threads.add(threading.current_thread())
+        self._told.put(value)
+
+    def next(self):
+        return self._told.get(timeout=BOUND_S)
+
+    def until(self, wanted):
+        """Take what is told up to `wanted`; `queue.Empty` when it never comes."""
+        while self.next() != wanted:
+            pass
+
+    def silent(self, within_s):
+        try:
+            return self._told.get(timeout=within_s)
+        except queue.Empty:
+            return None
+
+
+@pytest.fixture
+def driver(backend):
+    return backend.connect()
+
+
+@pytest.fixture
+def host(driver, backend):
+    return backend.connect()
+
+
+def soon():
+    return time.monotonic() + BOUND_S
+
+
+class TestRegister:
+    def test_members_are_seen_by_others_as_they_were_written(self, driver, host):
+        assert driver.members() == {}
+        host.register(member())
+        host.register(member(CHIEF, attempt=2))
+        assert driver.members() == {WORKER: member(), CHIEF: member(CHIEF, attempt=2)}
+
+    def test_registering_again_in_the_same_session_is_success_and_updates(self, driver, host):
+        host.register(member())
+        host.register(member())
+        host.register(member(port=6000))
+        assert driver.members() == {WORKER: member(port=6000)}
+
+    @pytest.mark.parametrize("attempt", [0, 1])
+    def test_a_live_holder_of_the_same_or_a_newer_attempt_stands(self, driver, backend, attempt):
+        holder, other = backend.connect(), backend.connect()
+        holder.register(member(attempt=1, pid=77))
+        with pytest.raises(RendezvousError, match=r"worker-0.*attempt 1.*host-7.*pid 77"):
+            other.register(member(attempt=attempt))
+        assert driver.members() == {WORKER: member(attempt=1, pid=77)}
+
+    def test_a_newer_attempt_takes_over_and_watchers_hear_it(self, driver, backend):
+        old, new = backend.connect(), backend.connect()
+        old.register(member(attempt=0))
+        heard = Heard()
+        driver.watch_members(heard)
+        assert heard.next() == {WORKER}
+        new.register(member(attempt=1, port=6000))
+        assert heard.next() == {WORKER}
+        assert driver.members() == {WORKER: member(attempt=1, port=6000)}
+        old.close()
+        assert driver.members() == {WORKER: member(attempt=1, port=6000)}
+
+    def test_a_key_left_by_a_closed_session_is_free(self, driver, backend):
+        old, new = backend.connect(), backend.connect()
+        old.register(member())
+        old.close()
+        new.register(member(pid=99))
+        assert driver.members() == {WORKER: member(pid=99)}
+
+    def test_a_stopped_run_refuses(self, driver, host):
+        driver.stop(StopNotice("failed", "ps-0 died"))
+        with pytest.raises(RendezvousClosedError, match=r"worker-0.*ps-0 died") as caught:
+            host.register(member())
+        assert caught.value.reason == "ps-0 died"
+        assert driver.members() == {}
+
+    def test_of_many_registering_one_key_at_once_exactly_one_wins(self, driver, backend):
+        sessions = [backend.connect() for _ in range(8)]
+
+        def attempt(pid):
+            try:
+                sessions[pid].register(member(pid=pid))
+            except RendezvousError:
+                return None
+            return pid
+
+        with ThreadPoolExecutor(8) as pool:
+            winners = [pid for pid in pool.map(attempt, range(8)) if pid is not None]
+        assert [m.pid for m in driver.members().values()] == winners
+
+
+class TestGenerations:
+    def test_one_already_published_is_returned_at_once_and_whole(self, driver, host):
+        driver.publish_generation(generation(1, checkpoint="hdfs://x/ckpt-3"))
+        got = host.await_generation(0, soon())
+        assert got == generation(1, checkpoint="hdfs://x/ckpt-3")
+        assert list(got.cluster.by_role) == ["ps", "worker"]
+
+    def test_the_latest_is_returned_to_one_that_missed_some(self, driver, host):
+        for number in (1, 2, 3):
+            driver.publish_generation(generation(number, port=5000 + number))
+        assert host.await_generation(1, soon()) == generation(3, port=5003)
+
+    def test_a_waiter_wakes_quickly(self, driver, host):
+        with ThreadPoolExecutor(1) as pool:
+            for number in range(1, 11):
+                waiting = pool.submit(host.await_generation, number - 1, soon())
+                published = time.monotonic()
+                driver.publish_generation(generation(number))
+                assert waiting.result().number == number
+                assert time.monotonic() - published < 2.0
+
+    def test_the_deadline_ends_the_wait(self, driver, host):
+        driver.publish_generation(generation(1))
+        started = time.monotonic()
+        with pytest.raises(RendezvousTimeoutError, match="after 1"):
+            host.await_generation(1, started + 0.2)
+        assert 0.2 <= time.monotonic() - started < 2.0
+
+    def test_a_stop_ends_the_wait_and_says_why(self, driver, host):
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(host.await_generation, 0, soon())
+            driver.stop(StopNotice("failed", "worker-3 never came"))
+            with pytest.raises(RendezvousClosedError, match="worker-3 never came") as caught:
+                waiting.result()
+        assert caught.value.reason == "worker-3 never came"
+
+    def test_after_a_stop_no_generation_is_given(self, driver, host):
+        driver.publish_generation(generation(1))
+        driver.stop(StopNotice("done", "trained"))
+        with pytest.raises(RendezvousClosedError):
+            host.await_generation(0, soon())
+
+    @pytest.mark.parametrize("number", [0, 1, 3])
+    def test_only_the_next_number_can_be_published(self, driver, host, number):
+        driver.publish_generation(generation(1, port=1))
+        with pytest.raises(RendezvousError, match=rf"generation {number} .*latest is 1"):
+            host.publish_generation(generation(number, port=2))
+        assert driver.await_generation(0, soon()) == generation(1, port=1)
+
+    def test_the_same_generation_twice_is_another_driver_at_work(self, driver, host):
+        driver.publish_generation(generation(1))
+        with pytest.raises(RendezvousError, match="another driver"):
+            host.publish_generation(generation(1))
+
+    def test_closing_the_registry_ends_its_own_wait(self, driver, host):
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(host.await_generation, 0, time.monotonic() + 60)
+            host.close()
+            with pytest.raises(RendezvousConnectionError, match="closed"):
+                waiting.result(BOUND_S)
+
+    def test_losing_the_session_ends_its_own_wait(self, driver, host, backend):
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(host.await_generation, 0, time.monotonic() + 60)
+            backend.expire(host)
+            with pytest.raises(SessionLostError):
+                waiting.result(BOUND_S)
+
+
+class TestOutcomes:
+    def test_they_are_kept_by_generation_and_outlive_the_session(self, driver, host):
+        assert driver.outcomes(1) == {}
+        host.publish_outcome(1, WORKER, {"result": [1, {"a": None}]})
+        host.publish_outcome(2, WORKER, {"result": "ä"})
+        host.publish_outcome(2, PS, {})
+        host.close()
+        assert driver.outcomes(1) == {WORKER: {"result": [1, {"a": None}]}}
+        assert driver.outcomes(2) == {WORKER: {"result": "ä"}, PS: {}}
+
+    def test_the_first_stands(self, driver, host, backend):
+        host.publish_outcome(1, WORKER, {"n": 1})
+        host.publish_outcome(1, WORKER, {"n": 2})
+        backend.connect().publish_outcome(1, WORKER, {"n": 3})
+        assert driver.outcomes(1) == {WORKER: {"n": 1}}
+
+    def test_one_of_the_largest_size_is_kept_and_a_larger_one_refused(self, driver, host):
+        text = "x" * (MAX_DOCUMENT_BYTES - len('{"t":""}'))
+        host.publish_outcome(1, WORKER, {"t": text})
+        assert driver.outcomes(1)[WORKER] == {"t": text}
+        with pytest.raises(RendezvousError, match=r"outcome of ps-12 .* 900001 bytes.* 900000"):
+            host.publish_outcome(1, PS, {"t": text + "x"})
+        assert PS not in driver.outcomes(1)
+
+    def test_what_is_not_json_is_refused(self, host):
+        with pytest.raises(RendezvousError, match=r"outcome of worker-0.*not JSON"):
+            host.publish_outcome(1, WORKER, {"x": object()})
+
+
+class TestProgress:
+    def test_the_latest_is_kept_and_goes_with_the_session(self, driver, host):
+        for step in range(3):
+            host.publish_progress(WORKER, {"step": step})
+        host.publish_progress(PS, {"step": 0})
+        assert driver.progress() == {WORKER: {"step": 2}, PS: {"step": 0}}
+        host.close()
+        assert driver.progress() == {}
+
+    def test_a_rerun_takes_it_over_and_the_fenced_host_is_refused(self, driver, backend):
+        old, new = backend.connect(), backend.connect()
+        old.register(member(attempt=0))
+        old.publish_progress(WORKER, {"step": 9})
+        new.register(member(attempt=1))
+        new.publish_progress(WORKER, {"step": 1})
+        with pytest.raises(RendezvousError, match=r"worker-0 is refused"):
+            old.publish_progress(WORKER, {"step": 10})
+        old.close()
+        new.publish_progress(WORKER, {"step": 2})
+        assert driver.progress() == {WORKER: {"step": 2}}
+
+
+class TestStop:
+    def test_the_first_notice_stands(self, driver, host):
+        assert host.stop_notice() is None
+        driver.stop(StopNotice("done", "first"))
+        driver.stop(StopNotice("failed", "second"))
+        assert host.stop_notice() == StopNotice("done", "first")
+
+    def test_each_listener_hears_it_once_early_or_late(self, driver, host):
+        early, late = Heard(), Heard()
+        host.watch_stop(early)
+        assert early.silent(0.1) is None
+        driver.stop(StopNotice("done", "trained"))
+        host.watch_stop(late)
+        assert early.next() == late.next() == StopNotice("done", "trained")
+        driver.stop(StopNotice("done", "again"))
+        assert early.silent(0.1) is late.silent(0.0) is None
+
+
+class TestWatching:
+    def test_members_are_told_now_and_at_every_change(self, driver, host):
+        host.register(member())
+        heard = Heard()
+        driver.watch_members(heard)
+        assert heard.next() == {WORKER}
+        host.register(member(PS))
+        heard.until({WORKER, PS})
+        host.close()
+        heard.until(frozenset())
+
+    def test_outcomes_are_told_now_and_at_every_change(self, driver, host):
+        heard = Heard()
+        driver.watch_outcomes(3, heard)
+        assert heard.next() == frozenset()
+        host.publish_outcome(2, WORKER, {})
+        host.publish_outcome(3, PS, {})
+        assert heard.next() == {PS}
+        host.publish_outcome(3, WORKER, {})
+        assert heard.next() == {PS, WORKER}
+
+    def test_an_ended_subscription_hears_no_more_while_others_do(self, driver, host):
+        ended, other = Heard(), Heard()
+        unsubscribe = driver.watch_members(ended)
+        driver.watch_members(other)
+        assert ended.next() == other.next() == frozenset()
+        unsubscribe()
+        unsubscribe()
+        host.register(member())
+        assert other.next() == {WORKER}
+        assert ended.silent(0.1) is None
+
+    def test_a_subscription_after_all_had_ended_hears_the_present(self, driver, host):
+        first, second = Heard(), Heard()
+        unsubscribe = driver.watch_members(first)
+        assert first.next() == frozenset()
+        unsubscribe()
+        host.register(member())
+        driver.watch_members(second)
+        assert second.next() == {WORKER}
+        host.register(member(PS))
+        second.until({WORKER, PS})
+
+    def test_listeners_share_one_thread_and_a_failing_one_harms_nobody(self, driver, host, caplog):
+        heard = Heard()
+
+        def fail(_):
+            raise ZeroDivisionError
+
+        driver.watch_members(fail)
+        driver.watch_members(heard)
+        driver.watch_outcomes(1, heard)
+        driver.watch_connection(heard)
+        for _ in range(3):
+            heard.next()
+        host.register(member())
+        assert heard.next() == {WORKER}
+        assert len(heard.threads) == 1
+        assert threading.current_thread() not in heard.threads
+        assert "ZeroDivisionError" in caplog.text
+
+    def test_the_connection_is_told_now_and_when_the_session_is_lost(self, driver, host, backend):
+        heard = Heard()
+        host.watch_connection(heard)
+        assert heard.next() is Connection.CONNECTED
+        backend.expire(host)
+        heard.until(Connection.LOST)
+
+
+class TestEnd:
+    def test_a_lost_session_takes_its_nodes_and_every_call_says_so(self, driver, host, backend):
+        host.register(member())
+        host.publish_progress(WORKER, {})
+        gone, lost = Heard(), Heard()
+        driver.watch_members(gone)
+        host.watch_connection(lost)
+        backend.expire(host)
+        gone.until(frozenset())
+        lost.until(Connection.LOST)
+        assert driver.progress() == {}
+        calls = [
+            lambda: host.register(member()),
+            lambda: host.await_generation(0, soon()),
+            lambda: host.publish_outcome(1, WORKER, {}),
+            lambda: host.publish_progress(WORKER, {}),
+            lambda: host.publish_generation(generation(1)),
+            lambda: host.stop(StopNotice("done", "")),
+            lambda: host.watch_members(print),
+            lambda: host.watch_outcomes(1, print),
+            lambda: host.watch_stop(print),
+            lambda: host.outcomes(1),
+            host.members,
+            host.progress,
+            host.stop_notice,
+            host.erase,
+        ]
+        for call in calls:
+            with pytest.raises(SessionLostError):
+                call()
+        with pytest.raises(SessionLostError) as caught:
+            host.members()
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+    def test_close_drops_the_ephemeral_nodes_and_ends_calls(self, driver, host):
+        host.register(member())
+        host.publish_progress(WORKER, {})
+        host.publish_outcome(1, WORKER, {})
+        host.close()
+        host.close()
+        assert driver.members() == driver.progress() == {}
+        assert driver.outcomes(1) == {WORKER: {}}
+        with pytest.raises(RendezvousConnectionError, match="closed"):
+            host.members()
+
+    def test_erase_removes_everything_and_late_hosts_learn_that_the_run_ended(self, driver, host):
+        host.register(member())
+        host.publish_progress(WORKER, {})
+        driver.publish_generation(generation(1))
+        host.publish_outcome(1, WORKER, {})
+        host.publish_outcome(0, PS, {})
+        driver.stop(StopNotice("done", "trained"))
+        driver.erase()
+        driver.erase()
+        assert driver.members() == driver.progress() == {}
+        assert driver.outcomes(1) == driver.outcomes(0) == {}
+        assert driver.stop_notice() is None
+        late = [
+            lambda: host.register(member(PS)),
+            lambda: host.await_generation(0, soon()),
+            lambda: host.publish_outcome(1, PS, {}),
+            lambda: host.publish_progress(PS, {}),
+            lambda: host.publish_generation(generation(2)),
+            lambda: host.stop(StopNotice("done", "")),
+        ]
+        for call in late:
+            with pytest.raises(RendezvousClosedError):
+                call()
+
+    def test_a_waiter_hears_of_the_erasure(self, driver, host):
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(host.await_generation, 0, time.monotonic() + 60)
+            while not waiting.running():
+                pass
+            driver.erase()
+            with pytest.raises(RendezvousClosedError):
+                waiting.result(BOUND_S)
