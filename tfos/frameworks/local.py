@@ -52,7 +52,7 @@ class _EagerSteps:
         self._batches = iter(dataset)
         self._step: Any = tf.function(plan.step, reduce_retracing=True)
 
-    def next_result(self) -> StepResult:
+    def next_result(self, most: int | None) -> StepResult:
         columns, status = next(self._batches)
         feed, epoch, row, rows = (int(v) for v in status.numpy())
         metrics = self._step(columns) if rows else {}

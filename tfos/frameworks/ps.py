@@ -183,8 +183,9 @@ class _ScheduledSteps:
 
         return tf.function(worker_step)
 
-    def next_result(self) -> StepResult:
-        while len(self._in_flight) < self._width:
+    def next_result(self, most: int | None) -> StepResult:
+        width = self._width if most is None else min(self._width, most)
+        while len(self._in_flight) < width:
             self._in_flight.append(self._coordinator.schedule(self._step, args=(self._batches,)))
         return self._complete(self._in_flight.popleft())
 

@@ -38,8 +38,11 @@ class StepResult:
 class Steps(Protocol):
     """Take steps; several may be in flight."""
 
-    def next_result(self) -> StepResult:
-        """Block until a step has completed and return it."""
+    def next_result(self, most: int | None) -> StepResult:
+        """Block until a step has completed and return it.
+
+        At most `most` steps, this one included, may be in flight meanwhile; None for no limit.
+        """
 
     def drain(self) -> list[StepResult]:
         """Wait for the steps in flight, start no new ones, and return their results."""
@@ -90,7 +93,7 @@ def run_loop(
     """Train to the end of the data, of `max_steps`, or of patience; see `TrainContext.fit`."""
     loop = _Loop(plan, ctx)
     resumed = loop.resume()
-    if loop.steps_left:
+    if loop.steps_left != 0:
         loop.run(make_steps(dict(loop.progress.positions)))
     return FitResult(
         step=loop.progress.step,
@@ -118,19 +121,20 @@ class _Loop:
         self._next_report = 0.0
 
     @property
-    def steps_left(self) -> bool:
+    def steps_left(self) -> int | None:
+        """Steps that may still be taken; None for any number."""
         limit = self._plan.max_steps
-        return limit is None or self.progress.step < limit
+        return None if limit is None else max(limit - self.progress.step, 0)
 
     # -- the loop -----------------------------------------------------------------------------
 
     def run(self, steps: Steps) -> None:
         next_save = time.monotonic() + self._ctx.facts.checkpoint_every_s
         while not self.progress.over:
-            if not self.steps_left or self._ctx.should_stop():
+            if self.steps_left == 0 or self._ctx.should_stop():
                 self.stopped_early = True
                 break
-            self.progress.add(steps.next_result())
+            self.progress.add(steps.next_result(self.steps_left))
             self._report()
             if self._evaluation_due():
                 self._drain(steps)
