@@ -17,9 +17,9 @@ from tfos.config_files import load
 from tfos.errors import ConfigError, TfosError
 from tfos.launcher import client
 
-__all__ = ["main", "pl_submit"]
+__all__ = ["SETTING_OF_OPTION", "main", "pl_submit"]
 
-_SETTINGS = {
+SETTING_OF_OPTION = {
     "master": "spark.master",
     "deploy_mode": "spark.deploy_mode",
     "name": "name",
@@ -332,7 +332,7 @@ def _overrides(
     for name, value in given.items():
         if value is None or value == ():
             continue
-        setting = _SETTINGS.get(name, name)
+        setting = SETTING_OF_OPTION.get(name, name)
         if name in ("py_files", "files", "archives"):
             value = [item for group in value for item in group.split(",") if item]
         settings[setting] = list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,102 @@
+# tfos: `make help` lists what can be made. Everything happens in .venv and .cache.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DATA := .cache/ml-100k
+
+# PYTHON=... chooses the interpreter; otherwise the first of these that is 3.10, 3.11 or 3.12.
+PYTHON ?=
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.10 python3)
+# The pins were made on 3.11 and hold on 3.12; on 3.10 the ranges of pyproject.toml decide.
+CONSTRAINTS = $$($(BIN)/python -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
+# tensorflow-cpu is half of tensorflow's size; tf-keras, which asks for the latter, takes either.
+TENSORFLOW ?= tensorflow-cpu
+
+DEMO_ARGS ?= --arch ps --num-ps 1 --num-workers 2 -p data=$(CURDIR)/$(DATA) examples/fm_movielens/fm.py
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+.PHONY: demo
+demo: java $(STAMP) $(DATA) ## Train a factorization machine on MovieLens: 1 PS, 2 workers, this machine.
+	$(BIN)/pl_submit $(DEMO_ARGS)
+
+.PHONY: test
+test: java lint ## Lint, check types, run every test.
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-unit
+test-unit: $(STAMP) ## Run the unit tests: no Spark, ZooKeeper or TensorFlow; seconds.
+	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(STAMP) ## Check style, spelling and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell tfos tests docs examples benchmarks conf README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/mypy
+
+.PHONY: docs
+docs: $(STAMP) ## Write docs/configuration.md and conf/tfos-defaults.yaml from the settings.
+	$(BIN)/python docs/generate_configuration.py
+
+.PHONY: bench
+bench: java $(STAMP) ## Run every benchmark and print its figures.
+	for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark"; done
+
+.PHONY: install
+install: $(STAMP) ## Make .venv with tfos, TensorFlow and the tools; once.
+
+.PHONY: data
+data: $(DATA) ## Fetch MovieLens 100K into .cache; once.
+
+.PHONY: clean
+clean: ## Remove .venv, .cache and everything built.
+	rm -rf $(VENV) .cache build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): constraints.txt pyproject.toml
+	@python=; for each in $(PYTHONS); do \
+	  if "$$each" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' \
+	    >/dev/null 2>&1; then python="$$each"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "make: tfos needs Python 3.10, 3.11 or 3.12 with venv; found none as: $(PYTHONS)." \
+	    "Install one (Debian and Ubuntu: apt install python3.11 python3.11-venv) or name it:" \
+	    "make PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; \
+	fi; \
+	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
+	@echo "installing tfos and TensorFlow into $(VENV): some minutes, once"
+	$(PIP) install -q $(CONSTRAINTS) -e '.[dev]' $(TENSORFLOW)
+	$(PIP) install -q $(CONSTRAINTS) --no-deps tf-keras
+	@touch $@
+
+# The wheel of RecBole carries MovieLens 100K; nothing else of it is used or installed.
+$(DATA): | $(STAMP)
+	mkdir -p .cache
+	$(PIP) download -q --no-deps recbole==1.2.1 -d .cache
+	$(BIN)/python -c 'import pathlib, shutil, zipfile; \
+	  aside = pathlib.Path("$(DATA).part"); shutil.rmtree(aside, ignore_errors=True); aside.mkdir(); \
+	  wheel = zipfile.ZipFile(next(pathlib.Path(".cache").glob("recbole-1.2.1-*.whl"))); \
+	  names = [n for n in wheel.namelist() if n.startswith("recbole/dataset_example/ml-100k/ml-100k.")]; \
+	  [(aside / pathlib.PurePosixPath(n).name).write_bytes(wheel.read(n)) for n in names]; \
+	  aside.rename("$(DATA)")'
+
+.PHONY: java
+java:
+	@java=$${JAVA_HOME:+$$JAVA_HOME/bin/}java; \
+	found=$$("$$java" -version 2>&1 | sed -nE 's/.*version "(1\.)?([0-9]+).*/\2/p' | head -1 || true); \
+	if [ "$${found:-0}" -lt 17 ]; then \
+	  echo "make: Spark needs Java 17 or newer; $$java is $${found:-missing}." \
+	    "Install it (Debian and Ubuntu: apt install openjdk-17-jre-headless) or set JAVA_HOME" >&2; \
+	  exit 1; \
+	fi
