@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tfos.errors import InfrastructureError, LaunchError
-from tfos.fault.process_events import ControlMessage, Exited
+from tfos.fault.process_events import ControlMessage, Exited, Mailbox
 from tfos.fault.supervisor import Supervisor, failure_from_exit
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
@@ -315,7 +315,7 @@ def test_a_host_that_does_not_look_bounds_what_is_held_and_loses_nothing(host):
         'channel.send({"sent": sent}) if sent == 5000 else None\n'
         "print(sent)"
     )
-    time.sleep(1)
+    time.sleep(3)  # past the time in which the rest of the output is read
     received = 0
     while not isinstance(event := host.supervisor.next_event(10), Exited):
         received += 1
@@ -334,8 +334,15 @@ def test_a_second_start_waits_for_the_end_of_the_first(host):
     assert host.exited().returncode == 0
 
 
-def test_a_restart_may_follow_the_exit_at_once(host):
-    for _ in range(30):
+def test_a_restart_may_follow_the_exit_at_once(host, monkeypatch):
+    put_exit = Mailbox.put_exit
+
+    def put_exit_and_be_slow(self, exited):
+        put_exit(self, exited)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(Mailbox, "put_exit", put_exit_and_be_slow)
+    for _ in range(3):
         host.start("", guarded=False)
         host.exited()
 
