@@ -269,7 +269,9 @@ class _Run:
             ", ".join(f"{spec.count} {spec.role}" for spec in roles),
         )
         state = self._control(groups, template.registry)
-        self.known.update(fields_of(state, trainers[0]))
+        told = fields_of(state, trainers[0])
+        self.phases.update(told.pop("phases"))
+        self.known.update(told)
         error = error_of(state, config.supervision.timeout_s)
         if error is not None:
             raise error

@@ -35,6 +35,7 @@ def fields_of(state: RunState, chief: TaskKey) -> dict[str, Any]:
         "result": None if leader is None else leader.result,
         "steps": max((max(o.step, 0) for o in state.outcomes.values()), default=0),
         "rows": dict(rows),
+        "phases": phases,
         "resumed_from": artifacts.get("resumed_from"),
         "checkpoint": artifacts.get("checkpoint"),
         "model": artifacts.get("model"),

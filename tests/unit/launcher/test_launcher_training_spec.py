@@ -1,0 +1,67 @@
+"""What a role host writes for its training process is what that reads."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from tfos.base import ProcessFacts
+from tfos.launcher.ports import address_towards, reserve_port
+from tfos.launcher.training_spec import TrainingSpec
+from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
+
+
+def test_the_spec_survives_its_file_and_is_private(tmp_path: Path):
+    chief, ps = TaskKey(Role.CHIEF, 0), TaskKey(Role.PS, 0)
+    spec = TrainingSpec(
+        facts=ProcessFacts(
+            job_name="fm",
+            run_id="r1",
+            generation=2,
+            key=ps,
+            cluster=ClusterSpec({chief: Endpoint("h", 1), ps: Endpoint("h", 2)}),
+            trainers=(chief,),
+            num_feeds=2,
+            params={"a": "1"},
+            args=["x"],
+            checkpoint_every_s=5.0,
+            model_dir="/m",
+        ),
+        arch="ps",
+        trains=False,
+        job_file="/j",
+        app_directories=["/apps"],
+        schemas={"train": []},
+        spools={"train": "/s"},
+        feed_index=0,
+        checkpoint_url=None,
+        checkpoint_keep=3,
+        wait_timeout_s=1.5,
+        log_level="info",
+    )
+    path = tmp_path / "spec.json"
+    spec.write(str(path))
+    assert TrainingSpec.read(str(path)) == spec
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        spec.write(str(path))
+
+
+def test_a_reserved_port_can_be_shared_by_its_own_user_only_on_purpose():
+    import socket
+
+    with reserve_port("127.0.0.1") as endpoint:
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(tuple(endpoint))
+        with socket.socket() as training:
+            training.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            training.bind(tuple(endpoint))
+            training.listen()
+    with socket.socket() as after:
+        after.bind(tuple(endpoint))
+
+
+def test_the_address_is_the_one_on_the_way_to_the_registry():
+    assert address_towards(Endpoint("127.0.0.1", 2181)) == "127.0.0.1"

@@ -1,0 +1,42 @@
+"""Which failure an exception of a training process stands for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfos.errors import CheckpointError, NullValueError, SchemaMismatchError
+from tfos.fault.failure import Cause
+from tfos.launcher.user_failure import describe_error
+
+
+def tensorflow_error(name: str, text: str) -> Exception:
+    kind = type(name, (Exception,), {"__module__": "tensorflow.python.framework.errors_impl"})
+    return kind(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ValueError("x"), Cause.USER_CODE),
+        (NullValueError("nulls", column="a", rows=1), Cause.DATA),
+        (SchemaMismatchError("no column"), Cause.CONFIG),
+        (CheckpointError("disk"), Cause.INFRASTRUCTURE),
+        (tensorflow_error("UnavailableError", "Socket closed"), Cause.PEER_LOST),
+        (tensorflow_error("UnknownError", "Could not start gRPC server"), Cause.INFRASTRUCTURE),
+        (tensorflow_error("UnknownError", "NullValueError: column a"), Cause.DATA),
+        (tensorflow_error("InvalidArgumentError", "shapes"), Cause.USER_CODE),
+    ],
+)
+def test_the_cause_of_an_error(error, cause):
+    assert describe_error(error, "")["cause"] == cause.value
+
+
+def test_an_exit_says_its_code():
+    told = describe_error(SystemExit(3), "")
+    assert (told["message"], told["exit_code"]) == ("train called sys.exit(3)", 3)
+
+
+def test_long_texts_are_bounded():
+    told = describe_error(ValueError("x" * 100_000), "y" * 100_000)
+    assert len(told["message"]) <= 2_000
+    assert len(told["traceback"]) <= 16_000

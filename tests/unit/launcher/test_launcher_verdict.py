@@ -1,0 +1,130 @@
+"""From a run's last state to its record, its error and its report."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfos.errors import (
+    EmptyDataError,
+    ExitCode,
+    InterruptedRunError,
+    RunTimeoutError,
+    WorkerFailedError,
+)
+from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.fault.state_machine import Phase, RunState, Verdict
+from tfos.launcher.failure_report import render_failures
+from tfos.launcher.verdict import error_of, fields_of
+from tfos.topology import Role, TaskKey
+
+CHIEF, WORKER, PS = (TaskKey(role, 0) for role in (Role.CHIEF, Role.WORKER, Role.PS))
+
+
+def state(verdict, *failures, **outcomes) -> RunState:
+    keys = {"chief": CHIEF, "worker": WORKER, "ps": PS}
+    return RunState(
+        expected=frozenset(keys.values()),
+        trainers=frozenset({CHIEF}),
+        open_groups=frozenset(),
+        phase=Phase.ENDED,
+        verdict=verdict,
+        outcomes={keys[name]: Outcome(keys[name], **fields) for name, fields in outcomes.items()},
+        failures=failures,
+    )
+
+
+def failure(key, time=1.0, cause=Cause.USER_CODE, **more) -> Failure:
+    return Failure(key=key, cause=cause, message=f"{key} broke", time=time, **more)
+
+
+def test_a_finished_run_has_no_error():
+    assert error_of(state(Verdict.DONE, worker={"rows": {"train": 5}}), None) is None
+
+
+@pytest.mark.parametrize("verdict", [Verdict.DONE, Verdict.FAILED])
+def test_no_rows_at_all_is_what_a_run_without_data_died_of(verdict):
+    found = error_of(state(verdict, failure("chief-0"), worker={"rows": {"train": 0}}), None)
+    assert isinstance(found, EmptyDataError)
+
+
+def test_one_empty_worker_is_no_error():
+    ended = state(Verdict.DONE, worker={"rows": {"train": 0}}, chief={"rows": {"train": 3}})
+    assert error_of(ended, None) is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (Cause.USER_CODE, ExitCode.USER_CODE),
+        (Cause.PROCESS_DEATH, ExitCode.INFRASTRUCTURE),
+        (Cause.DATA, ExitCode.USER_CODE),
+        (Cause.CONFIG, ExitCode.CONFIG),
+        (Cause.INFRASTRUCTURE, ExitCode.INFRASTRUCTURE),
+    ],
+)
+def test_the_first_cause_decides_the_exit_code(cause, code):
+    ended = state(
+        Verdict.FAILED,
+        failure("chief-0", 1.0, Cause.PEER_LOST),
+        failure("ps-0", 3.0, Cause.INFRASTRUCTURE),
+        failure("worker-0", 2.0, cause),
+    )
+    found = error_of(ended, None)
+    assert isinstance(found, WorkerFailedError)
+    assert found.exit_code == code
+    assert [f["key"] for f in found.failures] == ["worker-0", "chief-0", "ps-0"]
+
+
+def test_timeouts_and_interrupts_are_themselves():
+    assert isinstance(error_of(state(Verdict.TIMED_OUT, failure("driver")), 5.0), RunTimeoutError)
+    interrupted = error_of(state(Verdict.INTERRUPTED, failure("driver")), None)
+    assert isinstance(interrupted, InterruptedRunError)
+
+
+def test_the_record_adds_rows_up_and_takes_the_chiefs_word():
+    fields = fields_of(
+        state(
+            Verdict.DONE,
+            chief={
+                "metrics": {"loss": 0.5},
+                "result": {"a": 1},
+                "step": 9,
+                "rows": {"eval": 2},
+                "artifacts": {"model": "/m/9", "checkpoint": "/c/9"},
+                "phases": {"imported": 12.0},
+            },
+            worker={"rows": {"train": 7}, "step": 3},
+        ),
+        CHIEF,
+    )
+    assert fields["rows"] == {"eval": 2, "train": 7}
+    assert (fields["steps"], fields["result"]) == (9, {"a": 1})
+    assert (fields["model"], fields["checkpoint"], fields["resumed_from"]) == ("/m/9", "/c/9", None)
+    assert fields["phases"] == {"chief-0.imported": 12.0}
+
+
+def test_the_report_shows_the_cause_and_what_followed():
+    first = failure(
+        "worker-1",
+        host="node7",
+        pid=12,
+        step=40,
+        signal_name="SIGKILL",
+        traceback="Traceback\n  boom",
+        last_lines=("one", "two"),
+        hint="give it more memory",
+    )
+    text = render_failures([first.to_json(), failure("chief-0").to_json()])
+    for words in (
+        "first failure: worker-1",
+        "host node7, pid 12, step 40, signal SIGKILL",
+        "  boom",
+        "two",
+        "hint: give it more memory",
+        "chief-0: chief-0 broke",
+    ):
+        assert words in text
+
+
+def test_no_failures_no_report():
+    assert render_failures([]) == ""
