@@ -85,8 +85,8 @@ class SparkConfig(_Section):
 
     master: str = Field(
         "local",
-        description="Spark master: local (tfos picks the slots), local[N], local-cluster[N,CORES,MB], "
-        "spark://HOST:PORT, yarn, k8s://URL.",
+        description="Spark master: local (tfos picks the slots), local[N], "
+        "local-cluster[N,CORES,MB], spark://HOST:PORT, yarn, k8s://URL.",
     )
     deploy_mode: Literal["client", "cluster"] = Field(
         "client", description="Where the driver runs."

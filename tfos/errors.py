@@ -128,7 +128,7 @@ class RendezvousError(TfosError):
 
 
 class RendezvousTimeoutError(RendezvousError, TimeoutError):
-    """A deadline passed while roles were missing (attribute ``missing``: their task keys as text)."""
+    """A deadline passed while roles were missing (attribute ``missing``: task keys as text)."""
 
     missing: Sequence[str]
 
@@ -168,7 +168,7 @@ class SchemaMismatchError(FeedError, ValueError):
 
 
 class NullValueError(FeedError):
-    """A column holds nulls and its policy is to refuse them (attributes ``column`` and ``rows``)."""
+    """A column holds nulls, which its policy refuses (attributes ``column`` and ``rows``)."""
 
     column: str
     rows: int

@@ -20,6 +20,9 @@ class FeedPosition(NamedTuple):
     row: int = 0
 
 
+_BEGINNING = FeedPosition()
+
+
 @dataclass(frozen=True)
 class ReadPlan:
     """One way of reading a fed dataset.
@@ -56,7 +59,7 @@ class ReadPlan:
     columns: tuple[str, ...] | None = None
     stack: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drop_remainder: bool = False
-    start: FeedPosition = FeedPosition()
+    start: FeedPosition = _BEGINNING
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
