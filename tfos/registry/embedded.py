@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -147,11 +148,9 @@ class EmbeddedZooKeeper:
         if process is None:
             return
         assert process.stdin is not None
-        try:
+        # A broken pipe says that it has ended by itself.
+        with process.stdin, suppress(BrokenPipeError):
             process.stdin.write(word)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # It has ended by itself.
         try:
             process.wait(_STOP_BOUND_S)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,437 @@
+"""The ZooKeeper registry and its embedded server against real faults."""
+
+import logging
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from kazoo.client import KazooClient
+from kazoo.exceptions import NoAuthError, NotEmptyError
+from kazoo.security import make_digest_acl
+
+from tfos.errors import (
+    ConfigError,
+    LaunchError,
+    RendezvousClosedError,
+    RendezvousConnectionError,
+    RendezvousError,
+    SessionLostError,
+)
+from tfos.registry.contract import Connection, Generation, Member, StopNotice
+from tfos.registry.embedded import EmbeddedZooKeeper
+from tfos.registry.zookeeper import ZooKeeperRegistry
+from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
+
+pytestmark = pytest.mark.zookeeper
+
+SECRET = "0c7d-the-secret-of-this-run"
+ROOT = "/prefix/tfos/job/run-1"
+WORKER = TaskKey(Role.WORKER, 0)
+BOUND_S = 20.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_java():
+    if shutil.which("java") is None and not os.environ.get("TFOS_REQUIRE_SERVICES"):
+        pytest.skip("needs Java; TFOS_REQUIRE_SERVICES=1 makes this a failure")
+
+
+@pytest.fixture(scope="module")
+def shared_server():
+    with EmbeddedZooKeeper(start_timeout_s=60) as server:
+        yield server
+
+
+@pytest.fixture
+def own_server():
+    with EmbeddedZooKeeper(start_timeout_s=60) as server:
+        yield server
+
+
+@pytest.fixture
+def connect():
+    sessions = []
+
+    def open_session(server, root=ROOT, secret=SECRET, timeout_s=10.0, **more):
+        session = ZooKeeperRegistry(
+            server.address,
+            root,
+            secret,
+            session_timeout_s=timeout_s,
+            connect_timeout_s=BOUND_S,
+            **more,
+        )
+        sessions.append(session)
+        return session
+
+    yield open_session
+    for session in sessions:
+        session.close()
+
+
+@pytest.fixture
+def raw_client(shared_server):
+    clients = []
+
+    def open_client(**options):
+        client = KazooClient(shared_server.address, **options)
+        client.start(timeout=BOUND_S)
+        clients.append(client)
+        return client
+
+    yield open_client
+    for client in clients:
+        client.stop()
+        client.close()
+
+
+def member(index=0, attempt=0):
+    return Member(
+        TaskKey(Role.WORKER, index), Endpoint("10.0.0.7", 5000 + index), "host-7", 41, attempt
+    )
+
+
+def server_process(server):
+    """The JVM: the only child of the lifeline."""
+    (jvm,) = psutil.Process(server._process.pid).children()
+    assert "java" in jvm.name()
+    return jvm
+
+
+def await_true(condition, within_s=BOUND_S):
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def next_until(told, wanted):
+    while told.get(timeout=BOUND_S) != wanted:
+        pass
+
+
+def gone(process):
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+class TestAccess:
+    @pytest.fixture
+    def run(self, shared_server, connect):
+        run = connect(shared_server)
+        run.register(member())
+        run.publish_progress(WORKER, {"step": 1})
+        run.publish_generation(Generation(1, ClusterSpec({WORKER: Endpoint("a", 1)})))
+        run.publish_outcome(1, WORKER, {})
+        run.stop(StopNotice("done", "trained"))
+        yield run
+        run.erase()
+
+    @pytest.mark.parametrize("auth", [None, [("digest", "tfos:guess")]])
+    def test_no_other_client_reads_or_writes_any_node(self, run, raw_client, auth):
+        owner = raw_client(auth_data=[("digest", f"tfos:{SECRET}")])
+        other = raw_client(auth_data=auth)
+        paths = [ROOT]
+        for path in paths:
+            paths += [f"{path}/{name}" for name in owner.get_children(path)]
+        assert len(paths) == 1 + 5 + 5
+        for path in paths:
+            for denied in (
+                lambda path=path: other.get(path),
+                lambda path=path: other.get_children(path),
+                lambda path=path: other.set(path, b"x"),
+                lambda path=path: other.set_acls(path, [make_digest_acl("tfos", "x", all=True)]),
+                lambda path=path: other.create(f"{path}/x", b"x"),
+            ):
+                with pytest.raises(NoAuthError):
+                    denied()
+            with pytest.raises((NoAuthError, NotEmptyError)):
+                other.delete(path)
+
+    def test_another_secret_is_told_so(self, run, shared_server, connect):
+        with pytest.raises(RendezvousError, match="denies access"):
+            connect(shared_server, secret="guess")
+
+    def test_runs_of_other_secrets_share_the_parents(self, run, shared_server, connect, raw_client):
+        others = [ROOT.replace("run-1", "run-2"), "/prefix/tfos/other-job/run-1"]
+        for root in others:
+            other = connect(shared_server, root=root, secret="another")
+            other.register(member())
+            other.erase()
+            assert raw_client().exists(root) is None
+        assert set(run.members()) == {WORKER}
+
+    def test_the_secret_is_in_no_log_whatever_the_level(self, shared_server, connect, caplog):
+        with caplog.at_level(logging.DEBUG):
+            connect(shared_server, root="/logged").register(member())
+            assert SECRET not in caplog.text
+
+    def test_late_hosts_do_not_bring_an_erased_run_back(self, shared_server, connect, raw_client):
+        late = connect(shared_server, root="/ended/run", create=False)
+        assert late.stop_notice() is None
+        with pytest.raises(RendezvousClosedError, match="/ended/run"):
+            late.register(member())
+        assert raw_client().exists("/ended") is None
+
+
+class TestConnecting:
+    def connect_to(self, hosts, timeout_s):
+        return ZooKeeperRegistry(
+            hosts, ROOT, SECRET, session_timeout_s=10, connect_timeout_s=timeout_s
+        )
+
+    def test_a_port_nobody_listens_on_is_given_up_in_time(self):
+        started = time.monotonic()
+        with pytest.raises(RendezvousConnectionError, match=r"127\.0\.0\.1:1 .*--zookeeper"):
+            self.connect_to("127.0.0.1:1", 0.5)
+        assert 0.5 <= time.monotonic() - started < 2.0
+
+    def test_so_is_a_host_that_does_not_answer(self):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            hosts = f"127.0.0.1:{silent.getsockname()[1]}"
+            started = time.monotonic()
+            with pytest.raises(RendezvousConnectionError, match=hosts):
+                self.connect_to(hosts, 0.5)
+            assert 0.5 <= time.monotonic() - started < 2.0
+
+    @pytest.mark.parametrize("hosts", ["", "host:port:1", "h:x"])
+    def test_a_malformed_address_is_a_configuration_error(self, hosts):
+        with pytest.raises(ConfigError, match="--zookeeper"):
+            self.connect_to(hosts, 0.5)
+
+    def test_a_server_that_starts_late_is_awaited(self, own_server):
+        own_server.halt()
+        with ThreadPoolExecutor(1) as pool:
+            connecting = pool.submit(self.connect_to, own_server.address, BOUND_S)
+            time.sleep(0.3)
+            own_server.restart()
+            session = connecting.result()
+        assert session.members() == {}
+        session.close()
+
+    def test_close_leaves_no_thread(self, shared_server, connect):
+        before = set(threading.enumerate())
+        session = connect(shared_server)
+        session.watch_members(print)
+        assert all(thread.daemon for thread in set(threading.enumerate()) - before)
+        session.close()
+        assert set(threading.enumerate()) <= before
+
+
+class TestServerFaults:
+    def test_a_session_and_its_watches_survive_a_bounced_server(self, own_server, connect):
+        driver, host = connect(own_server), connect(own_server)
+        members, stops, states = queue.SimpleQueue(), queue.SimpleQueue(), queue.SimpleQueue()
+        driver.watch_members(members.put)
+        host.watch_connection(states.put)
+        host.watch_stop(stops.put)
+        host.register(member())
+        next_until(members, {WORKER})
+        with ThreadPoolExecutor(2) as pool:
+            waiting = pool.submit(host.await_generation, 0, time.monotonic() + BOUND_S)
+            for _ in range(2):
+                own_server.halt()
+                next_until(states, Connection.SUSPENDED)
+                # A call made while the server is away is answered once it is back.
+                asked = pool.submit(driver.members)
+                own_server.restart()
+                assert set(asked.result()) == {WORKER}
+                next_until(states, Connection.CONNECTED)
+            driver.publish_generation(Generation(1, ClusterSpec({WORKER: Endpoint("a", 1)})))
+            assert waiting.result().number == 1
+        host.register(member(1))
+        next_until(members, {WORKER, TaskKey(Role.WORKER, 1)})
+        host.register(member())
+        driver.stop(StopNotice("done", "trained"))
+        assert stops.get(timeout=BOUND_S).reason == "trained"
+
+    @pytest.mark.parametrize("fault", ["killed", "frozen"])
+    def test_a_server_gone_for_good_loses_the_session_in_time(self, own_server, connect, fault):
+        session = connect(own_server, timeout_s=2.0)
+        session.register(member())
+        states = queue.SimpleQueue()
+        session.watch_connection(states.put)
+        assert states.get(timeout=BOUND_S) is Connection.CONNECTED
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(session.await_generation, 0, time.monotonic() + 60)
+            if fault == "killed":
+                own_server.halt()
+            else:
+                server_process(own_server).suspend()
+            started = time.monotonic()
+            assert states.get(timeout=BOUND_S) is Connection.SUSPENDED
+            asked = time.monotonic()
+            with pytest.raises((RendezvousConnectionError, SessionLostError)):
+                session.members()
+            assert time.monotonic() - asked < 3.0
+            assert states.get(timeout=BOUND_S) is Connection.LOST
+            assert time.monotonic() - started < 6.0
+            with pytest.raises(SessionLostError):
+                waiting.result(1.0)
+        for _ in range(2):
+            with pytest.raises(SessionLostError, match="no server answered for 2 s"):
+                session.register(member())
+        closing = time.monotonic()
+        session.close()
+        assert time.monotonic() - closing < 6.0
+
+    def test_a_call_to_a_frozen_server_ends_in_time(self, own_server, connect):
+        session = connect(own_server, timeout_s=2.0)
+        session.members()
+        jvm = server_process(own_server)
+        jvm.suspend()
+        started = time.monotonic()
+        with pytest.raises((RendezvousConnectionError, SessionLostError)):
+            session.members()
+        assert time.monotonic() - started < 3.0
+        jvm.resume()
+
+    def test_a_dead_host_is_noticed_and_its_role_taken_over_at_once(self, own_server, connect):
+        driver = connect(own_server)
+        told = queue.SimpleQueue()
+        driver.watch_members(told.put)
+        script = (
+            "import sys, time\n"
+            "from tfos.registry.contract import Member\n"
+            "from tfos.registry.zookeeper import ZooKeeperRegistry\n"
+            "from tfos.topology import *\n"
+            f"registry = ZooKeeperRegistry({own_server.address!r}, {ROOT!r}, input(),"
+            " session_timeout_s=10, connect_timeout_s=20)\n"
+            "registry.register(Member(TaskKey(Role.WORKER, 0), Endpoint('h', 1), 'h', 1, 0))\n"
+            "time.sleep(60)\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as host:
+            host.stdin.write(SECRET.encode() + b"\n")
+            host.stdin.flush()
+            next_until(told, {WORKER})
+            host.kill()
+        rerun = connect(own_server)
+        with pytest.raises(RendezvousError, match="attempt 0 of it is live"):
+            rerun.register(member(attempt=0))
+        rerun.register(member(attempt=1))
+        assert driver.members()[WORKER].attempt == 1
+
+
+class TestEmbeddedServer:
+    def test_stop_leaves_no_process_directory_or_port(self):
+        server = EmbeddedZooKeeper(start_timeout_s=60)
+        server.start()
+        port = int(server.address.rpartition(":")[2])
+        directory, jvm = server._directory, server_process(server)
+        lifeline = psutil.Process(server._process.pid)
+        assert directory.stat().st_mode & 0o777 == 0o700
+        assert server.running
+        server.stop()
+        server.stop()
+        assert not server.running
+        assert not jvm.is_running()
+        assert not lifeline.is_running()
+        assert not directory.exists()
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+
+    def test_nothing_is_left_when_the_parent_is_killed(self):
+        script = (
+            "import threading, time\n"
+            "from tfos.registry.embedded import EmbeddedZooKeeper\n"
+            "server = EmbeddedZooKeeper(start_timeout_s=60)\n"
+            # The thread that starts it ends at once: the server must not end with it.
+            "starter = threading.Thread(target=server.start); starter.start(); starter.join()\n"
+            "time.sleep(0.3)\n"
+            "print(server._directory, server._process.pid, server.running, flush=True)\n"
+            "time.sleep(60)\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
+            directory, pid, running = parent.stdout.readline().decode().split()
+            lifeline = psutil.Process(int(pid))
+            (jvm,) = lifeline.children()
+            assert running == "True"
+            parent.kill()
+        await_true(lambda: gone(jvm) and gone(lifeline) and not Path(directory).exists())
+
+    def test_the_server_dies_with_its_lifeline(self, own_server):
+        jvm = server_process(own_server)
+        own_server._process.send_signal(signal.SIGKILL)
+        own_server._process.wait()
+        await_true(lambda: gone(jvm))
+        assert not own_server.running
+
+    def test_it_listens_on_its_host_only(self, shared_server):
+        port = int(shared_server.address.rpartition(":")[2])
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port), timeout=5)
+
+    def test_missing_java_is_explained(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+        with pytest.raises(LaunchError, match=r"Java is missing.*Java 17.*JAVA_HOME"):
+            EmbeddedZooKeeper().start()
+        monkeypatch.delenv("JAVA_HOME")
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(LaunchError, match="none is on PATH"):
+            EmbeddedZooKeeper().start()
+
+    @pytest.mark.parametrize(
+        ("body", "told"),
+        [("echo boom; exit 3", r"ended at start:\nboom"), ("echo slow; sleep 60", "(?s)1 s.*slow")],
+    )
+    def test_a_server_that_fails_is_quoted_and_cleaned_up(self, monkeypatch, tmp_path, body, told):
+        java = tmp_path / "bin" / "java"
+        java.parent.mkdir()
+        java.write_text(f"#!/bin/sh\n{body}\n")
+        java.chmod(0o700)
+        monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        server = EmbeddedZooKeeper(start_timeout_s=1.0)
+        with pytest.raises(LaunchError, match=told):
+            server.start()
+        assert not server.running
+        assert list(tmp_path.glob("tfos-zookeeper-*")) == []
+
+    def test_a_port_lost_to_another_process_is_replaced(self, monkeypatch, shared_server):
+        from tfos.registry import embedded
+
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            ports = [taken.getsockname()[1], embedded._free_port("127.0.0.1")]
+            monkeypatch.setattr(embedded, "_free_port", lambda host: ports.pop(0))
+            with EmbeddedZooKeeper(start_timeout_s=60) as server:
+                assert ports == []
+                assert server.running
+
+    def test_an_address_of_another_host_is_explained(self):
+        with pytest.raises(LaunchError, match=r"cannot listen on 203\.0\.113\.1"):
+            EmbeddedZooKeeper("203.0.113.1").start()
+
+
+def test_two_hundred_hosts_get_the_cluster_quickly(own_server, connect):
+    count = 200
+    driver = connect(own_server)
+    complete = threading.Event()
+    driver.watch_members(lambda keys: complete.set() if len(keys) == count else None)
+
+    def play(index):
+        host = connect(own_server, create=False)
+        host.register(member(index))
+        generation = host.await_generation(0, time.monotonic() + BOUND_S)
+        host.publish_outcome(1, TaskKey(Role.WORKER, index), {"index": index})
+        return len(generation.cluster.endpoints)
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(count) as pool:
+        hosts = [pool.submit(play, index) for index in range(count)]
+        assert complete.wait(BOUND_S)
+        endpoints = {key: found.endpoint for key, found in driver.members().items()}
+        driver.publish_generation(Generation(1, ClusterSpec(endpoints)))
+        assert {host.result() for host in hosts} == {count}
+    assert time.monotonic() - started < 10.0
+    assert driver.outcomes(1) == {
+        TaskKey(Role.WORKER, index): {"index": index} for index in range(count)
+    }
