@@ -37,13 +37,13 @@ the later the stronger:
 3. each `--conf FILE`, in the order given;
 4. the command line.
 
-Mappings (`params`, `spark.conf`) are merged key by key; everything else is replaced. A name that is
-no setting is refused, with the file, the nearest known name, or the line of a YAML error.
-`pl_submit --dry-run` prints what came of it. `conf/tfos-defaults.yaml` is the same list as a file to
-copy from, `conf/example-*.yaml` are starting points.
+Mappings (`params`, `spark.conf`) are merged key by key; everything else is replaced. A name that
+is no setting is refused, with the file, the nearest known name, or the line of a YAML error.
+`pl_submit --dry-run` prints what came of it. `conf/tfos-defaults.yaml` is the same list as a file
+to copy from, `conf/example-*.yaml` are starting points.
 
 Sizes are bytes, or text such as `512m` and `1.5g` (powers of 1024). Durations are seconds, or text
-such as `90s`, `15m` and `2h`. Relative paths are taken from the directory `pl_submit` was started in.
+such as `90s`, `15m` and `2h`. Relative paths start from the directory of `pl_submit`'s caller.
 """
 
 FILE_PREFACE = """\
