@@ -1,0 +1,179 @@
+"""The spark-submit command, its properties and the text of a dry run."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tfos.config import JobConfig
+from tfos.errors import ConfigError, InsufficientExecutorsError
+from tfos.launcher.spark_command import (
+    DRIVER_SCRIPT,
+    describe_submission,
+    secret_properties,
+    spark_properties,
+    spark_submit_command,
+)
+
+HOME = Path("/opt/spark")
+SECRETS = {"spark.authenticate.secret": "s3cr3t", "spark.hadoop.fs.s3a.access.key": "k3y"}
+
+
+def config(**settings) -> JobConfig:
+    return JobConfig.model_validate(settings)
+
+
+def command(given: JobConfig, **more) -> list[str]:
+    return spark_submit_command(given, "/run/s.json", spark_home=HOME, python="/py", **more)
+
+
+def confs(words: list[str]) -> dict[str, str]:
+    pairs = [words[i + 1].split("=", 1) for i, word in enumerate(words) if word == "--conf"]
+    assert len(pairs) == len({name for name, _ in pairs})
+    return dict(pairs)
+
+
+def after(words: list[str], option: str) -> str:
+    return words[words.index(option) + 1]
+
+
+def test_the_command_runs_the_driver_with_the_submission():
+    words = command(config(name="fm", arch="ps", spark={"master": "local[8]"}))
+    assert words[0] == "/opt/spark/bin/spark-submit"
+    assert words[-2:] == [str(DRIVER_SCRIPT), "/run/s.json"]
+    assert DRIVER_SCRIPT.name == "driver_main.py"
+    assert (after(words, "--master"), after(words, "--name")) == ("local[8]", "fm")
+    assert after(words, "--deploy-mode") == "client"
+    assert "--queue" not in words
+    assert "--properties-file" not in words
+
+
+def test_the_name_falls_back_to_the_applications():
+    assert after(command(config(), default_name="app"), "--name") == "app"
+
+
+def test_too_few_slots_are_found_before_anything_starts():
+    with pytest.raises(InsufficientExecutorsError):
+        command(config(arch="ps", spark={"master": "local[3]"}))
+
+
+def test_cpus_of_a_task_count():
+    given = {"arch": "ps", "spark": {"master": "local[6]", "conf": {"spark.task.cpus": "2"}}}
+    with pytest.raises(InsufficientExecutorsError):
+        command(config(**given))
+    given["spark"]["conf"]["spark.task.cpus"] = "two"
+    with pytest.raises(ConfigError, match=r"spark\.task\.cpus is 'two'"):
+        command(config(**given))
+
+
+def test_shipped_files_are_joined_by_commas():
+    words = command(
+        config(spark={"py_files": ["a.py", "b.zip"], "files": ["f"], "archives": ["x.tgz#x"]})
+    )
+    assert after(words, "--py-files") == "a.py,b.zip"
+    assert after(words, "--files") == "f"
+    assert after(words, "--archives") == "x.tgz#x"
+
+
+def test_properties_of_a_local_run():
+    properties = spark_properties(config(feed={"batch_rows": 77}), python="/py")
+    assert properties["spark.sql.execution.arrow.maxRecordsPerBatch"] == "77"
+    assert properties["spark.pyspark.python"] == "/py"
+    assert properties["spark.driver.bindAddress"] == "127.0.0.1"
+    assert properties["spark.speculation"] == "false"
+    assert "log4j2-quiet.properties" in properties["spark.driver.extraJavaOptions"]
+    assert "spark.executor.extraJavaOptions" not in properties
+    assert "spark.task.maxFailures" not in properties
+
+
+def test_executors_of_a_local_cluster_are_quiet_and_try_a_task_once():
+    properties = spark_properties(config(spark={"master": "local-cluster[2,1,1024]"}))
+    assert "log4j2-quiet" in properties["spark.executor.extraJavaOptions"]
+    assert properties["spark.task.maxFailures"] == "1"
+
+
+def test_a_real_cluster_is_given_no_path_of_this_machine_for_its_executors():
+    properties = spark_properties(config(spark={"master": "spark://h:7077"}), python="/py")
+    assert properties["spark.task.maxFailures"] == "1"
+    assert "spark.pyspark.python" not in properties
+    assert "spark.driver.host" not in properties
+    assert "spark.executor.extraJavaOptions" not in properties
+
+
+def test_the_users_properties_win_and_java_options_are_joined():
+    users = {
+        "spark.speculation": "true",
+        "spark.ui.enabled": "true",
+        "spark.driver.extraJavaOptions": "-Xss4m",
+        "spark.executor.extraJavaOptions": "-Xss8m",
+    }
+    words = confs(command(config(spark={"conf": users})))
+    assert words["spark.speculation"] == words["spark.ui.enabled"] == "true"
+    assert words["spark.driver.extraJavaOptions"].startswith('"-Dlog4j2')
+    assert words["spark.driver.extraJavaOptions"].endswith(" -Xss4m")
+    assert words["spark.executor.extraJavaOptions"] == "-Xss8m"
+
+
+def test_roles_memory_is_divided_into_heap_and_overhead():
+    roles = {"worker": {"memory": "4g", "cores": 3}, "ps": {"memory": "8g"}}
+    given = config(arch="ps", roles=roles, spark={"master": "yarn", "queue": "q"})
+    words = command(given)
+    properties = confs(words)
+    assert after(words, "--queue") == "q"
+    assert properties["spark.executor.memory"] == "2048m"
+    assert properties["spark.executor.memoryOverhead"] == "6144m"
+    assert properties["spark.executor.cores"] == properties["spark.task.cpus"] == "3"
+
+
+def test_small_memory_still_has_a_heap_and_unset_memory_is_sparks():
+    def memory_of(**worker):
+        properties = spark_properties(
+            config(arch="ps", roles={"worker": worker}, spark={"master": "yarn"})
+        )
+        return properties.get("spark.executor.memory"), properties.get(
+            "spark.executor.memoryOverhead"
+        )
+
+    assert memory_of(memory="1g") == ("512m", "512m")
+    assert memory_of(memory="256m") == ("256m", "0m")
+    assert memory_of() == (None, None)
+
+
+def test_the_image_of_a_docker_environment():
+    given = config(spark={"master": "k8s://https://h", "env": "docker:a/b:1"})
+    assert spark_properties(given)["spark.kubernetes.container.image"] == "a/b:1"
+
+
+def test_gpus_become_resources():
+    given = config(arch="ps", roles={"worker": {"gpus": 2}}, spark={"master": "k8s://https://h"})
+    assert spark_properties(given)["spark.executor.resource.gpu.amount"] == "2"
+
+
+def test_secrets_are_in_no_argument():
+    given = config(spark={"conf": {**SECRETS, "spark.a": "b"}})
+    assert secret_properties(given) == SECRETS
+    words = command(given, properties_file="/run/secrets.conf")
+    assert after(words, "--properties-file") == "/run/secrets.conf"
+    assert "--load-spark-defaults" in words
+    assert not [word for word in words if "s3cr3t" in word or "k3y" in word]
+    assert confs(words)["spark.a"] == "b"
+
+
+def test_a_dry_run_shows_everything_but_secrets():
+    given = config(params={"api_token": "t0k", "dim": "8"}, spark={"conf": SECRETS})
+    text = describe_submission(given, command(given, properties_file="P"))
+    assert not [secret for secret in ("s3cr3t", "k3y", "t0k") if secret in text]
+    shown = yaml.safe_load(text.partition("# The command")[0])
+    assert shown["params"] == {"api_token": "(redacted)", "dim": "8"}
+    assert JobConfig.model_validate(shown).roles == given.roles
+    assert "spark.executor.*" not in text
+
+
+def test_a_dry_run_is_a_command_a_shell_can_read():
+    import shlex
+
+    given = config(name="x", params={"a": "it's"}, spark={"master": "yarn"})
+    words = command(given)
+    text = describe_submission(given, words)
+    assert shlex.split(text.partition("# The command\n")[2].replace("\\\n", " ")) == words
+    assert "# spark.executor.* below is for the largest role" in text

@@ -1,0 +1,192 @@
+"""What a submission is refused for, and the slots and masters it asks for."""
+
+import pytest
+
+from tfos.config import JobConfig
+from tfos.errors import ConfigError, ExitCode, InsufficientExecutorsError
+from tfos.launcher.submission import (
+    Submission,
+    check_supported,
+    is_local,
+    master_kind,
+    resolve_master,
+    resolve_paths,
+    slots_needed,
+)
+
+
+def config(**settings) -> JobConfig:
+    return JobConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "slots"),
+    [
+        ({}, 1),
+        ({"arch": "local", "roles": {"num_ps": 9, "num_workers": 9}}, 1),
+        ({"arch": "ps"}, 4),
+        ({"arch": "ps", "roles": {"num_ps": 3, "num_workers": 5}}, 9),
+        ({"arch": "session", "roles": {"num_ps": 1, "num_workers": 1}}, 3),
+        ({"arch": "ring", "roles": {"num_workers": 3}}, 3),
+    ],
+)
+def test_slots_needed(settings, slots):
+    assert slots_needed(config(**settings)) == slots
+
+
+@pytest.mark.parametrize(
+    ("master", "slots", "cpus", "resolved"),
+    [
+        ("local", 4, 2, "local[4]"),
+        ("local", 1, 8, "local[8]"),
+        ("local[*]", 9, 8, "local[9]"),
+        ("local[*,4]", 3, 2, "local[3,4]"),
+        ("local[4]", 4, 2, "local[4]"),
+        ("local[4,2]", 4, 2, "local[4,2]"),
+        ("local-cluster[2,2,1024]", 4, 2, "local-cluster[2,2,1024]"),
+        (" yarn ", 400, 2, "yarn"),
+        ("spark://a:7077,b:7077", 400, 2, "spark://a:7077,b:7077"),
+        ("k8s://https://h:443", 400, 2, "k8s://https://h:443"),
+    ],
+)
+def test_resolve_master(master, slots, cpus, resolved):
+    assert resolve_master(master, slots, cpus=cpus) == resolved
+
+
+@pytest.mark.parametrize(
+    ("master", "cpus_per_task", "available"),
+    [
+        ("local[3]", 1, 3),
+        ("local[3,4]", 1, 3),
+        ("local[6]", 2, 3),
+        ("local-cluster[3,1,1024]", 1, 3),
+        ("local-cluster[3,3,1024]", 2, 3),
+    ],
+)
+def test_too_few_slots_are_refused_with_what_to_change(master, cpus_per_task, available):
+    with pytest.raises(InsufficientExecutorsError) as caught:
+        resolve_master(master, 4, cpus_per_task=cpus_per_task)
+    error = caught.value
+    assert (error.needed, error.available) == (4, available)
+    assert error.exit_code == ExitCode.RESOURCES
+    for word in ("4 roles", master, "--num-workers", "--num-ps"):
+        assert word in str(error)
+
+
+def test_local_has_room_for_tasks_of_several_cpus():
+    assert resolve_master("local", 4, cpus=2, cpus_per_task=2) == "local[8]"
+
+
+@pytest.mark.parametrize(
+    "master", ["", "mesos://a:1", "local[x]", "local[]", "spark://a", "k8s://"]
+)
+def test_unknown_masters_are_refused(master):
+    with pytest.raises(ConfigError, match=r"--master is .* expected local"):
+        master_kind(master)
+
+
+def test_only_local_masters_are_local():
+    assert [is_local(m) for m in ("local", "local-cluster[1,1,1]", "spark://h:1", "yarn")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+REFUSED = [
+    ({"arch": "ring"}, "--arch ring is not available in this version"),
+    ({"supervision": {"max_restarts": 1}}, "--max-restarts above 0 is not available"),
+    ({"spark": {"master": "yarn"}}, "running on YARN is not available"),
+    ({"spark": {"master": "k8s://https://h"}}, "running on Kubernetes is not available"),
+    (
+        {"spark": {"master": "spark://h:1", "deploy_mode": "cluster"}},
+        "--deploy-mode cluster is not available",
+    ),
+    ({"spark": {"deploy_mode": "cluster"}}, "--deploy-mode cluster needs a cluster"),
+    ({"spark": {"queue": "q"}}, "--queue is a YARN queue"),
+    ({"spark": {"env": "conda"}}, "--env conda is not available"),
+    ({"spark": {"env": "docker:i"}}, "--env docker:i needs --master k8s://URL"),
+    (
+        {"roles": {"worker": {"memory": "1g"}}},
+        "--worker-memory needs YARN or Kubernetes: on local every role lives in executors of one "
+        "size; use --spark-conf spark.executor.memory",
+    ),
+    (
+        {"spark": {"master": "local-cluster[4,1,1024]"}, "roles": {"ps": {"memory": "1g"}}},
+        "--ps-memory needs YARN",
+    ),
+    (
+        {"spark": {"master": "spark://h:1"}, "roles": {"chief": {"memory": "1g"}}},
+        "--chief-memory needs YARN",
+    ),
+    ({"roles": {"worker": {"gpus": 1}}}, "--worker-gpus needs YARN"),
+]
+
+
+@pytest.mark.parametrize(("settings", "says"), REFUSED)
+def test_what_cannot_be_done_is_refused_not_ignored(settings, says):
+    with pytest.raises(ConfigError) as caught:
+        check_supported(config(**settings))
+    assert str(caught.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"arch": "ps"},
+        {"arch": "session", "roles": {"worker": {"cores": 2}}},
+        {"spark": {"master": "local-cluster[4,1,1024]"}},
+        {"spark": {"master": "spark://h:7077"}},
+    ],
+)
+def test_what_can_be_done_passes(settings):
+    check_supported(config(**settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"spark": {"master": "yarn", "queue": "q", "deploy_mode": "cluster"}},
+        {"spark": {"master": "yarn"}, "roles": {"worker": {"memory": "1g", "gpus": 1}}},
+        {"spark": {"master": "k8s://https://h", "env": "docker:i"}},
+    ],
+)
+def test_a_dry_run_may_plan_what_cannot_run_yet(settings):
+    check_supported(config(**settings), dry_run=True)
+    with pytest.raises(ConfigError, match="not available"):
+        check_supported(config(**settings))
+
+
+def test_a_dry_run_refuses_what_makes_no_sense():
+    for settings in ({"arch": "ring"}, {"spark": {"queue": "q"}}):
+        with pytest.raises(ConfigError):
+            check_supported(config(**settings), dry_run=True)
+
+
+def test_relative_paths_start_from_the_directory_and_urls_stay():
+    resolved = resolve_paths(
+        config(
+            checkpoints={"dir": "ck/x"},
+            model_dir="s3://b/m",
+            result_json="../r.json",
+            feed={"spool_dir": "/abs"},
+        ),
+        "/work/dir",
+    )
+    assert resolved.checkpoints.dir == "/work/dir/ck/x"
+    assert resolved.model_dir == "s3://b/m"
+    assert resolved.result_json == "/work/r.json"
+    assert resolved.feed.spool_dir == "/abs"
+    assert resolve_paths(config(), "/x") == config()
+
+
+def test_submission_round_trip():
+    given = config(arch="ps", params={"a": "b"})
+    submission = Submission(
+        "/a.py", None, given.model_dump(mode="json"), "/p", "/r", client_pid=3, client_start_s=1.5
+    )
+    read = Submission.from_json(submission.to_json())
+    assert read == submission
+    assert read.job_config == given
