@@ -73,9 +73,10 @@ def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="--result-json"):
         FULL.write(tmp_path / "file" / "r.json")
+    (tmp_path / "directory").mkdir()
     with pytest.raises(ConfigError, match="--result-json"):
-        FULL.write(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+        FULL.write(tmp_path / "directory")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["directory", "file"]
 
 
 @pytest.mark.parametrize(
