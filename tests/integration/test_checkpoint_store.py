@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tfos.errors import CheckpointError
+from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.publish import publish_directory
+
+
+@contextmanager
+def mounted(directory: Path, options: str) -> Iterator[Path]:
+    directory.mkdir()
+    argv = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    if done.returncode:
+        pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", str(directory)], timeout=10, check=True)
+
+
+def filler(size_bytes: int, files: int = 1):
+    def write(directory: str) -> None:
+        for number in range(files):
+            Path(directory, f"data-{number}").write_bytes(b"x" * (size_bytes // files))
+
+    return write
+
+
+def test_a_full_disk_is_told_and_the_last_checkpoint_survives(tmp_path):
+    with mounted(tmp_path / "small", "size=1m") as small:
+        store = CheckpointStore(str(small), "fm", keep=5)
+        store.check_writable()
+        kept = store.save(1, 1, filler(600_000))
+        with pytest.raises(CheckpointError) as told:
+            store.save(2, 1, filler(600_000))
+        message = str(told.value)
+        assert f"step 2 was not written: no space is left for {small}/fm" in message
+        assert "--checkpoint-dir" in message
+        assert store.latest() == kept
+        assert os.listdir(small / "fm") == [kept.name]
+        assert store.save(3, 1, filler(100_000)) == store.latest()
+        with pytest.raises(CheckpointError, match=r"no space is left for .*--model-dir"):
+            publish_directory(filler(900_000), str(small / "models"), 1)
+        assert os.listdir(small / "models") == []
+
+
+def test_a_full_disk_that_a_library_tells_in_its_own_way_is_told_too(tmp_path):
+    with mounted(tmp_path / "small", "size=1m") as small:
+
+        class ResourceExhaustedError(Exception):
+            pass
+
+        def write(directory: str) -> None:
+            try:
+                filler(2_000_000)(directory)
+            except OSError as error:
+                raise ResourceExhaustedError("write failed") from error
+
+        with pytest.raises(CheckpointError, match="no space is left"):
+            CheckpointStore(str(small), "fm").save(1, 1, write)
+
+
+def test_a_read_only_place_is_told_at_once(tmp_path):
+    with mounted(tmp_path / "ro", "size=1m,ro") as place:
+        begin = time.monotonic()
+        with pytest.raises(CheckpointError, match=r"read-only file system.*--checkpoint-dir"):
+            CheckpointStore(str(place), "fm").check_writable()
+        assert time.monotonic() - begin < 2
+
+
+DENIED = """
+import os, sys
+from tfos.errors import CheckpointError
+from tfos.fault.checkpoints import CheckpointStore
+store = CheckpointStore(sys.argv[1], "fm")
+if os.geteuid() == 0:  # nothing is forbidden to root
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    store.check_writable()
+except CheckpointError as error:
+    print(error)
+"""
+
+
+def test_a_forbidden_place_is_told_at_once():
+    # Not in tmp_path, whose parents are closed to the user this is asked as.
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o555)
+        argv = [sys.executable, "-c", DENIED, place]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+        os.chmod(place, 0o755)
+    assert f"may not write {place}/fm" in done.stdout
+    assert "--checkpoint-dir" in done.stdout
+
+
+SAVER = """
+import os, sys
+from pathlib import Path
+from tfos.fault.checkpoints import CheckpointStore
+store = CheckpointStore(sys.argv[1], "fm", keep=2)
+found = store.latest()
+step = found.step if found else 0
+def write(directory):
+    for number in range(8):
+        Path(directory, f"data-{number}").write_bytes(b"%d" % step + os.urandom(50_000))
+print(step, flush=True)
+while True:
+    step += 1
+    store.save(step, 1, write, {0: (0, step)}, {"step": step})
+    print(step, flush=True)
+"""
+
+
+def test_a_saver_killed_anywhere_leaves_a_whole_checkpoint(tmp_path, caplog):
+    store = CheckpointStore(str(tmp_path / "store"), "fm", keep=2)
+    chance = random.Random(7)
+    acknowledged, interrupted, unfinished = 0, 0, 0
+    for _ in range(30):
+        argv = [sys.executable, "-c", SAVER, str(tmp_path / "store")]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as saver:
+            resumed = int(saver.stdout.readline())
+            assert resumed >= acknowledged
+            time.sleep(chance.uniform(0.0, 0.15))
+            saver.kill()
+            told = [int(line) for line in saver.stdout.read().split()]
+        acknowledged = max([resumed, *told])
+        names = os.listdir(tmp_path / "store" / "fm")
+        unfinished += any(name.startswith(".") for name in names)
+        loaded = store.latest_loaded(str(tmp_path))
+        if loaded is None:
+            assert acknowledged == 0
+            continue
+        # What was told to be saved is there; one more may be, whose word was lost.
+        assert loaded.info.step in (acknowledged, acknowledged + 1)
+        assert loaded.info.metadata == {"step": loaded.info.step}
+        assert len(loaded.info.files) == 8
+        interrupted += loaded.info.step == acknowledged + 1
+        acknowledged = loaded.info.step
+    assert caplog.text == ""
+    assert unfinished > 5, "the kills came at idle moments: nothing was proven"
+    store.clean()
+    assert len(os.listdir(tmp_path / "store" / "fm")) <= 3  # a kill may come before retention
+    store.save(acknowledged + 1, 1, filler(1000))
+    assert len(os.listdir(tmp_path / "store" / "fm")) == 2
+    print(f"{acknowledged} saves, {unfinished} of 30 kills left something unfinished")
+
+
+def test_saving_costs_little_more_than_writing(tmp_path):
+    size = 68 << 20
+    begin = time.monotonic()
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    filler(size, 4)(str(plain))
+    written = time.monotonic() - begin
+    shutil.rmtree(plain)
+    store = CheckpointStore(str(tmp_path / "store"), "fm")
+    begin = time.monotonic()
+    info = store.save(1, 1, filler(size, 4))
+    saved = time.monotonic() - begin
+    begin = time.monotonic()
+    store.load(info, str(tmp_path))
+    loaded = time.monotonic() - begin
+    print(f"68 MiB: write {written:.2f} s, save {saved:.2f} s, load {loaded:.2f} s")
+    assert saved < 30

@@ -1,0 +1,129 @@
+"""Write files and directories so that they survive a crash, and explain why they could not be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from tfos.errors import CheckpointError
+
+__all__ = [
+    "explained",
+    "fsync_directory",
+    "fsync_tree",
+    "out_of_space",
+    "remove_tree",
+    "tree_files",
+    "write_durably",
+]
+
+_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_NEARLY_FULL_BYTES: Final = 1 << 20
+
+
+def write_durably(path: str, data: bytes) -> None:
+    """Create `path` with `data` and bring it to the disk; its directory is the caller's to sync."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def fsync_directory(path: str) -> None:
+    """Bring a directory's entries to the disk: renames in it, and new files' names."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_tree(path: str) -> None:
+    """Bring every file and directory under `path`, itself included, to the disk."""
+    for directory, _, names in os.walk(path, topdown=False):
+        for name in names:
+            fd = os.open(os.path.join(directory, name), os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        fsync_directory(directory)
+
+
+def tree_files(path: str) -> list[str]:
+    """Return every file under `path`, relative to it, with ``/`` between parts, sorted.
+
+    Raises
+    ------
+    CheckpointError
+        If there is anything but regular files and directories: a link may point anywhere, and what
+        it points at is not part of what is kept.
+    """
+    found = []
+    for directory, directories, names in os.walk(path):
+        for name in (*directories, *names):
+            full = os.path.join(directory, name)
+            if os.path.islink(full) or not (os.path.isdir(full) or os.path.isfile(full)):
+                raise CheckpointError(f"{full} is neither a regular file nor a directory")
+        found += [os.path.relpath(os.path.join(directory, name), path) for name in names]
+    return sorted(name.replace(os.sep, "/") for name in found)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory and all in it; one that is not there is fine. Raises OSError."""
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        if os.path.lexists(path):
+            raise
+
+
+def out_of_space(error: BaseException, path: str) -> bool:
+    """Say whether `error` comes of a full disk, as an OSError or told by a library in its own way.
+
+    TensorFlow reports a full disk as an error of its own; so the disk under `path` is asked too.
+    """
+    if isinstance(error, OSError):
+        return error.errno in _SPACE
+    try:
+        return shutil.disk_usage(path).free < _NEARLY_FULL_BYTES
+    except OSError:
+        return False
+
+
+@contextmanager
+def explained(action: str, path: str, option: str) -> Iterator[None]:
+    """Turn an OSError inside the block into a CheckpointError for people.
+
+    Parameters
+    ----------
+    action
+        What failed: the message begins with it.
+    path
+        Where.
+    option
+        The command line option that says where.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{action}: {_reason(error, path, option)}") from error
+
+
+def _reason(error: OSError, path: str, option: str) -> str:
+    if error.errno in _SPACE:
+        return f"no space is left for {path}; free some, or let {option} name another place"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"user {os.geteuid()} may not write {path} ({error}); change its permissions, or let "
+            f"{option} name another place"
+        )
+    if error.errno == errno.EROFS:
+        return f"{path} is on a read-only file system; let {option} name another place"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"{path} is not a directory ({error}); let {option} name one"
+    return f"{error} ({path}, set by {option})"
