@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -261,11 +263,12 @@ class Controller:
 
 
 def _vanished(member: Member) -> Failure:
+    container = f", container {member.executor}" if member.executor else ""
     return Failure(
         key=str(member.key),
         cause=Cause.INFRASTRUCTURE,
         message=f"{member.key} vanished: its role host on {member.host} "
-        f"(pid {member.pid}, executor {member.executor}) left without a word",
+        f"(pid {member.pid}{container}) left without a word",
         time=time.time(),
         host=member.host,
         pid=member.pid,
@@ -274,9 +277,6 @@ def _vanished(member: Member) -> Failure:
 
 
 def _driver_failure(cause: Cause, message: str, hint: str) -> Failure:
-    import os
-    import socket
-
     return Failure(
         key="driver",
         cause=cause,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -41,7 +41,8 @@ def main(argv: list[str]) -> int:
 def _run(submission: Submission, config: JobConfig) -> RunResult:
     try:
         with Interrupts(config.supervision.timeout_s) as interrupts:
-            _watch_client(submission, interrupts)
+            watch = threading.Thread(target=_watch_client, args=(submission,), daemon=True)
+            watch.start()
             return _run_on_spark(submission, config, interrupts)
     except TfosError as error:
         result: RunResult = getattr(error, "result", None) or RunResult.from_error(
@@ -80,19 +81,12 @@ def _write_pid(path: str) -> None:
 
 
 def _configure_logging(config: JobConfig) -> None:
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(format="%(asctime)s tfos: %(message)s", datefmt="%H:%M:%S")
     log.setLevel(config.log_level.upper())
 
 
-def _watch_client(submission: Submission, interrupts: Interrupts) -> None:
+def _watch_client(submission: Submission) -> None:
     """End the run when the submitting process has died without a word: nobody waits for it."""
-    target: Callable[[], None] = lambda: _poll_client(submission, interrupts)  # noqa: E731
-    threading.Thread(target=target, name="tfos-client-watch", daemon=True).start()
-
-
-def _poll_client(submission: Submission, interrupts: Interrupts) -> None:
-    import signal
-
     while True:
         try:
             client = psutil.Process(submission.client_pid)

@@ -199,7 +199,6 @@ class _Hosted:
         job_file = directory / "job.pkl"
         with open(os.open(job_file, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             file.write(program.job)
-        spool = self._spool
         spec = TrainingSpec(
             facts=ProcessFacts(
                 job_name=program.job_name,
@@ -219,7 +218,7 @@ class _Hosted:
             job_file=str(job_file),
             app_directories=program.app_directories,
             schemas=program.schemas,
-            spools={} if spool is None else {name: str(spool.directory) for name in program.feeds},
+            spool=None if self._spool is None else str(self._spool.directory),
             feed_index=self._key.index,
             checkpoint_url=config.checkpoints.dir,
             checkpoint_keep=config.checkpoints.keep,
@@ -237,30 +236,36 @@ class _Hosted:
     def _open_spool(self, stack: contextlib.ExitStack) -> None:
         if not self._program.feeds:
             return
+        from tfos.arrow_feed.places import choose_places
         from tfos.arrow_feed.schema import FeedSchema
         from tfos.arrow_feed.spool import SpoolWriter
 
         schemas = {n: FeedSchema.from_json(self._program.schemas[n]) for n in self._program.feeds}
-        self._spool = SpoolWriter.open(
-            self._config.feed,
-            schemas,
-            name=f"{self._program.run_id}-{self._key}",
-            cancelled=self._ended.is_set,
+        places = choose_places(
+            self._config.feed, f"tfos-{self._program.run_id}-{self._key}-{self._attempt}"
         )
+        self._spool = SpoolWriter(places, schemas, self._config.feed, cancelled=self._ended.is_set)
         stack.callback(self._spool.remove)
 
     def _pump(self, batches: Iterator[pa.RecordBatch]) -> None:
         """Move Spark's batches into the spool, until they or the training end."""
-        spool = self._spool
+        spool, supervision = self._spool, self._supervision
+        assert supervision is not None
         if spool is None:
             self._ended.wait()
             return
+        from tfos.arrow_feed.tags import split_by_tag, tag_order
+
+        names = tag_order(self._program.feeds)
+        supervision.mark("feed_started")
         try:
             for batch in batches:
+                for name, rows in split_by_tag(batch, names):
+                    spool.write(rows, name)
                 if self._ended.is_set():
                     return
-                spool.write(batch)
             spool.finish()
+            supervision.mark("feed_ended")
         except Exception as error:
             spool.abort(error)
             self._fail(error)
@@ -284,7 +289,7 @@ class _Hosted:
             host=socket.gethostname(),
             pid=os.getpid(),
             attempt=self._attempt,
-            executor=os.environ.get("SPARK_EXECUTOR_DIRS", "").rsplit("/", 1)[-1][:60],
+            executor=os.environ.get("CONTAINER_ID", ""),
         )
 
     def _failure(self, error: Exception) -> Failure:

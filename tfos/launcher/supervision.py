@@ -72,6 +72,10 @@ class Supervision:
         if self._failure is None:
             self._failure = failure
 
+    def mark(self, phase: str) -> None:
+        """Note that the role enters a phase now. Thread-safe."""
+        self._phases[phase] = time.time()
+
     def run(self, plan: ProcessPlan) -> None:
         """Start the process and stay with it to its end; when this returns it is reaped.
 

@@ -19,11 +19,10 @@ class TrainingFeed:
     """What `TrainContext` reads its data from."""
 
     def __init__(
-        self, schemas: Mapping[str, FeedSchema], readers: Mapping[str, SpoolReader], feed_index: int
+        self, schemas: Mapping[str, FeedSchema], readers: Mapping[str, SpoolReader]
     ) -> None:
         self._schemas = schemas
         self._readers = readers
-        self._feed_index = feed_index
 
     @classmethod
     def open(cls, spec: TrainingSpec, link: HostLink) -> TrainingFeed:
@@ -35,18 +34,9 @@ class TrainingFeed:
         from tfos.arrow_feed import dataset
 
         schemas = {name: FeedSchema.from_json(data) for name, data in spec.schemas.items()}
-        readers = {
-            name: SpoolReader(
-                directory,
-                name,
-                schemas[name],
-                wait_timeout_s=spec.wait_timeout_s,
-                should_stop=link.should_stop,
-            )
-            for name, directory in spec.spools.items()
-        }
+        readers = {name: reader for reader in _readers(spec, link) for name in reader.names}
         dataset.serve(readers, feed_index=spec.feed_index)
-        return cls(schemas, readers, spec.feed_index)
+        return cls(schemas, readers)
 
     def dataset(self, plan: ReadPlan) -> Any:
         """Return a tf.data.Dataset of columns."""
@@ -58,7 +48,9 @@ class TrainingFeed:
         """Return the common loop's dataset."""
         from tfos.arrow_feed import dataset
 
-        return dataset.tracked_dataset(plan, self._schema(plan.name), starts)
+        return dataset.dataset(
+            plan, self._schema(plan.name), endless=True, tracked=True, starts=starts
+        )
 
     def batches(self, plan: ReadPlan) -> Iterator[dict[str, Any]]:
         """Return NumPy batches of this process's own part."""
@@ -78,3 +70,11 @@ class TrainingFeed:
                 f"{', '.join(sorted(self._schemas))}"
             )
         return self._schemas[name]
+
+
+def _readers(spec: TrainingSpec, link: HostLink) -> list[SpoolReader]:
+    if spec.spool is None:
+        return []
+    return [
+        SpoolReader(spec.spool, wait_timeout_s=spec.wait_timeout_s, should_stop=link.should_stop)
+    ]

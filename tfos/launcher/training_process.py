@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -117,9 +118,8 @@ class StoredCheckpoints(Checkpoints):
             step,
             self._facts.generation,
             write,
-            run_id=self._facts.run_id,
-            positions=positions or {},
-            metadata=metadata or {},
+            positions=positions,
+            metadata=metadata,
         )
         self._link.tell("artifact", name="checkpoint", path=info.path)
         return info
@@ -128,11 +128,14 @@ class StoredCheckpoints(Checkpoints):
         """Restore; see `tfos.base.Checkpoints`."""
         if self._store is None:
             return None
-        info = self._store.restore_latest(read)
-        if info is not None:
-            self._link.tell("artifact", name="resumed_from", path=info.path)
-            self._link.tell("artifact", name="checkpoint", path=info.path)
-        return info
+        with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=os.getcwd()) as downloads:
+            loaded = self._store.latest_loaded(downloads)
+            if loaded is None:
+                return None
+            read(loaded.path)
+        for name in ("resumed_from", "checkpoint"):
+            self._link.tell("artifact", name=name, path=loaded.info.path)
+        return loaded.info
 
 
 class TrainingProcess:
@@ -217,7 +220,12 @@ def _load_job(spec: TrainingSpec) -> Job:
 def _store(spec: TrainingSpec) -> CheckpointStore | None:
     if spec.checkpoint_url is None:
         return None
-    return CheckpointStore(spec.checkpoint_url, spec.facts.job_name, keep=spec.checkpoint_keep)
+    return CheckpointStore(
+        spec.checkpoint_url,
+        spec.facts.job_name,
+        keep=spec.checkpoint_keep,
+        run_id=spec.facts.run_id,
+    )
 
 
 def _require_json(result: Any) -> None:

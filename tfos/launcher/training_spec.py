@@ -32,8 +32,8 @@ class TrainingSpec:
         Put on ``sys.path``, first one first.
     schemas
         The schema of every fed DataFrame of the run, by name, as JSON.
-    spools
-        Spool directory of each DataFrame that is fed to this very process.
+    spool
+        Directory of the spool with what is fed to this very process; None for one not fed.
     feed_index
         Which part of ``train`` this process is fed, from 0.
     checkpoint_url, checkpoint_keep
@@ -50,7 +50,7 @@ class TrainingSpec:
     job_file: str
     app_directories: Sequence[str]
     schemas: Mapping[str, Any]
-    spools: Mapping[str, str]
+    spool: str | None
     feed_index: int
     checkpoint_url: str | None
     checkpoint_keep: int
@@ -72,7 +72,6 @@ class TrainingSpec:
             },
             "app_directories": list(self.app_directories),
             "schemas": dict(self.schemas),
-            "spools": dict(self.spools),
         }
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(document, file)

@@ -65,7 +65,7 @@ class Member:
     attempt
         Spark's task attempt number: tells a rerun from the first.
     executor
-        Spark's executor id.
+        The executor's container, where the cluster manager names it (YARN); empty elsewhere.
     """
 
     key: TaskKey

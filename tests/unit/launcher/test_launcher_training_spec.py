@@ -34,7 +34,7 @@ def test_the_spec_survives_its_file_and_is_private(tmp_path: Path):
         job_file="/j",
         app_directories=["/apps"],
         schemas={"train": []},
-        spools={"train": "/s"},
+        spool="/s",
         feed_index=0,
         checkpoint_url=None,
         checkpoint_keep=3,
