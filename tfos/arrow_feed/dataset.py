@@ -1,0 +1,250 @@
+"""Give a feed to TensorFlow as a `tf.data.Dataset`. The feed's only use of TensorFlow.
+
+The source is a PyFunc op whose token is a fixed name, not one drawn when the graph is built: the op
+calls into whichever process it runs in. So a dataset function traced on a parameter-server chief
+reads, on each worker, that worker's own spool. The registry of tokens is private to TensorFlow: it
+is touched in `serve` alone, and a contract test says when a release moves it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfos.arrow_feed.reader import Columns, SpoolReader
+from tfos.arrow_feed.schema import FeedSchema
+from tfos.arrow_feed.selection import Selection
+from tfos.arrow_feed.service import FeedService, Transport
+from tfos.errors import FeedError
+from tfos.read_plan import FeedPosition, ReadPlan
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = ["TOKEN", "dataset", "numpy_batches", "serve"]
+
+TOKEN = "tfos.feed"
+"""Prefix of the names that the dataset's ops call by, in every process of a run."""
+
+# TensorFlow's registry holds its functions weakly.
+_registered: dict[str, Any] = {}
+
+
+def serve(
+    feeds: Mapping[str, SpoolReader], *, feed_index: int = 0, token: str = TOKEN
+) -> FeedService:
+    """Make this process answer the datasets that `dataset` builds. Imports TensorFlow.
+
+    Call it before the process starts its TensorFlow server. Serving the same token again replaces
+    the feeds for datasets iterated from then on.
+
+    Parameters
+    ----------
+    feeds
+        The reader of each dataset, by name.
+    feed_index
+        This process's place among those fed alike, 0 or more; returned in the status of batches.
+    token
+        Name that the datasets call by; the same in every process of a run.
+
+    Raises
+    ------
+    FeedError
+        If this TensorFlow keeps its registry of Python functions elsewhere.
+    """
+    from tensorflow.python.ops import script_ops
+
+    service = FeedService(feeds, feed_index)
+    functions = getattr(getattr(script_ops, "_py_funcs", None), "_funcs", None)
+    if functions is None:
+        raise FeedError(
+            "script_ops._py_funcs._funcs moved: this TensorFlow release is not supported; "
+            "use one that the documentation names"
+        )
+    for name in ("open", "next", "close"):
+        key = f"{token}.{name}"
+        _registered[key] = functions[key] = getattr(service, name)
+    return service
+
+
+def dataset(
+    plan: ReadPlan,
+    schema: FeedSchema,
+    *,
+    endless: bool = False,
+    tracked: bool = False,
+    starts: Mapping[int, FeedPosition] | None = None,
+    token: str = TOKEN,
+) -> tf.data.Dataset:
+    """Build the dataset of named columns that a plan describes.
+
+    Scalars are [batch] tensors, vectors and stacks [batch, n], lists RaggedTensors, text tf.string.
+    Every iterator is a reading of its own from ``plan.start``, in the process that runs the op,
+    which must have called `serve`. Works in eager mode, in functions and in TF1 graphs. Building
+    does not block; taking an element blocks for rows that Spark has yet to send.
+
+    Parameters
+    ----------
+    plan
+        How to read.
+    schema
+        The feed's schema.
+    endless
+        After the end yield batches without rows, one every 20 ms, for ever.
+    tracked
+        Yield ``(columns, status)``; status is int64 [4]: feed index, epoch, row (both after this
+        batch, a `FeedPosition`) and rows of the batch.
+    starts
+        Where the process of each feed index continues, in place of ``plan.start``: one dataset
+        function serves processes that had come to different rows.
+    token
+        As given to `serve`.
+
+    Raises
+    ------
+    SchemaMismatchError
+        If the plan asks for columns that the schema lacks or cannot stack.
+    """
+    import tensorflow as tf
+
+    transport = Transport(Selection.of(schema, plan))
+    request = json.dumps(
+        {
+            "plan": plan.to_json(),
+            "schema": schema.to_json(),
+            "endless": endless,
+            "starts": {str(feed): list(start) for feed, start in (starts or {}).items()},
+        }
+    )
+
+    @tf.autograph.experimental.do_not_convert
+    def batches(reading: tf.Tensor) -> tf.data.Dataset:
+        return _batches(reading, transport, tracked, token)
+
+    found = _readings(request, token).flat_map(batches)
+    # A map costs a function call a batch: only a dataset that needs one pays for it.
+    return found.map(_join_ragged) if transport.is_ragged else found
+
+
+def numpy_batches(reader: SpoolReader, plan: ReadPlan) -> Iterator[Columns]:
+    """Read a feed as NumPy columns, for ``feed_dict`` code; see `SpoolReader.batches`."""
+    return (batch.columns for batch in reader.batches(plan))
+
+
+def _readings(request: str, token: str) -> tf.data.Dataset:
+    """Return a dataset of one element: the number of a new reading, closed with its iterator.
+
+    A generator dataset is the one public means to run something when an iterator is destroyed.
+    """
+    import tensorflow as tf
+
+    number = tf.TensorSpec([], tf.int64)
+
+    def call(name: str, argument: tf.Tensor) -> tf.Tensor:
+        (result,) = tf.raw_ops.PyFunc(input=[argument], token=f"{token}.{name}", Tout=[tf.int64])
+        result.set_shape([])
+        return result
+
+    @tf.function(input_signature=[], autograph=False)
+    def start() -> tf.Tensor:
+        return call("open", tf.constant(request))
+
+    @tf.function(input_signature=[number], autograph=False)
+    def same(reading: tf.Tensor) -> tf.Tensor:
+        return tf.identity(reading)
+
+    @tf.function(input_signature=[number], autograph=False)
+    def close(reading: tf.Tensor) -> tf.Tensor:
+        return call("close", reading)
+
+    variant = tf.raw_ops.GeneratorDataset(
+        init_func_other_args=[],
+        next_func_other_args=[],
+        finalize_func_other_args=[],
+        init_func=_in_graph(start),
+        next_func=_in_graph(same),
+        finalize_func=_in_graph(close),
+        output_types=[number.dtype],
+        output_shapes=[number.shape],
+    )
+    return tf.data.experimental.from_variant(variant, number).take(1)
+
+
+def _batches(
+    reading: tf.Tensor, transport: Transport, tracked: bool, token: str
+) -> tf.data.Dataset:
+    """Return the batches of an open reading, ragged columns as (values, row_splits)."""
+    import tensorflow as tf
+
+    types = [tf.dtypes.as_dtype(dtype) for dtype, _ in transport.arrays]
+    parts: list[Any] = [None]
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)], autograph=False
+    )
+    def following(count: tf.Tensor, reading: tf.Tensor) -> Any:
+        arrays = tf.raw_ops.PyFunc(input=[reading], token=f"{token}.next", Tout=types)
+        del count
+        for array, (_, shape) in zip(arrays, transport.arrays, strict=True):
+            array.set_shape(shape)
+        columns, status = _columns(arrays, transport.selection)
+        whole = (columns, status) if tracked else columns
+        parts[0] = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), whole)
+        return tf.nest.flatten(whole)
+
+    function = _in_graph(following)
+    specs = tf.nest.flatten(parts[0])
+    endless = tf.data.Dataset.range(tf.int64.max)
+    # Dataset.map would run the function in TensorFlow's shared thread pool, where waiting for rows
+    # would hold a thread that other ops need; here it runs in the thread that asks for the batch.
+    variant = tf.raw_ops.MapDataset(
+        input_dataset=tf.data.experimental.to_variant(endless),
+        other_arguments=[reading],
+        f=function,
+        output_types=[spec.dtype for spec in specs],
+        output_shapes=[spec.shape for spec in specs],
+        use_inter_op_parallelism=False,
+        preserve_cardinality=False,
+    )
+    return tf.data.experimental.from_variant(variant, parts[0])
+
+
+def _columns(arrays: Sequence[tf.Tensor], chosen: Selection) -> tuple[dict[str, Any], tf.Tensor]:
+    """Name the arrays of a transport; one that holds several columns is taken apart."""
+    import tensorflow as tf
+
+    left = iter(arrays)
+    columns: dict[str, Any] = {}
+    for cut in chosen.scalars:
+        columns.update(zip(cut.names, tf.unstack(next(left)), strict=True))
+    for name, _ in chosen.stacks:
+        columns[name] = next(left)
+    for _, column in chosen.singles:
+        values = next(left)
+        columns[column.name] = (values, next(left)) if column.shape == "ragged" else values
+    return columns, next(left)
+
+
+def _join_ragged(*element: Any) -> Any:
+    """Turn the (values, row_splits) of an element's columns into RaggedTensors."""
+    import tensorflow as tf
+
+    columns, *status = element
+    whole = {
+        name: tf.RaggedTensor.from_row_splits(*column, validate=False)
+        if isinstance(column, tuple)
+        else column
+        for name, column in columns.items()
+    }
+    return (whole, *status) if status else whole
+
+
+def _in_graph(function: Any) -> Any:
+    """Return a function's trace; in a TF1 graph, make the graph know it."""
+    import tensorflow as tf
+
+    concrete = function.get_concrete_function()
+    if not tf.executing_eagerly():
+        concrete.add_to_graph(tf.compat.v1.get_default_graph())
+    return concrete
