@@ -213,7 +213,7 @@ def test_what_spark_submit_is_given(client):
     ],
 )
 def test_exit_codes_and_records_of_other_ends(client, behaviour, code, outcome, says):
-    client.record_file.write_text("an older run's")
+    RunResult("done", 0, error="an older run").write(client.record_file)
     ended, errors = client.run(behaviour)
     assert ended == code
     assert errors.count("\n") == (1 if code else 0)

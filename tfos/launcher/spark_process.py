@@ -157,7 +157,7 @@ class _Watch:
             return
         self._interrupt_deadline = now + self._grace_s + INTERRUPT_EXTRA_S
         # A terminal that closed asks for the same as a scheduler; drivers listen for this one.
-        _send(driver, signum)
+        _send(driver, signal.SIGTERM if signum == signal.SIGHUP else signum)
 
     def _driver_pid(self) -> int | None:
         try:
