@@ -377,6 +377,27 @@ def test_what_cannot_start_says_why_and_leaks_nothing(host, argv, cwd, named):
     assert tfos_threads() == []
 
 
+@pytest.mark.parametrize("argv", [[sys.executable, "-c", "input()"], ["/no/such/program"]])
+def test_a_start_that_takes_too_long_is_given_up_and_killed_when_it_comes(host, monkeypatch, argv):
+    popen = subprocess.Popen
+    begun = []
+
+    def slow(*args, **options):
+        time.sleep(0.3)
+        begun.append(popen(*args, **options))
+        return begun[0]
+
+    before = descriptors()
+    monkeypatch.setattr("tfos.fault.child_process._START_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(subprocess, "Popen", slow)
+    with pytest.raises(LaunchError, match=r"not started within 0\.05 s"):
+        host.supervisor.start(argv, env={}, log_path=str(host.log))
+    while host.supervisor.running:
+        time.sleep(0.01)
+    assert [process.pid for process in begun if runs(process.pid)] == []
+    assert descriptors() == before
+
+
 def test_a_log_that_cannot_be_written_is_named(host):
     host.log = host.log.parent / "missing" / "log"
     with pytest.raises(LaunchError, match=r"log of worker-1 cannot be written.*missing"):

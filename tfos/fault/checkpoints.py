@@ -367,8 +367,8 @@ class CheckpointStore:
             else:
                 kept += 1
         if kept == self._keep:
-            for name, error in scan.damaged.items():
-                _logger.warning("removing a damaged checkpoint: %s", error)
+            for name, why in scan.damaged.items():
+                _logger.warning("removing a damaged checkpoint: %s", why)
                 self._remove_or_warn(name)
 
 

@@ -15,8 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from typing import Final
 
@@ -95,20 +94,17 @@ class ChildProcess:
             name=f"tfos-attendant-{self.name}",
             daemon=True,
         ).start()
+        if not wait([started], _START_TIMEOUT_S).done and started.cancel():
+            raise LaunchError(
+                f"the training process of {self.name} was not started within "
+                f"{_START_TIMEOUT_S:g} s: the host or the disk of {argv[0]!r} does not answer"
+            )
         try:
-            started.result(_START_TIMEOUT_S)
+            started.result()
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise LaunchError(
                 f"the training process of {self.name} could not be started: {error} "
                 f"(command {argv[0]!r}, directory {cwd or os.getcwd()!r})"
-            ) from error
-        except FutureTimeoutError as error:
-            if not started.cancel():
-                started.result()
-                return
-            raise LaunchError(
-                f"the training process of {self.name} was not started within "
-                f"{_START_TIMEOUT_S:g} s: the host or the disk of {argv[0]!r} does not answer"
             ) from error
 
     def send(self, message: Mapping[str, object], *, droppable: bool = False) -> bool:
@@ -154,7 +150,7 @@ class ChildProcess:
             held.close()
             self._output.finish()
             self._done.set()
-            if not started.cancelled():
+            if started.set_running_or_notify_cancel():
                 started.set_exception(error)
             return
         if started.set_running_or_notify_cancel():
