@@ -84,12 +84,11 @@ class ColumnRows:
 
 
 class Piece(NamedTuple):
-    """Some rows of a block: `start` to `stop`, or the stop - start many that `order` names."""
+    """Rows `start` to `stop` of a block."""
 
     block: Block
     start: int
     stop: int
-    order: Array | None = None
 
     @property
     def rows(self) -> int:
@@ -119,33 +118,21 @@ def gather_group(
         [columns, rows], or [rows, columns] when `by_row`; fresh memory that nothing else refers to.
     """
     source = pieces[0].block.groups[group]
-    if isinstance(wanted, slice):
-        count = len(range(*wanted.indices(source.shape[0])))
-    else:
-        count = len(wanted)
+    count = len(range(*wanted.indices(len(source)))) if isinstance(wanted, slice) else len(wanted)
     rows = sum(piece.rows for piece in pieces)
     out = aligned_empty((rows, count) if by_row else (count, rows), source.dtype)
     by_column = out.T if by_row else out
     done = 0
-    for piece in pieces:
-        target = by_column[:, done : done + piece.rows]
-        done += piece.rows
-        data = piece.block.groups[group]
+    for block, start, stop in pieces:
+        target = by_column[:, done : done + stop - start]
+        done += stop - start
+        data = block.groups[group]
         if isinstance(wanted, slice):
-            _copy_rows(data[wanted], piece, target)
+            target[...] = data[wanted, start:stop]
         else:
             for position, column in enumerate(wanted):
-                _copy_rows(data[column], piece, target[position])
+                target[position] = data[column, start:stop]
     return out
-
-
-def _copy_rows(data: Array, piece: Piece, target: Array) -> None:
-    """Copy a piece's rows, the last axis of `data`, into `target`."""
-    if piece.order is None:
-        target[...] = data[..., piece.start : piece.stop]
-    else:
-        # mode="clip" spares NumPy a buffered copy; the indices are a permutation's, in range.
-        np.take(data, piece.order, axis=-1, out=target, mode="clip")
 
 
 def gather(pieces: Sequence[tuple[Column, Piece]]) -> Column:
@@ -163,12 +150,9 @@ def gather(pieces: Sequence[tuple[Column, Piece]]) -> Column:
     out = aligned_empty((rows, *first.shape[1:]), first.dtype)
     done = 0
     for column, piece in pieces:
-        target = out[done : done + piece.rows]
-        done += piece.rows
-        if piece.order is None:
-            target[...] = column[piece.start : piece.stop]
-        else:
-            np.take(column, piece.order, axis=0, out=target, mode="clip")
+        if isinstance(column, np.ndarray):
+            out[done : done + piece.rows] = column[piece.start : piece.stop]
+            done += piece.rows
     return out
 
 
@@ -178,26 +162,10 @@ def _gather_ragged(pieces: Sequence[tuple[Ragged, Piece]]) -> Ragged:
     children: list[tuple[Column, Piece]] = []
     row = total = 0
     for column, piece in pieces:
-        if piece.order is None:
-            bounds = column.splits[piece.start : piece.stop + 1]
-            lengths = np.diff(bounds)
-            start, stop = int(bounds[0]), int(bounds[-1])
-            children.append((column.child, Piece(piece.block, start, stop)))
-        else:
-            starts = column.splits[piece.order]
-            lengths = column.splits[piece.order + 1] - starts
-            index = _element_index(starts, lengths)
-            children.append((column.child, Piece(piece.block, 0, len(index), index)))
-        ends = splits[row + 1 : row + 1 + piece.rows]
-        np.cumsum(lengths, out=ends)
-        ends += total
+        bounds = column.splits[piece.start : piece.stop + 1]
+        start, stop = int(bounds[0]), int(bounds[-1])
+        np.add(bounds[1:], total - start, out=splits[row + 1 : row + 1 + piece.rows])
+        children.append((column.child, Piece(piece.block, start, stop)))
         row += piece.rows
-        total += children[-1][1].rows
+        total += stop - start
     return Ragged(splits, gather(children))
-
-
-def _element_index(starts: Array, lengths: Array) -> Array:
-    """Return the positions of every element of rows that start at `starts` and are so long."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.repeat(starts - (ends - lengths), lengths) + np.arange(total)

@@ -9,7 +9,7 @@ is touched in `serve` alone, and a contract test says when a release moves it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfos.arrow_feed.reader import Columns, SpoolReader
@@ -118,13 +118,16 @@ def dataset(
         }
     )
 
-    @tf.autograph.experimental.do_not_convert
     def batches(reading: tf.Tensor) -> tf.data.Dataset:
         return _batches(reading, transport, tracked, token)
 
-    found = _readings(request, token).flat_map(batches)
+    found = _readings(request, token).flat_map(tf.autograph.experimental.do_not_convert(batches))
     # A map costs a function call a batch: only a dataset that needs one pays for it.
-    return found.map(_join_ragged) if transport.is_ragged else found
+    return (
+        found.map(tf.autograph.experimental.do_not_convert(_join_ragged))
+        if transport.is_ragged
+        else found
+    )
 
 
 def numpy_batches(reader: SpoolReader, plan: ReadPlan) -> Iterator[Columns]:
@@ -146,15 +149,12 @@ def _readings(request: str, token: str) -> tf.data.Dataset:
         result.set_shape([])
         return result
 
-    @tf.function(input_signature=[], autograph=False)
     def start() -> tf.Tensor:
         return call("open", tf.constant(request))
 
-    @tf.function(input_signature=[number], autograph=False)
     def same(reading: tf.Tensor) -> tf.Tensor:
         return tf.identity(reading)
 
-    @tf.function(input_signature=[number], autograph=False)
     def close(reading: tf.Tensor) -> tf.Tensor:
         return call("close", reading)
 
@@ -162,9 +162,9 @@ def _readings(request: str, token: str) -> tf.data.Dataset:
         init_func_other_args=[],
         next_func_other_args=[],
         finalize_func_other_args=[],
-        init_func=_in_graph(start),
-        next_func=_in_graph(same),
-        finalize_func=_in_graph(close),
+        init_func=_traced(start),
+        next_func=_traced(same, number),
+        finalize_func=_traced(close, number),
         output_types=[number.dtype],
         output_shapes=[number.shape],
     )
@@ -180,9 +180,6 @@ def _batches(
     types = [tf.dtypes.as_dtype(dtype) for dtype, _ in transport.arrays]
     parts: list[Any] = [None]
 
-    @tf.function(
-        input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int64)], autograph=False
-    )
     def following(count: tf.Tensor, reading: tf.Tensor) -> Any:
         arrays = tf.raw_ops.PyFunc(input=[reading], token=f"{token}.next", Tout=types)
         del count
@@ -193,7 +190,8 @@ def _batches(
         parts[0] = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), whole)
         return tf.nest.flatten(whole)
 
-    function = _in_graph(following)
+    number = tf.TensorSpec([], tf.int64)
+    function = _traced(following, number, number)
     specs = tf.nest.flatten(parts[0])
     endless = tf.data.Dataset.range(tf.int64.max)
     # Dataset.map would run the function in TensorFlow's shared thread pool, where waiting for rows
@@ -240,11 +238,12 @@ def _join_ragged(*element: Any) -> Any:
     return (whole, *status) if status else whole
 
 
-def _in_graph(function: Any) -> Any:
-    """Return a function's trace; in a TF1 graph, make the graph know it."""
+def _traced(function: Callable[..., Any], *arguments: tf.TensorSpec) -> Any:
+    """Return a function's graph; where a TF1 graph is being built, make it known there."""
     import tensorflow as tf
 
-    concrete = function.get_concrete_function()
+    whole = tf.function(function, input_signature=arguments, autograph=False)
+    concrete = whole.get_concrete_function()
     if not tf.executing_eagerly():
         concrete.add_to_graph(tf.compat.v1.get_default_graph())
     return concrete
