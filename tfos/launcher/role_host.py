@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -256,11 +257,13 @@ class _Hosted:
             return
         from tfos.arrow_feed.tags import split_by_tag, tag_order
 
-        names = tag_order(self._program.feeds)
+        feeds = self._program.feeds
         supervision.mark("feed_started")
         try:
             for batch in batches:
-                for name, rows in split_by_tag(batch, names):
+                tagged = len(feeds) > 1
+                parts = split_by_tag(batch, tag_order(feeds)) if tagged else [(feeds[0], batch)]
+                for name, rows in parts:
                     spool.write(rows, name)
                 if self._ended.is_set():
                     return
@@ -294,6 +297,7 @@ class _Hosted:
 
     def _failure(self, error: Exception) -> Failure:
         causes = {ExitCode.CONFIG: Cause.CONFIG, ExitCode.USER_CODE: Cause.DATA}
+        expected = isinstance(error, TfosError)
         code = error.exit_code if isinstance(error, TfosError) else ExitCode.INTERNAL
         return Failure(
             key=str(self._key),
@@ -302,6 +306,8 @@ class _Hosted:
             time=time.time(),
             host=socket.gethostname(),
             pid=os.getpid(),
+            # What tfos foresaw says all in its message; a defect is found by its traceback.
+            traceback="" if expected else "".join(traceback.format_exception(error)),
         )
 
 

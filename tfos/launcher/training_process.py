@@ -263,9 +263,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = ControlChannel.from_environment()
     spec = TrainingSpec.read(sys.argv[1])
-    logging.basicConfig(
-        level=spec.log_level.upper(), format="%(levelname).1s %(name)s: %(message)s"
-    )
+    # TensorFlow's own chatter at INFO would bury the user's output: only tfos speaks at its level.
+    logging.basicConfig(format="%(levelname).1s %(name)s: %(message)s")
+    log.setLevel(spec.log_level.upper())
     try:
         code = TrainingProcess(spec, channel).run()
     except (StoppedError, CheckpointError, InfrastructureError):

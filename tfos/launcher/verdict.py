@@ -19,6 +19,8 @@ from tfos.topology import TaskKey
 
 __all__ = ["error_of", "fields_of", "ordered_failures"]
 
+_BY_ITSELF = (Verdict.DONE, Verdict.FAILED)
+
 
 def fields_of(state: RunState, chief: TaskKey) -> dict[str, Any]:
     """Return the fields of `RunResult` that the roles' outcomes tell."""
@@ -53,8 +55,10 @@ def ordered_failures(state: RunState) -> tuple[Failure, ...]:
 
 def error_of(state: RunState, timeout_s: float | None) -> TfosError | None:
     """Return the error to raise for a run that ended in `state`; None when it is done."""
-    rows = [o.rows.get(TRAIN) for o in state.outcomes.values() if TRAIN in o.rows]
-    if rows and not any(rows) and state.verdict in (Verdict.DONE, Verdict.FAILED):
+    fed = [outcome for outcome in state.outcomes.values() if TRAIN in outcome.rows]
+    # Until every feed has ended, no rows so far says nothing about the DataFrame.
+    all_read = bool(fed) and all("feed_ended" in outcome.phases for outcome in fed)
+    if all_read and not any(o.rows[TRAIN] for o in fed) and state.verdict in _BY_ITSELF:
         return EmptyDataError(
             "the DataFrame to train on has no rows: check the filters and joins in pre_train"
         )

@@ -43,8 +43,14 @@ def test_a_finished_run_has_no_error():
 
 @pytest.mark.parametrize("verdict", [Verdict.DONE, Verdict.FAILED])
 def test_no_rows_at_all_is_what_a_run_without_data_died_of(verdict):
-    found = error_of(state(verdict, failure("chief-0"), worker={"rows": {"train": 0}}), None)
+    worker = {"rows": {"train": 0}, "phases": {"feed_ended": 1.0}}
+    found = error_of(state(verdict, failure("chief-0"), worker=worker), None)
     assert isinstance(found, EmptyDataError)
+
+
+def test_no_rows_before_the_failure_is_not_an_empty_data_frame():
+    found = error_of(state(Verdict.FAILED, failure("x"), worker={"rows": {"train": 0}}), None)
+    assert isinstance(found, WorkerFailedError)
 
 
 def test_one_empty_worker_is_no_error():
