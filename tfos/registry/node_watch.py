@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from tfos.registry.contract import Subscription
 from tfos.registry.delivery import Delivery
@@ -13,6 +14,7 @@ from tfos.registry.delivery import Delivery
 __all__ = ["NodeWatch", "UnreadError"]
 
 _LOG = logging.getLogger(__name__)
+_PAUSE_S: Final = 0.05
 T = TypeVar("T")
 
 
@@ -26,6 +28,10 @@ class NodeWatch(Generic[T]):
     ZooKeeper's watches fire once, and are gone with the connection. So every event, and every
     reconnect (`refresh`), reads the node again and sets the watch anew; listeners get each value
     read, which after a reconnect may equal the one before. With no listener left, reading ends.
+
+    A change after a quiet time is read at once; changes that come in a burst, as when a thousand
+    hosts register, are read together, `_PAUSE_S` apart, for each read costs as much as the list is
+    long.
 
     Parameters
     ----------
@@ -50,6 +56,7 @@ class NodeWatch(Generic[T]):
         self._listeners: dict[object, Callable[[T], None]] = {}
         # The last value read; empty while none is known.
         self._latest: list[T] = []
+        self._quiet_until = 0.0
 
     def subscribe(self, listener: Callable[[T], None]) -> Subscription:
         """Call `listener` with the node's value now and after every change."""
@@ -80,8 +87,15 @@ class NodeWatch(Generic[T]):
 
     def _on_event(self, event: Any) -> None:
         # "NONE" says the connection dropped; a reconnect refreshes every watch.
-        if event.type != "NONE":
+        if event.type == "NONE":
+            return
+        wait_s = self._quiet_until - time.monotonic()
+        if wait_s <= 0:
             self.refresh()
+            return
+        later = threading.Timer(wait_s, self.refresh)
+        later.daemon = True
+        later.start()
 
     def _on_read(self, result: Any) -> None:
         try:
@@ -93,6 +107,7 @@ class NodeWatch(Generic[T]):
             if not self._listeners:
                 return
             self._latest[:] = [value]
+            self._quiet_until = time.monotonic() + _PAUSE_S
             for token in self._listeners:
                 self._delivery.post(self._deliver, token, value)
 

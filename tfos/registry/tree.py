@@ -8,6 +8,7 @@ the run is stopped.
 
 from __future__ import annotations
 
+import functools
 import queue
 import secrets
 import time
@@ -41,6 +42,7 @@ from tfos.topology import TaskKey
 __all__ = ["TreeRegistry"]
 
 _TRIES: Final = 10
+_key = functools.lru_cache(maxsize=65_536)(TaskKey.parse)
 _NO_VERSION: Final = 2**31 - 1
 
 
@@ -259,7 +261,7 @@ class TreeRegistry(Registry):
         self, path: str, listener: Callable[[frozenset[TaskKey]], None]
     ) -> Subscription:
         def tell(names: frozenset[str]) -> None:
-            listener(frozenset(TaskKey.parse(name) for name in names))
+            listener(frozenset(map(_key, names)))
 
         return self._session.watch_children(path).subscribe(tell)
 
@@ -311,7 +313,7 @@ class TreeRegistry(Registry):
             return {}
         nodes = self._session.read_each(f"{path}/{name}" for name in names)
         return {
-            TaskKey.parse(node_path.rpartition("/")[2]): decode(node.data, node_path)
+            _key(node_path.rpartition("/")[2]): decode(node.data, node_path)
             for node_path, node in nodes.items()
         }
 

@@ -1,0 +1,138 @@
+"""Measure how long N role hosts take to meet: connect, register, and all read the frozen cluster.
+
+Each host is a session and a thread of its own, in a few processes beside one real ZooKeeper server;
+all on one machine, so that server, driver and every host share its cores. What N real hosts do at
+once, such as parsing the cluster (about 3 microseconds an endpoint), is done here N times over.
+
+    python benchmarks/registry_rendezvous.py [--hosts 100 1000] [--large] [--processes 4]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import secrets
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+from tfos.registry.contract import Generation, Member
+from tfos.registry.embedded import EmbeddedZooKeeper
+from tfos.registry.zookeeper import ZooKeeperRegistry
+from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
+
+_BOUND_S = 240.0
+
+
+class Run(NamedTuple):
+    """Where the hosts of one measurement meet."""
+
+    address: str
+    root: str
+    secret: str
+
+    def connect(self, *, create: bool) -> ZooKeeperRegistry:
+        """Open a session with time-outs wide enough for an overloaded machine."""
+        return ZooKeeperRegistry(
+            self.address,
+            self.root,
+            self.secret,
+            session_timeout_s=60,
+            connect_timeout_s=60,
+            create=create,
+        )
+
+
+class Took(NamedTuple):
+    """Seconds of each part, and until the median and the last host had read the generation."""
+
+    register: float
+    list_: float
+    median_read: float
+    last_read: float
+
+
+def play(run: Run, index: int) -> tuple[float, ZooKeeperRegistry]:
+    """Be one host; return the instant at which it had read the generation, and its session."""
+    registry = run.connect(create=False)
+    endpoint = Endpoint(f"host-{index}.cluster.example", 10_000 + index % 50_000)
+    registry.register(Member(TaskKey(Role.WORKER, index), endpoint, endpoint.host, os.getpid()))
+    registry.await_generation(0, time.monotonic() + _BOUND_S)
+    return time.monotonic(), registry
+
+
+def play_some(run: Run, indices: range, pipe: Connection) -> None:
+    """Be the hosts of `indices` from a word on; report when each had read the generation."""
+    # Hundreds of threads that ask for the interpreter every 5 ms would measure just that; these
+    # give it up by themselves, at the next thing they wait for.
+    sys.setswitchinterval(1.0)
+    pipe.send("ready")
+    pipe.recv()
+    with ThreadPoolExecutor(len(indices)) as pool:
+        played = list(pool.map(play, [run] * len(indices), indices))
+    pipe.send([instant for instant, _ in played])
+    for _, registry in played:
+        registry.close()
+
+
+def measure(address: str, hosts: int, processes: int) -> Took:
+    """Bring `hosts` together once."""
+    run = Run(address, f"/tfos/benchmark/run-{secrets.token_hex(4)}", secrets.token_hex(16))
+    driver = run.connect(create=True)
+    complete = threading.Event()
+    driver.watch_members(lambda keys: complete.set() if len(keys) == hosts else None)
+    spawn = multiprocessing.get_context("spawn")
+    pipes, children = [], []
+    for number in range(processes):
+        pipe, theirs = spawn.Pipe()
+        share = range(number, hosts, processes)
+        children.append(spawn.Process(target=play_some, args=(run, share, theirs)))
+        children[-1].start()
+        pipes.append(pipe)
+    for pipe in pipes:
+        pipe.recv()
+    started = time.monotonic()
+    for pipe in pipes:
+        pipe.send("go")
+    if not complete.wait(_BOUND_S):
+        raise SystemExit(f"only {len(driver.members())} of {hosts} hosts registered")
+    registered = time.monotonic()
+    cluster = ClusterSpec({key: found.endpoint for key, found in driver.members().items()})
+    listed = time.monotonic()
+    driver.publish_generation(Generation(1, cluster))
+    read = sorted(instant for pipe in pipes for instant in pipe.recv())
+    for child in children:
+        child.join()
+    driver.erase()
+    driver.close()
+    return Took(
+        registered - started, listed - registered, read[hosts // 2] - listed, read[-1] - listed
+    )
+
+
+def main() -> None:
+    """Print one line a cluster size."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hosts", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--large", action="store_true", help="3000 hosts too")
+    parser.add_argument("--processes", type=int, default=4)
+    options = parser.parse_args()
+    print(
+        f"{'hosts':>6} {'register':>9} {'list':>6} {'median read':>12} {'last read':>10} {'all':>7}"
+    )
+    for hosts in [*options.hosts, *([3000] if options.large else [])]:
+        with EmbeddedZooKeeper(start_timeout_s=60) as server:
+            took = measure(server.address, hosts, options.processes)
+        print(
+            f"{hosts:>6} {took.register:>9.2f} {took.list_:>6.2f} {took.median_read:>12.2f} "
+            f"{took.last_read:>10.2f} {took.register + took.list_ + took.last_read:>7.2f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
