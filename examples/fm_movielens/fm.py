@@ -1,0 +1,62 @@
+"""Train the factorization machine with the common loop: one body for `local` and `ps`.
+
+Submit with ``pl_submit examples/fm_movielens/fm.py``; README.md lists the parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tfos
+
+
+class FMJob(tfos.Job):
+    """Predict ratings of MovieLens 100K."""
+
+    def pre_train(self, spark: Any) -> Any:
+        """Return the ratings to train on and to evaluate on."""
+        from etl import prepare  # here: the Job travels to processes that need no PySpark
+
+        frames, self.catalogue = prepare(spark, self.params)
+        return frames
+
+    def train(self, ctx: tfos.TrainContext) -> dict[str, Any]:
+        """Fit, evaluate, export and recommend."""
+        import tensorflow as tf
+        import tf_keras
+        from model import FactorizationMachine
+        from outcome import READING, deliver, make_rmse
+
+        known = self.catalogue
+        dim = int(ctx.params.get("dim", "16"))
+        epochs = int(ctx.params.get("epochs", "30"))
+        batch_size = int(ctx.params.get("batch_size", "1024"))
+        steps = epochs * math.ceil(known.train_rows / batch_size)
+
+        with ctx.scope():
+            model = FactorizationMachine(known.sizes, known.num_genres, known.mean_rating, dim)
+            rate = tf_keras.optimizers.schedules.CosineDecay(0.005, steps)
+            optimizer = tf_keras.optimizers.legacy.Adam(rate)
+
+        def step(batch: dict[str, Any]) -> dict[str, Any]:
+            with tf.GradientTape() as tape:
+                loss, error = model.loss(batch)
+            variables = model.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+            return {"loss": loss, "rmse": tf.sqrt(error)}
+
+        rmse = make_rmse(model)
+        result = ctx.fit(
+            step,
+            batch_size=batch_size,
+            epochs=epochs,
+            shuffle_rows=known.train_rows,
+            seed=1,
+            state={"model": model, "optimizer": optimizer},
+            evaluate=lambda: {"rmse": rmse(ctx.dataset("eval", batch_size=4096, **READING))},
+            evaluate_every_epochs=10,
+            **READING,
+        )
+        print(f"RMSE {result.metrics['eval_rmse']:.4f} after {result.step} steps", flush=True)
+        return {"rmse": result.metrics["eval_rmse"], "best": deliver(ctx, model, known)}

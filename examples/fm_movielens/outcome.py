@@ -1,0 +1,75 @@
+"""Use a trained model: measure it, export it and check what was exported, recommend movies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from catalogue import FIELDS, Catalogue
+from model import FactorizationMachine, Recommender
+
+READING = {"stack": {"fields": FIELDS}}
+"""How every variant reads: the single-valued features as one [batch, n] tensor."""
+
+
+def make_rmse(model: Callable[[Any], tf.Tensor]) -> Callable[[Iterable[Any]], float]:
+    """Return a function that measures the root mean squared error of `model` over batches."""
+
+    @tf.function(reduce_retracing=True)
+    def squared_error(batch: Mapping[str, Any]) -> tf.Tensor:
+        return tf.reduce_sum(tf.square(model(batch) - batch["rating"]))
+
+    def rmse(batches: Iterable[Any]) -> float:
+        total, rows = 0.0, 0
+        for batch in batches:
+            total += float(squared_error(batch))
+            rows += len(batch["rating"])
+        return float(np.sqrt(total / rows))
+
+    return rmse
+
+
+def deliver(ctx: Any, model: FactorizationMachine, catalogue: Catalogue) -> list[str]:
+    """Export the model where the run has a model directory, and print ten movies for the user.
+
+    Returns
+    -------
+    list of str
+        The ten best titles, best first.
+
+    Raises
+    ------
+    RuntimeError
+        If the exported model, loaded again, does not predict what this one does.
+    """
+    recommender = Recommender(model, catalogue)
+    path = ctx.export(recommender, signatures={"serving_default": recommender.rate})
+    if path is not None:
+        check_served(path, recommender, catalogue)
+        print(f"the model is in {path}", flush=True)
+    titles = recommend(recommender, catalogue, 10)
+    print(f"ten movies for user {catalogue.user}:", *titles, sep="\n  ", flush=True)
+    return titles
+
+
+def recommend(recommender: Recommender, catalogue: Catalogue, count: int) -> list[str]:
+    """Return the titles that the catalogue's user would rate best of those not yet rated."""
+    unseen = np.flatnonzero(~np.isin(catalogue.movie_ids, catalogue.rated))
+    users = np.full(len(unseen), catalogue.user, np.int64)
+    ratings = recommender.rate(users, catalogue.movie_ids[unseen])["rating"].numpy()
+    best = unseen[np.argsort(-ratings, kind="stable")[:count]]
+    return [catalogue.titles[movie] for movie in best]
+
+
+def check_served(path: str, recommender: Recommender, catalogue: Catalogue) -> None:
+    """Load a SavedModel and compare its signature's ratings with the model's own."""
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    users = tf.constant(catalogue.user_ids)
+    movies = tf.constant(np.resize(catalogue.movie_ids, len(catalogue.user_ids)))
+    difference = np.abs(
+        served(user=users, movie=movies)["rating"] - recommender.rate(users, movies)["rating"]
+    ).max()
+    if difference > 1e-5:
+        raise RuntimeError(f"the model in {path} is off by {difference} from the one trained")
