@@ -76,6 +76,8 @@ class Room:
         place = self._fit(nbytes)
         if place is not None:
             return place
+        if nbytes > max(self._limits):
+            raise self._full(f"the next rows take {nbytes}: lower feed.batch_rows")
         start = time.monotonic()
         try:
             return self._wait(nbytes, start)

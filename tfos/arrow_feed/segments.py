@@ -23,7 +23,7 @@ from tfos.arrow_feed.blocks import Array, Block, Column, ColumnRows, Ragged
 from tfos.arrow_feed.schema import FeedColumn, FeedSchema
 from tfos.errors import FeedError
 
-__all__ = ["map_segment", "write_segment"]
+__all__ = ["map_segment", "overhead_bytes", "write_segment"]
 
 _ALIGNMENT = 64
 _HEADER_BYTES = 512
@@ -52,6 +52,12 @@ class _Buffers:
             self.pieces.append(_PADDING[:padding])
             self.size += padding
         self.table.append((start, count))
+
+
+def overhead_bytes(schema: FeedSchema) -> int:
+    """Return the most bytes that a segment takes beyond its rows: header and padding."""
+    buffers = len(schema.columns) + 2 * len(schema.singles)
+    return 2 * _HEADER_BYTES + buffers * (_ALIGNMENT + 32)
 
 
 def write_segment(path: Path, schema: FeedSchema, parts: Sequence[ColumnRows]) -> int:

@@ -22,7 +22,7 @@ from tfos.arrow_feed.places import Place
 from tfos.arrow_feed.room import FeedFiles, Room
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.arrow_feed.segment_index import IndexWriter, SegmentEntry, write_abort, write_document
-from tfos.arrow_feed.segments import write_segment
+from tfos.arrow_feed.segments import overhead_bytes, write_segment
 from tfos.config import FeedConfig
 from tfos.errors import FeedError, SchemaMismatchError
 
@@ -101,6 +101,7 @@ class SpoolWriter:
         self._describe()
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._abandoned = False
         self._flush_error: BaseException | None = None
         self._flusher = threading.Thread(target=self._flush_slow, name="spool-flush", daemon=True)
         self._flusher.start()
@@ -128,7 +129,7 @@ class SpoolWriter:
         Returns
         -------
         bool
-            False when `cancelled` became true while it was blocked; the batch may be lost.
+            False when `cancelled` became true while it was blocked, and ever after: rows are lost.
 
         Raises
         ------
@@ -140,6 +141,8 @@ class SpoolWriter:
         feed = self._feeds.get(dataset)
         if feed is None:
             raise SchemaMismatchError(f"no feed {dataset!r}: there are {', '.join(self._feeds)}")
+        if self._abandoned:
+            return False
         rows = feed.convert(batch)
         with self._lock:
             self._check_open()
@@ -155,13 +158,19 @@ class SpoolWriter:
             return self._publish(feed)
 
     def finish(self) -> None:
-        """Publish what is pending and mark every feed complete. Idempotent; blocks as `write`."""
+        """Publish what is pending and mark every feed complete, unless `write` was cancelled.
+
+        Idempotent; blocks as `write`.
+        """
         with self._lock:
             if self._closed.is_set():
                 return
             self._check_open()
             for feed in self._feeds.values():
-                if not feed.pending or self._publish(feed):
+                if feed.pending:
+                    self._publish(feed)
+                # Rows were lost: readers must not take what there is for all.
+                if not self._abandoned:
                     feed.index.end()
         self._close()
 
@@ -220,8 +229,10 @@ class SpoolWriter:
     def _publish(self, feed: _Feed) -> bool:
         """Write the pending rows as a segment and make it known; False when cancelled."""
         while True:
-            place = self._room.find(feed.pending_bytes)
+            place = self._room.find(feed.pending_bytes + overhead_bytes(feed.schema))
             if place is None:
+                self._abandoned = True
+                feed.pending, feed.pending_bytes = [], 0
                 return False
             entry = SegmentEntry(feed.segments, place, sum(p.rows for p in feed.pending), 0)
             try:

@@ -1,0 +1,198 @@
+import datetime
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tfos.arrow_feed.blocks import Ragged
+from tfos.arrow_feed.convert import BatchConverter
+from tfos.arrow_feed.schema import FeedColumn, FeedSchema
+from tfos.errors import NullValueError, SchemaMismatchError
+
+VECTOR = pa.struct(
+    [
+        pa.field("type", pa.int8(), nullable=False),
+        pa.field("size", pa.int32()),
+        pa.field("indices", pa.list_(pa.int32())),
+        pa.field("values", pa.list_(pa.float64())),
+    ]
+)
+
+
+def convert(array, nulls="error", offset=0):
+    """Convert one column, through a slice where asked, and return it and its rows."""
+    batch = pa.record_batch({"c": array}).slice(offset)
+    rows = BatchConverter(FeedSchema.from_arrow(batch.schema), nulls)(batch)
+    if rows is None:
+        return None
+    return rows.groups[0][0] if rows.groups else rows.singles[0]
+
+
+def text(ragged):
+    data = ragged.child.tobytes()
+    return [data[a:b] for a, b in zip(ragged.splits[:-1], ragged.splits[1:], strict=True)]
+
+
+def dense(*values):
+    return {"type": 1, "size": None, "indices": None, "values": list(values)}
+
+
+def sparse(size, indices, values):
+    return {"type": 0, "size": size, "indices": indices, "values": values}
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (pa.array([1, 2, 3], pa.int16()), [1, 2, 3]),
+        (pa.array([True, False, True]), [True, False, True]),
+        (pa.array([datetime.date(1970, 1, 1 + d) for d in range(3)]), [0, 1, 2]),
+        (pa.array([0, 1, -1], pa.timestamp("us", "Asia/Tokyo")), [0, 1, -1]),
+        (pa.array([0, 1, 2], pa.timestamp("ms")), [0, 1000, 2000]),
+        (pa.array([5, 6, 7], pa.duration("us")), [5, 6, 7]),
+        (pa.array([Decimal("1.50"), Decimal("-2.25"), Decimal("0")]), [1.5, -2.25, 0]),
+    ],
+)
+def test_scalars_become_flat_arrays(array, expected, offset):
+    found = convert(array, offset=offset)
+    np.testing.assert_array_equal(found, expected[offset:])
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary()])
+def test_text_keeps_its_bytes(kind, offset):
+    values = ["ü", "", "abc"]
+    array = pa.array([v.encode() for v in values], pa.binary()).cast(kind)
+    assert text(convert(array, offset=offset)) == [v.encode() for v in values][offset:]
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_lists_become_splits_and_values(offset):
+    found = convert(pa.array([[9], [1, 2], [], [3]]), offset=offset)
+    assert isinstance(found, Ragged)
+    rows = [found.child[a:b].tolist() for a, b in zip(found.splits, found.splits[1:], strict=False)]
+    assert rows == [[9], [1, 2], [], [3]][offset:]
+
+
+def test_lists_of_text_nest():
+    found = convert(pa.array([["a", "bc"], [], ["d"]]))
+    assert found.splits.tolist() == [0, 2, 2, 3]
+    assert text(found.child) == [b"a", b"bc", b"d"]
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_vectors_dense_and_sparse_become_a_matrix(offset):
+    array = pa.array([dense(1, 2, 3), sparse(3, [2, 0], [5.0, 4.0]), sparse(3, [], [])], VECTOR)
+    found = convert(array, offset=offset)
+    np.testing.assert_array_equal(found, [[1, 2, 3], [4, 0, 5], [0, 0, 0]][offset:])
+
+
+@pytest.mark.parametrize("rows", [[dense(1), dense(1, 2)], [dense(1, 2), sparse(3, [0], [1.0])]])
+def test_vectors_of_two_lengths_are_refused(rows):
+    with pytest.raises(SchemaMismatchError, match="'c' holds vectors of"):
+        convert(pa.array(rows, VECTOR))
+
+
+def test_vector_length_must_agree_between_batches():
+    batches = [pa.record_batch({"c": pa.array([dense(*range(n))], VECTOR)}) for n in (2, 3)]
+    converter = BatchConverter(FeedSchema.from_arrow(batches[0].schema), "error")
+    converter(batches[0])
+    with pytest.raises(SchemaMismatchError, match="3 and of 2"):
+        converter(batches[1])
+
+
+def test_arrays_said_to_have_one_length_become_a_matrix():
+    batch = pa.record_batch({"c": pa.array([[1, 2], [3, 4]])})
+    schema = FeedSchema((FeedColumn("c", "int64", "fixed", 2),))
+    rows = BatchConverter(schema, "error")(batch)
+    np.testing.assert_array_equal(rows.singles[0], [[1, 2], [3, 4]])
+    with pytest.raises(SchemaMismatchError, match="lists of 1 and of 2"):
+        BatchConverter(schema, "error")(pa.record_batch({"c": pa.array([[1]])}))
+
+
+NULLS = [
+    (pa.array([1, None, 3]), 1),
+    (pa.array([True, None, None]), 2),
+    (pa.array(["a", None, "b"]), 1),
+    (pa.array([[1], None, [2]]), 1),
+    (pa.array([[1], [2, None, None], [None]]), 2),
+    (pa.array([["a"], ["b", None], []]), 1),
+    (pa.array([dense(1), None, dense(2)], VECTOR), 1),
+    (pa.array([[1, 2], None, [3, None]], pa.list_(pa.int32(), 2)), 1),
+]
+
+
+@pytest.mark.parametrize(("array", "rows"), NULLS)
+def test_nulls_are_refused_by_column_and_count(array, rows):
+    with pytest.raises(NullValueError, match=f"'c' holds nulls in {rows} of the 3") as caught:
+        convert(array)
+    assert (caught.value.column, caught.value.rows) == ("c", rows)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (pa.array([1, None, 3]), [1, 0, 3]),
+        (pa.array([True, None, None]), [True, False, False]),
+        (pa.array([None, 1], pa.timestamp("us")), [0, 1]),
+        (pa.array([Decimal("1.5"), None]), [1.5, 0]),
+        (pa.array([dense(1), None, dense(2)], VECTOR), [[1], [0], [2]]),
+        (pa.array([[1, 2], None, [3, None]], pa.list_(pa.int32(), 2)), [[1, 2], [0, 0], [3, 0]]),
+    ],
+)
+def test_nulls_become_zero_where_asked(array, expected):
+    np.testing.assert_array_equal(convert(array, "zero"), expected)
+
+
+def test_null_text_and_lists_become_empty_where_asked():
+    assert text(convert(pa.array(["a", None, "b"]), "zero")) == [b"a", b"", b"b"]
+    found = convert(pa.array([[1, None], None, [2]]), "zero")
+    assert (found.splits.tolist(), found.child.tolist()) == ([0, 2, 2, 3], [1, 0, 2])
+
+
+def test_a_null_list_over_hidden_values_is_empty():
+    lists = pa.ListArray.from_arrays(
+        [0, 1, 3, 4], [7, 8, 9, 10], mask=pa.array([False, True, False])
+    )
+    found = convert(lists, "zero")
+    assert (found.splits.tolist(), found.child.tolist()) == ([0, 1, 1, 2], [7, 10])
+
+
+@pytest.mark.parametrize(("array", "rows"), NULLS)
+def test_rows_with_nulls_are_dropped_where_asked(array, rows):
+    other = pa.array([10, 20, 30])
+    batch = pa.record_batch({"c": array, "other": other})
+    found = BatchConverter(FeedSchema.from_arrow(batch.schema), "drop")(batch)
+    assert found.rows < 3
+    kept = [i for i, v in enumerate(array.to_pylist()) if v is not None]
+    kept = [
+        i for i in kept if not (isinstance(array[i].as_py(), list) and None in array[i].as_py())
+    ]
+    numbers = next(a for group in found.groups for a in group if a.dtype == np.int64 and max(a) > 9)
+    assert numbers.tolist() == [10 * (i + 1) for i in kept]
+
+
+def test_a_batch_without_rows_is_nothing():
+    assert convert(pa.array([], pa.int32())) is None
+    assert convert(pa.array([None, None], pa.int32()), "drop") is None
+
+
+def test_struct_fields_are_found_through_null_structs():
+    array = pa.array([{"x": 1, "y": {"z": 2}}, None])
+    batch = pa.record_batch({"a": array})
+    schema = FeedSchema.from_arrow(batch.schema)
+    rows = BatchConverter(schema, "zero")(batch)
+    assert schema.names == ("a.x", "a.y.z")
+    assert [a.tolist() for a in rows.groups[0]] == [[1, 0], [2, 0]]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [pa.record_batch({"d": [1]}), pa.record_batch({"c": ["x"]}), pa.record_batch({"c": [[1]]})],
+)
+def test_batches_of_another_schema_are_refused(batch):
+    converter = BatchConverter(FeedSchema((FeedColumn("c", "int64"),)), "error")
+    with pytest.raises(SchemaMismatchError, match="'c'"):
+        converter(batch)
