@@ -244,6 +244,20 @@ def test_a_signal_reaches_the_driver_which_ends_in_order(client, sent, received)
     assert client.record.error == f"interrupted by {received}"
 
 
+def test_a_background_job_of_a_script_hears_an_interrupt_and_nohup_no_hangup(client):
+    ignoring = "; ".join(
+        f"import signal; signal.signal(signal.{name}, signal.SIG_IGN)"
+        for name in ("SIGINT", "SIGHUP")
+    )
+    client.start("wait", patch=ignoring)
+    client.await_file("ready")
+    client.signal(signal.SIGHUP)
+    time.sleep(0.3)
+    client.signal(signal.SIGINT)
+    assert client.end()[0] == 130
+    assert client.record.error == "interrupted by SIGINT"
+
+
 def test_a_second_signal_kills_at_once(client):
     client.start("deaf")
     client.await_file("ready")

@@ -170,7 +170,11 @@ class _Watch:
 
 @contextmanager
 def _heard_signals() -> Iterator[list[int]]:
-    """Collect the numbers of signals that ask to end, instead of ending; ignored ones stay so."""
+    """Collect the numbers of signals that ask to end, instead of ending.
+
+    SIGHUP stays ignored under nohup. SIGINT does not in a script's background job: there shells
+    ignore it for the terminal's sake, and one that is sent on purpose is meant.
+    """
     heard: list[int] = []
 
     def hear(signum: int, _frame: FrameType | None) -> None:
@@ -179,7 +183,7 @@ def _heard_signals() -> Iterator[list[int]]:
     previous: dict[signal.Signals, Any] = {}
     try:
         for each in _SIGNALS:
-            if signal.getsignal(each) is not signal.SIG_IGN:
+            if each is not signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:
                 previous[each] = signal.signal(each, hear)
     except ValueError:
         # Python allows handlers in the main thread only.
