@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from tfos.arrow_feed.blocks import Array, Column, ColumnRows, Ragged
-from tfos.arrow_feed.schema import FeedColumn, FeedSchema, is_vector_type
+from tfos.arrow_feed.schema import FeedColumn, FeedSchema, is_vector_type, wire_name
 from tfos.arrow_feed.vectors import dense_rows
 from tfos.config import NullPolicy
 from tfos.errors import NullValueError, SchemaMismatchError
@@ -66,11 +66,14 @@ class BatchConverter:
 
     def _check(self, schema: pa.Schema) -> None:
         """Compare a batch's schema with the feed's, and note where each column is found."""
-        found = {column.name: column for column in FeedSchema.from_arrow(schema).columns}
         for column in self._schema.columns:
-            other = found.get(column.name)
-            if other is None:
+            wire = wire_name(column.name)
+            path = (wire,) if wire in schema.names else _path(schema, column.name)
+            if not path:
                 raise SchemaMismatchError(f"Spark sent no column {column.name!r}")
+            (other,) = FeedSchema.from_arrow(
+                pa.schema([(column.name, _type(schema, path))])
+            ).columns
             same_shape = other.shape == column.shape or (other.shape, column.shape) == (
                 "ragged",
                 "fixed",
@@ -80,7 +83,7 @@ class BatchConverter:
                     f"column {column.name!r} came as {other.shape} {other.dtype}, "
                     f"its schema says {column.shape} {column.dtype}"
                 )
-            self._paths[column.name] = _path(schema, column.name)
+            self._paths[column.name] = path
         self._checked = schema
 
     def _columns_with_nulls(self, arrays: dict[str, pa.Array]) -> list[str]:
@@ -184,6 +187,13 @@ def _path(schema: pa.Schema, name: str) -> tuple[str, ...]:
             if rest:
                 return (field.name, *rest)
     return ()
+
+
+def _type(schema: pa.Schema, path: tuple[str, ...]) -> pa.DataType:
+    kind = schema.field(path[0]).type
+    for name in path[1:]:
+        kind = kind.field(name).type
+    return kind
 
 
 def _find(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:

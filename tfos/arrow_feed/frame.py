@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tfos.arrow_feed.schema import FeedColumn, FeedSchema
+from tfos.arrow_feed.schema import FeedColumn, FeedSchema, wire_name
 from tfos.arrow_feed.tags import TAG_COLUMN, tag_order
 from tfos.errors import SchemaMismatchError, UnsupportedTypeError
 
@@ -47,9 +47,10 @@ class _Leaf:
 def prepare_frame(df: DataFrame) -> tuple[DataFrame, FeedSchema]:
     """Flatten and cast a DataFrame so that Spark hands Arrow nothing but plain columns.
 
-    Struct fields become columns named by their path; decimals become doubles; dates are days and
-    timestamps microseconds since 1970-01-01 UTC; ML vectors pass as they are (Arrow carries their
-    parts, which costs the JVM less than a UDF that unpacks them). Runs on the driver; no job.
+    Struct fields become columns named by their path (Spark sees `wire_name` of it); decimals become
+    doubles; dates are days and timestamps microseconds since 1970-01-01 UTC; ML vectors pass as
+    they are (Arrow carries their parts, which costs the JVM less than a UDF that unpacks them).
+    Runs on the driver; starts no job.
 
     Raises
     ------
@@ -64,14 +65,14 @@ def prepare_frame(df: DataFrame) -> tuple[DataFrame, FeedSchema]:
     leaves = [leaf for field in df.schema.fields for leaf in _leaves(field)]
     _check_names(leaf.column.name for leaf in leaves)
     schema = FeedSchema(tuple(leaf.column for leaf in leaves))
-    if all(leaf.cast is None and len(leaf.path) == 1 for leaf in leaves):
+    if all(leaf.cast is None and leaf.path == (wire_name(leaf.column.name),) for leaf in leaves):
         return df, schema
     selected = []
     for leaf in leaves:
         column = F.col(".".join(f"`{part.replace('`', '``')}`" for part in leaf.path))
         if leaf.cast is not None:
             column = column.cast(leaf.cast)
-        selected.append(column.alias(leaf.column.name))
+        selected.append(column.alias(wire_name(leaf.column.name)))
     return df.select(*selected), schema
 
 

@@ -13,7 +13,7 @@ from tfos.errors import SchemaMismatchError, UnsupportedTypeError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FeedColumn", "FeedSchema", "Shape", "is_vector_type"]
+__all__ = ["FeedColumn", "FeedSchema", "Shape", "is_vector_type", "wire_name"]
 
 Shape = Literal["scalar", "fixed", "ragged"]
 
@@ -125,6 +125,11 @@ class FeedSchema:
             If two columns get the same name.
         """
         return cls(tuple(c for field in schema for c in _columns_of(field.name, field.type)))
+
+
+def wire_name(name: str) -> str:
+    """Return the name a column travels by: Spark's mapInArrow takes a dot for a struct's field."""
+    return name.replace("%", "%25").replace(".", "%2E").replace("`", "%60")
 
 
 def is_vector_type(arrow_type: pa.DataType) -> bool:
