@@ -53,7 +53,7 @@ def job(rows: int, epochs: int, stack: bool) -> dict:
         record = Path(directory) / "result.json"
         arguments = ["-p", f"rows={rows}", "-p", f"epochs={epochs}"]
         arguments += ["-p", "stack=1"] if stack else []
-        command = [sys.executable, "-m", "tfos.cli", "submit", "--result-json", str(record)]
+        command = [str(Path(sys.executable).with_name("pl_submit")), "--result-json", str(record)]
         subprocess.run([*command, *arguments, str(HERE / "apps" / "wide.py")], check=True)
         return json.loads(record.read_text())
 

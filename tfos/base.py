@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tfos.read_plan import FeedPosition, ReadPlan
-from tfos.topology import ClusterSpec, Role, TaskKey
+from tfos.topology import ClusterSpec, TaskKey
 
 if TYPE_CHECKING:
     import numpy as np
@@ -504,7 +504,7 @@ class TrainContext:
 
     def running_workers(self) -> frozenset[TaskKey]:
         """Return the workers whose ``train`` has not ended; for the chief of `session`."""
-        return frozenset(k for k in self.link.running_workers() if k.role is Role.WORKER)
+        return self.link.running_workers()
 
     def await_workers(self, poll_s: float = 0.1) -> None:
         """Block until every worker's ``train`` has ended, or the run is stopped.

@@ -59,7 +59,7 @@ def test_two_job_subclasses(submit, app):
 def test_an_application_that_cannot_be_imported(submit, app):
     run = submit(app("import tfos\n1 / 0\n"))
     check(run, ExitCode.USER_CODE, "app.py", "ZeroDivisionError")
-    assert 'app.py", line 2' in run.err
+    assert 'app.py", line 2' in run.text
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_bad_data(submit, fault, code, words):
 def test_train_that_raises_shows_the_users_own_lines(submit):
     run = submit("-p", "fault=raises", FAULTS)
     check(run, ExitCode.USER_CODE, "chief-0", "ZeroDivisionError", "learning rate is zero")
-    assert "faults.py" in run.err
-    assert "do_raises" in run.err
+    assert "faults.py" in run.text
+    assert "do_raises" in run.text
     (failure,) = run.record["failures"]
     assert failure["step"] == 17
     assert 'faults.py", line' in failure["traceback"]
@@ -117,7 +117,7 @@ def test_train_that_crashes_in_native_code(submit):
 def test_train_that_prints_100_mb(submit):
     run = submit("-p", "fault=prints", FAULTS)
     assert run.code == ExitCode.OK
-    assert len(run.err) < 16 << 20
+    assert len(run.text) < 16 << 20
 
 
 def test_a_worker_that_is_killed_ends_the_whole_run(submit):
@@ -129,13 +129,13 @@ def test_a_worker_that_is_killed_ends_the_whole_run(submit):
 def test_shutdown_that_raises_does_not_hide_the_error_of_train(submit):
     run = submit("-p", "fault=raises_then_shutdown_raises", FAULTS)
     check(run, ExitCode.USER_CODE, "ZeroDivisionError: the first error")
-    assert "shutdown failed too" in run.err
+    assert "shutdown failed too" in run.text
 
 
 def test_shutdown_that_raises_after_success_is_only_logged(submit):
     run = submit("-p", "fault=shutdown_raises", FAULTS)
     assert run.code == ExitCode.OK
-    assert "shutdown failed too" in run.err
+    assert "shutdown failed too" in run.text
     assert run.record["result"] == {"rows": 2000}
 
 
@@ -160,7 +160,7 @@ def test_a_server_that_cannot_bind_its_port(submit):
     # The role host holds the port: without SO_REUSEPORT TensorFlow cannot bind beside it.
     run = submit("--arch", "ps", "-p", "fault=none", FAULTS, env={"TF_GRPC_REUSE_PORT": "false"})
     check(run, ExitCode.INFRASTRUCTURE)
-    assert "TF_GRPC_REUSE_PORT" in run.err
+    assert "TF_GRPC_REUSE_PORT" in run.text
 
 
 # -- services and disks ------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from tfos.fault.supervisor import ControlMessage, Exited, Supervisor, failure_fr
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.registry.contract import Connection, Registry, StopNotice
-from tfos.topology import TaskKey
+from tfos.topology import Role, TaskKey
 
 __all__ = ["ProcessPlan", "Supervision"]
 
@@ -136,7 +136,8 @@ class Supervision:
             **os.environ,
             # The host's own import path, Spark's shipped files included.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "PYTHONUNBUFFERED": "1",
+            # TensorFlow's tracing leaves files behind in a process that is ended.
+            "TMPDIR": str(plan.directory),
         }
         supervisor = Supervisor(
             name=str(self._key),
@@ -185,8 +186,9 @@ class Supervision:
         while not self._notices.empty():
             notice = self._notices.get()
             if isinstance(notice, frozenset):
-                workers = [str(k) for k in plan.spec.facts.trainers if k not in notice]
-                self._send(supervisor, {"type": "running", "workers": workers})
+                trainers = plan.spec.facts.trainers
+                running = [str(k) for k in trainers if k.role is Role.WORKER and k not in notice]
+                self._send(supervisor, {"type": "running", "workers": running})
             elif not self._stopping:
                 self._stopping = True
                 self._send(supervisor, {"type": "stop"})

@@ -54,6 +54,7 @@ class ChannelLink:
         self._stop = threading.Event()
         self._workers = workers
         self._next_report = 0.0
+        self._unsent: dict[str, Any] | None = None
         threading.Thread(target=self._listen, name="tfos-control", daemon=True).start()
 
     def tell(self, kind: str, **content: Any) -> None:
@@ -61,13 +62,20 @@ class ChannelLink:
         self._channel.send({"type": kind, **content})
 
     def report(self, step: int, rows: int, metrics: Metrics) -> None:
-        """Send progress unless one was sent a moment ago."""
+        """Send progress, or keep it for `flush` when one was sent a moment ago."""
+        self._unsent = {"step": step, "rows": rows, "metrics": dict(metrics)}
         now = time.monotonic()
         if now < self._next_report:
             return
         self._next_report = now + REPORT_EVERY_S
-        message = {"type": "progress", "step": step, "rows": rows, "metrics": dict(metrics)}
-        self._channel.send(message, droppable=True)
+        if self._channel.send({"type": "progress", **self._unsent}, droppable=True):
+            self._unsent = None
+
+    def flush(self) -> None:
+        """Send the last progress if it has not been: it is what the run's record shows."""
+        if self._unsent is not None:
+            self.tell("progress", **self._unsent)
+            self._unsent = None
 
     def should_stop(self) -> bool:
         """Whether the host said to stop."""
@@ -165,6 +173,7 @@ class TrainingProcess:
         except BaseException as error:
             outcome["failure"] = self._failure(error)
         self._enter("ended")
+        self._link.flush()
         self._link.tell("outcome", **outcome)
         if job is not None:
             _shut_down(job)
