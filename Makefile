@@ -64,7 +64,8 @@ clean: ## Remove .venv, .cache and everything built.
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): constraints.txt pyproject.toml
-	@python=; for each in $(PYTHONS); do \
+	@[ ! -x $(BIN)/python ] || exit 0; \
+	python=; for each in $(PYTHONS); do \
 	  if "$$each" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' \
 	    >/dev/null 2>&1; then python="$$each"; break; fi; \
 	done; \
@@ -74,7 +75,7 @@ $(STAMP): constraints.txt pyproject.toml
 	    "make PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; \
 	fi; \
-	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV)
+	"$$python" -m venv $(VENV)
 	@echo "installing tfos and TensorFlow into $(VENV): some minutes, once"
 	$(PIP) install -q $(CONSTRAINTS) -e '.[dev]' $(TENSORFLOW)
 	$(PIP) install -q $(CONSTRAINTS) --no-deps tf-keras
