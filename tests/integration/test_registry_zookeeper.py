@@ -108,6 +108,18 @@ def server_process(server):
     return jvm
 
 
+def freeze(process):
+    """Stop a process; a busy machine takes its time until every thread of it stands."""
+    process.suspend()
+    tasks = Path(f"/proc/{process.pid}/task")
+    await_true(
+        lambda: all(
+            (task / "stat").read_text().rpartition(") ")[2].startswith("T")
+            for task in tasks.iterdir()
+        )
+    )
+
+
 def await_true(condition, within_s=BOUND_S):
     deadline = time.monotonic() + within_s
     while not condition():
@@ -121,7 +133,10 @@ def next_until(told, wanted):
 
 
 def gone(process):
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class TestAccess:
@@ -253,6 +268,13 @@ class TestServerFaults:
         host.register(member())
         driver.stop(StopNotice("done", "trained"))
         assert stops.get(timeout=BOUND_S).reason == "trained"
+        own_server.restart()
+        next_until(states, Connection.CONNECTED)
+        again = queue.SimpleQueue()
+        host.watch_stop(again.put)
+        assert again.get(timeout=BOUND_S).reason == "trained"
+        time.sleep(0.2)
+        assert stops.empty()
 
     @pytest.mark.parametrize("fault", ["killed", "frozen"])
     def test_a_server_gone_for_good_loses_the_session_in_time(self, own_server, connect, fault):
@@ -266,7 +288,7 @@ class TestServerFaults:
             if fault == "killed":
                 own_server.halt()
             else:
-                server_process(own_server).suspend()
+                freeze(server_process(own_server))
             started = time.monotonic()
             assert states.get(timeout=BOUND_S) is Connection.SUSPENDED
             asked = time.monotonic()
@@ -288,7 +310,7 @@ class TestServerFaults:
         session = connect(own_server, timeout_s=2.0)
         session.members()
         jvm = server_process(own_server)
-        jvm.suspend()
+        freeze(jvm)
         started = time.monotonic()
         with pytest.raises((RendezvousConnectionError, SessionLostError)):
             session.members()

@@ -103,7 +103,7 @@ class EmbeddedZooKeeper:
         """
         if self._directory is not None:
             raise LaunchError("the embedded ZooKeeper is already started")
-        command = [_find_java(), *_JVM, "-cp", _find_jars(), _MAIN]
+        command = [_find_java(), *_JVM, _MAIN]
         self._directory = Path(tempfile.mkdtemp(prefix="tfos-zookeeper-"))
         try:
             for tries_left in reversed(range(_PORT_TRIES)):
@@ -128,7 +128,7 @@ class EmbeddedZooKeeper:
         """
         self.halt()
         try:
-            self._launch([_find_java(), *_JVM, "-cp", _find_jars(), _MAIN])
+            self._launch([_find_java(), *_JVM, _MAIN])
         except _PortTakenError as error:
             raise LaunchError(str(error)) from error
 
@@ -177,6 +177,8 @@ class EmbeddedZooKeeper:
                 stderr=subprocess.STDOUT,
                 bufsize=0,
                 cwd=directory,
+                # By the environment: on the command line it would fill the screen of every `ps`.
+                env={**os.environ, "CLASSPATH": _find_jars()},
                 start_new_session=True,
             )
         self._await_ready()
