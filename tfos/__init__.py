@@ -11,12 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfos.base import FitResult, Job, TrainContext
+    from tfos.base import Job, TrainContext
     from tfos.config import JobConfig
     from tfos.errors import TfosError
     from tfos.launcher.result import RunResult
     from tfos.launcher.run import run
     from tfos.read_plan import FeedPosition, ReadPlan
+    from tfos.training_parts import FitResult
 
 __version__ = "0.1.0"
 
@@ -35,7 +36,7 @@ __all__ = [
 
 _HOMES = {
     "FeedPosition": "tfos.read_plan",
-    "FitResult": "tfos.base",
+    "FitResult": "tfos.training_parts",
     "Job": "tfos.base",
     "JobConfig": "tfos.config",
     "ReadPlan": "tfos.read_plan",

@@ -12,6 +12,10 @@ __all__ = ["FeedPosition", "ReadPlan"]
 class FeedPosition(NamedTuple):
     """How far a feed has been read: `row` rows of epoch `epoch` (both counted from 0) are done.
 
+    After an epoch's last batch it is the start of the next, so a whole epoch is seen to be over;
+    only in the first epoch, while Spark has not said that it was the last row, it may be told by
+    the batch that follows.
+
     Rows are counted in reading order, after the shuffle, so a position means the same rows only
     under the same `ReadPlan` over the same spool.
     """

@@ -49,6 +49,7 @@ class FeedBatch:
         Rows of the batch.
     position
         How far the feed has been read with this batch; `ReadPlan.starting_at` continues there.
+        After an epoch's last batch it is the start of the next epoch.
     """
 
     columns: Columns

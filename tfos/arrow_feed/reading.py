@@ -31,7 +31,8 @@ class Cut:
     rows
         Rows of the batch.
     position
-        How far the feed has been read with it.
+        How far the feed has been read with it; after an epoch's last batch the next one's start,
+        unless Spark's end was not known yet.
     """
 
     scalars: list[Array]
@@ -85,12 +86,15 @@ class Reading:
         while self.plan.epochs is None or epoch < self.plan.epochs:
             first = start.row if epoch == start.epoch else 0
             row = first
-            while not self._should_stop():
+            last = False
+            while not (last or self._should_stop()):
                 rows = self._next_rows(row)
                 if rows == 0:
                     break
+                last = self._ends_after(row + rows)
+                after = FeedPosition(epoch + 1, 0) if last else FeedPosition(epoch, row + rows)
+                yield self._cut(epoch, row, row + rows, after)
                 row += rows
-                yield self._cut(epoch, row - rows, row)
             # An epoch that gives nothing from its first row on would repeat for ever.
             if self._should_stop() or (first == row == 0):
                 return
@@ -111,7 +115,16 @@ class Reading:
             )
         return 0 if self.plan.drop_remainder else known - row
 
-    def _cut(self, epoch: int, start: int, stop: int) -> Cut:
+    def _ends_after(self, row: int) -> bool:
+        """Whether the epoch gives no batch from `row` on, as far as is known now.
+
+        It does not wait: a batch that is there must not be held back for the row after it.
+        """
+        least = self.plan.batch_size if self.plan.drop_remainder else 1
+        self._source.poll()
+        return self._source.complete and self._source.rows < row + least
+
+    def _cut(self, epoch: int, start: int, stop: int, after: FeedPosition) -> Cut:
         if self.plan.shuffle_rows:
             chosen, pieces = self._windowed, self._shuffled(epoch, start, stop)
         else:
@@ -122,7 +135,7 @@ class Reading:
             [gather_group(pieces, cut.group, cut.wanted, by_row=True) for _, cut in chosen.stacks],
             [gather([(p.block.singles[i], p) for p in pieces]) for i, _ in chosen.singles],
             stop - start,
-            FeedPosition(epoch, stop),
+            after,
         )
 
     def _pass(self, segment: int) -> None:

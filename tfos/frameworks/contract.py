@@ -13,10 +13,11 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
-from tfos.base import FitPlan, FitResult, HostLink, ProcessFacts, Runtime, TrainContext
+from tfos.base import TrainContext
 from tfos.config import RoleResources, RolesConfig
 from tfos.errors import ConfigError
 from tfos.topology import Role, RoleSpec, TaskKey
+from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts, Runtime
 
 __all__ = ["TRAIN", "Framework", "PlainRuntime", "load_framework"]
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tfos.base import FitPlan, FitResult, HostLink, ProcessFacts, TrainContext
+from tfos.base import TrainContext
 from tfos.config import RolesConfig
 from tfos.frameworks.contract import Framework, PlainRuntime
 from tfos.frameworks.training_loop import StepResult, run_loop
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role, RoleSpec
+from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
 
 __all__ = ["LocalFramework"]
 

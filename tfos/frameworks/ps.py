@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from tfos.base import FitPlan, FitResult, HostLink, ProcessFacts, TrainContext
+from tfos.base import TrainContext
 from tfos.config import RolesConfig
 from tfos.frameworks.contract import TRAIN, Framework, PlainRuntime
 from tfos.frameworks.training_loop import StepResult, run_loop
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role, RoleSpec
+from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
 
 __all__ = ["ParameterServerFramework", "dedicated_chief_roles", "feeds_of_role", "start_server"]
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tfos.base import HostLink, ProcessFacts
 from tfos.config import RolesConfig
 from tfos.frameworks.contract import Framework, PlainRuntime
 from tfos.frameworks.ps import (
@@ -22,6 +21,7 @@ from tfos.frameworks.ps import (
     start_server,
 )
 from tfos.topology import Role, RoleSpec, TaskKey
+from tfos.training_parts import HostLink, ProcessFacts
 
 __all__ = ["SessionFramework"]
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tfos.base import CheckpointInfo, FitPlan, FitResult, TrainContext
+from tfos.base import TrainContext
 from tfos.errors import ConfigError
 from tfos.read_plan import FeedPosition
+from tfos.training_parts import CheckpointInfo, FitPlan, FitResult
 
 __all__ = ["StepResult", "Steps", "run_loop"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -35,6 +36,9 @@ def main(argv: list[str]) -> int:
     _configure_logging(config)
     result = _run(submission, config)
     result.write(submission.result_file)
+    if not _client_lives(submission):
+        # Its own end would have removed this; nobody else does.
+        shutil.rmtree(Path(submission.pid_file).parent, ignore_errors=True)
     return result.exit_code
 
 
@@ -87,19 +91,25 @@ def _configure_logging(config: JobConfig) -> None:
 
 def _watch_client(submission: Submission) -> None:
     """End the run when the submitting process has died without a word: nobody waits for it."""
-    while True:
-        try:
-            client = psutil.Process(submission.client_pid)
-            if abs(client.create_time() - submission.client_start_s) > 1.0:
-                break
-        except psutil.NoSuchProcess:
-            break
+    while _client_lives(submission):
         time.sleep(CLIENT_POLL_S)
     log.warning("pl_submit (pid %d) is gone: ending the run", submission.client_pid)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _client_lives(submission: Submission) -> bool:
+    try:
+        client = psutil.Process(submission.client_pid)
+        # Another process may have been given the number since.
+        return abs(client.create_time() - submission.client_start_s) < 1.0
+    except psutil.NoSuchProcess:
+        return False
+
+
 if __name__ == "__main__":
+    # Run as a script, this file's own directory comes first on the path, where its neighbours'
+    # names would shadow modules of the user's.
+    sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)]
     try:
         code = main(sys.argv)
     except InterruptedRunError:

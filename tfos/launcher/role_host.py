@@ -194,7 +194,7 @@ class _Hosted:
             self._ended.set()
 
     def _process_plan(self, generation: Generation, directory: Path) -> ProcessPlan:
-        from tfos.base import ProcessFacts
+        from tfos.training_parts import ProcessFacts
 
         program, config = self._program, self._config
         job_file = directory / "job.pkl"

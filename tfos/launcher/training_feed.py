@@ -7,10 +7,10 @@ from typing import Any
 
 from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.schema import FeedSchema
-from tfos.base import HostLink
 from tfos.errors import SchemaMismatchError
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition, ReadPlan
+from tfos.training_parts import HostLink
 
 __all__ = ["TrainingFeed"]
 

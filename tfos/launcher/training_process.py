@@ -21,7 +21,7 @@ from typing import Any
 
 import cloudpickle
 
-from tfos.base import Checkpoints, Job, Metrics, TrainContext
+from tfos.base import Job, TrainContext
 from tfos.errors import CheckpointError, ConfigError, InfrastructureError
 from tfos.fault import guard
 from tfos.fault.checkpoints import CheckpointInfo, CheckpointStore
@@ -35,6 +35,7 @@ from tfos.launcher.training_spec import TrainingSpec
 from tfos.launcher.user_failure import describe_error
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role, TaskKey
+from tfos.training_parts import Checkpoints, Metrics
 
 log = logging.getLogger("tfos")
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos.base import ProcessFacts
 from tfos.topology import ClusterSpec, TaskKey
+from tfos.training_parts import ProcessFacts
 
 __all__ = ["TrainingSpec"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tfos.base import ProcessFacts
 from tfos.launcher.ports import address_towards, reserve_port
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
+from tfos.training_parts import ProcessFacts
 
 
 def test_the_spec_survives_its_file_and_is_private(tmp_path: Path):

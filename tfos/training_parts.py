@@ -1,0 +1,216 @@
+"""Say what a `TrainContext` is joined from: facts, feed, checkpoints, link, runtime.
+
+Other rooms provide these; none of them needs to know the others, nor TensorFlow to be described.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tfos.read_plan import FeedPosition, ReadPlan
+from tfos.topology import ClusterSpec, TaskKey
+
+if TYPE_CHECKING:
+    from tfos.base import TrainContext
+
+__all__ = [
+    "CheckpointInfo",
+    "Checkpoints",
+    "Feed",
+    "FitPlan",
+    "FitResult",
+    "HostLink",
+    "Metrics",
+    "ProcessFacts",
+    "Runtime",
+]
+
+Metrics = Mapping[str, float]
+"""Numbers by name."""
+
+
+@dataclass(frozen=True)
+class ProcessFacts:
+    """What a training process knows of itself and of its cluster.
+
+    Parameters
+    ----------
+    job_name, run_id
+        The job, and this submission of it.
+    generation
+        Incarnation of the cluster, from 1.
+    key
+        The role this process plays.
+    cluster
+        Every role's endpoint.
+    trainers
+        The roles that run ``Job.train``.
+    num_feeds
+        How many processes the ``train`` DataFrame is dealt to.
+    params, args
+        The job's parameters and arguments.
+    checkpoint_every_s
+        Seconds between checkpoints of the common loop.
+    model_dir
+        Where `TrainContext.export` publishes; None for nowhere.
+    """
+
+    job_name: str
+    run_id: str
+    generation: int
+    key: TaskKey
+    cluster: ClusterSpec
+    trainers: tuple[TaskKey, ...]
+    num_feeds: int
+    params: Mapping[str, str] = field(default_factory=dict)
+    args: Sequence[str] = ()
+    checkpoint_every_s: float = 60.0
+    model_dir: str | None = None
+
+
+class CheckpointInfo(Protocol):
+    """A complete checkpoint: how far training had come, and where its files are."""
+
+    @property
+    def step(self) -> int:
+        """Completed steps."""
+
+    @property
+    def path(self) -> str:
+        """Directory or URL of the files."""
+
+    @property
+    def positions(self) -> Mapping[int, FeedPosition]:
+        """Position of each feed, by feed index."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the writer added."""
+
+
+class Checkpoints(Protocol):
+    """Where training state is kept: complete or absent, never in between."""
+
+    def save(
+        self,
+        step: int,
+        write: Callable[[str], None],
+        *,
+        positions: Mapping[int, FeedPosition] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> CheckpointInfo | None:
+        """Keep what `write` puts into the empty local directory it is given.
+
+        Blocks until the checkpoint is complete. Returns None when the run keeps no checkpoints.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written; what was complete before stays complete.
+        """
+
+    def restore(self, read: Callable[[str], None]) -> CheckpointInfo | None:
+        """Give `read` a local directory with the latest complete checkpoint's files.
+
+        Returns the checkpoint, or None when there is none (`read` is not called then).
+        Damaged checkpoints are passed over, with a warning that names them.
+        """
+
+
+class Feed(Protocol):
+    """The fed DataFrames, as a training process reads them."""
+
+    def dataset(self, plan: ReadPlan) -> Any:
+        """Return a ``tf.data.Dataset`` of dict columns; see `TrainContext.dataset`."""
+
+    def tracked_dataset(self, plan: ReadPlan, starts: Mapping[int, FeedPosition]) -> Any:
+        """Return a ``tf.data.Dataset`` of (columns, status) that never ends; for the common loop.
+
+        status is int64[4]: feed index, epoch, row, rows of the batch; 0 rows: this feed is over.
+        `starts` maps feed index to where that feed continues.
+        """
+
+    def batches(self, plan: ReadPlan) -> Iterator[dict[str, Any]]:
+        """Return NumPy batches; see `TrainContext.batches`."""
+
+
+class HostLink(Protocol):
+    """The training process's line to its role host."""
+
+    def report(self, step: int, rows: int, metrics: Metrics) -> None:
+        """Send progress; never blocks for longer than a moment and may drop a report."""
+
+    def should_stop(self) -> bool:
+        """Whether the run is being stopped."""
+
+    def running_workers(self) -> frozenset[TaskKey]:
+        """Return the workers that have not ended yet, as last heard."""
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """Everything `TrainContext.fit` was asked for; see there."""
+
+    step: Callable[[Any], Any]
+    read: ReadPlan
+    state: Mapping[str, Any]
+    evaluate: Callable[[], Metrics] | None
+    evaluate_every_epochs: int
+    max_steps: int | None
+    stop_when: Callable[[Metrics], bool] | None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How the common loop ended.
+
+    Parameters
+    ----------
+    step
+        Steps completed since the job first started, resumed ones included.
+    rows
+        Rows trained on by this run.
+    metrics
+        The last training metrics, and the last evaluation's under ``eval_`` names.
+    resumed_from
+        The step this run continued from, 0 when it started from nothing.
+    stopped_early
+        Whether `stop_when`, `max_steps` or a stop of the run ended it before the data did.
+    """
+
+    step: int
+    rows: int
+    metrics: Metrics
+    resumed_from: int
+    stopped_early: bool
+
+
+class Runtime(Protocol):
+    """What an architecture offers to ``train``."""
+
+    @property
+    def strategy(self) -> Any:
+        """The tf.distribute strategy, or None."""
+
+    @property
+    def coordinator(self) -> Any:
+        """The ClusterCoordinator (`ps`), or None."""
+
+    @property
+    def server(self) -> Any:
+        """The ``tf.compat.v1.train.Server`` (`session`), or None."""
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Context in which variables are created."""
+
+    def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
+        """Run the common loop."""
+
+    def session_config(self) -> Any:
+        """Return the ConfigProto for a session on `server`."""
+
+    def device_setter(self) -> Any:
+        """Return the device function that places variables on parameter servers."""
