@@ -13,6 +13,7 @@ PACKAGE = ROOT / "tfos"
 LEVELS = [
     {"errors"},
     {"config", "topology", "read_plan"},
+    {"training_parts"},
     # Settings' layers and what the rooms are made of; none of these knows another.
     {"config_files", "base", "arrow_feed", "fault", "frameworks", "registry"},
     {"launcher"},
