@@ -197,6 +197,15 @@ class TestAccess:
             late.register(member())
         assert raw_client().exists("/ended") is None
 
+    def test_the_last_run_of_a_job_removes_the_jobs_node(self, shared_server, connect, raw_client):
+        first, second = (connect(shared_server, root=f"/mine/tfos/job/{n}") for n in (1, 2))
+        first.erase()
+        assert raw_client().get_children("/mine/tfos/job") == ["2"]
+        second.erase()
+        assert raw_client().exists("/mine/tfos") is None
+        # What is above belongs to the user, who named it in --zookeeper.
+        assert raw_client().exists("/mine") is not None
+
 
 class TestConnecting:
     def connect_to(self, hosts, timeout_s):

@@ -51,8 +51,12 @@ class RegistryAddress:
     session_timeout_s: float
     connect_timeout_s: float
 
-    def connect(self) -> Registry:
-        """Open a session; raises RendezvousConnectionError within `connect_timeout_s`."""
+    def connect(self, *, create: bool = False) -> Registry:
+        """Open a session; raises RendezvousConnectionError within `connect_timeout_s`.
+
+        The driver creates the run's tree. A role host does not: one that comes late must find the
+        run closed, not bring it back.
+        """
         from tfos.registry.zookeeper import ZooKeeperRegistry
 
         return ZooKeeperRegistry(
@@ -61,6 +65,7 @@ class RegistryAddress:
             self.secret,
             session_timeout_s=self.session_timeout_s,
             connect_timeout_s=self.connect_timeout_s,
+            create=create,
         )
 
     @property

@@ -166,7 +166,8 @@ class _Run:
             hosts, slash, path = config.zookeeper.partition("/")
             prefix = slash + path.rstrip("/") if path else ""
             found = address(hosts)
-            found.connect().close()  # an unreachable ensemble is said before hours of ETL
+            # An unreachable ensemble is said before hours of ETL.
+            found.connect().close()
             yield lambda: found
             return
         from tfos.registry.embedded import EmbeddedZooKeeper
@@ -277,7 +278,7 @@ class _Run:
             raise error
 
     def _control(self, groups: Sequence[RoleGroup], address: RegistryAddress) -> RunState:
-        registry = address.connect()
+        registry = address.connect(create=True)
         timeout_s = self.config.supervision.timeout_s
         spent = time.time() - self.phases["started"]
         try:

@@ -71,12 +71,17 @@ class TreeRegistry(Registry):
 
     def _create_tree(self) -> None:
         root = self._root
-        self._session.create_parents(root)
         # In one transaction, so that the tree is there whole or not at all.
         names = ("", "/members", "/outcomes", "/progress", "/stop")
-        tree = [Create(root + name) for name in names]
-        with suppress(NodePresentError):
-            self._session.commit([*tree, Create(f"{root}/generations", b"0")])
+        tree = [*(Create(root + name) for name in names), Create(f"{root}/generations", b"0")]
+        for _ in range(_TRIES):
+            self._session.create_parents(root)
+            # Another run of the job that ends just now removes parents it finds empty.
+            with suppress(NodeMissingError):
+                with suppress(NodePresentError):
+                    self._session.commit(tree)
+                return
+        raise RendezvousError(f"{root} could not be created: its parents keep vanishing")
 
     # -- role hosts ---------------------------------------------------------------------------
 
@@ -303,6 +308,12 @@ class TreeRegistry(Registry):
         for branch in branches:
             session.delete_each(f"{branch}/{name}" for name in session.children(branch))
         session.commit([Delete(p) for p in (*branches, f"{root}/outcomes", f"{root}/stop", root)])
+        job = root.rpartition("/")[0]
+        for parent in (job, job.rpartition("/")[0]):
+            # Not empty where other runs or jobs are, and then it stays.
+            with suppress(NodeError):
+                if parent:
+                    session.commit([Delete(parent)])
 
     # -- nodes --------------------------------------------------------------------------------
 
