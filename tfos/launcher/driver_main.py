@@ -21,7 +21,7 @@ from tfos.launcher.failure_report import render_failures
 from tfos.launcher.interrupts import Interrupts
 from tfos.launcher.result import RunResult
 from tfos.launcher.run import run
-from tfos.launcher.submission import Submission
+from tfos.launcher.submission import Submission, master_kind
 
 log = logging.getLogger("tfos")
 
@@ -66,7 +66,13 @@ def _run_on_spark(submission: Submission, config: JobConfig, interrupts: Interru
     try:
         return run(job, spark, config, app_directories=[str(app.parent)], interrupts=interrupts)
     finally:
+        application = str(spark.sparkContext.applicationId)
+        master = str(spark.sparkContext.master)
         spark.stop()
+        if master_kind(master) == "local-cluster":
+            # Its executors' files go below SPARK_HOME, wherever that is, and nothing clears them.
+            work = Path(os.environ.get("SPARK_HOME", ".")) / "work"
+            shutil.rmtree(work / application, ignore_errors=True)
 
 
 def _explain(error: TfosError, result: RunResult) -> None:
