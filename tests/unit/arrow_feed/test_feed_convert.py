@@ -146,6 +146,14 @@ def test_nulls_become_zero_where_asked(array, expected):
     np.testing.assert_array_equal(convert(array, "zero"), expected)
 
 
+def test_what_lies_under_a_null_does_not_show():
+    hidden = pa.array([7, 8, 9], pa.int32())
+    buffers = [pa.py_buffer(b"\x05"), hidden.buffers()[1]]
+    array = pa.Array.from_buffers(pa.int32(), 3, buffers, null_count=1)
+    assert array.to_pylist() == [7, None, 9]
+    assert convert(array, "zero").tolist() == [7, 0, 9]
+
+
 def test_null_text_and_lists_become_empty_where_asked():
     assert text(convert(pa.array(["a", None, "b"]), "zero")) == [b"a", b"", b"b"]
     found = convert(pa.array([[1, None], None, [2]]), "zero")
