@@ -28,8 +28,8 @@ class Catalogue:
         Titles by movie.
     num_genres
         How many genres there are.
-    user, rated
-        The id of the user to recommend to, and of the movies that user has rated.
+    user, candidates
+        The id of the user to recommend to, and of the movies to choose from, ascending.
     train_rows, mean_rating
         Of the ratings to train on.
     """
@@ -42,7 +42,7 @@ class Catalogue:
     titles: list[str]
     num_genres: int
     user: int
-    rated: np.ndarray
+    candidates: np.ndarray
     train_rows: int
     mean_rating: float
 

@@ -1,7 +1,7 @@
 """Submit the example once for each of the five folds and print the mean RMSE.
 
-``python examples/fm_movielens/cross_validate.py [options of pl_submit] [APP]``; APP is fm.py beside
-this file unless given.
+``python cross_validate.py [options of pl_submit] [APP]``; APP is the fm.py beside this file
+unless given.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ def main() -> int:
     if not (arguments and arguments[-1].endswith(".py")):
         arguments.append(str(Path(__file__).with_name("fm.py")))
     *options, app = arguments
+    submit = str(Path(sys.executable).with_name("pl_submit"))
     errors = []
     with tempfile.TemporaryDirectory() as directory:
         for fold in range(FOLDS):
             record = Path(directory, f"fold-{fold}.json")
-            command = [sys.executable, "-m", "tfos.cli", "submit", *options]
-            command += ["-p", f"fold={fold}", "--result-json", str(record), app]
+            fold_options = ["-p", f"fold={fold}", "--result-json", str(record)]
+            command = [submit, *options, *fold_options, app]
             code = subprocess.run(command, check=False).returncode
             if code != 0:
                 return code

@@ -1,7 +1,7 @@
-"""Turn MovieLens 100K into features to train on: read, derive, number, split, join. Runs on the driver.
+"""Turn MovieLens 100K into features: read, derive, split, number, join. Runs on the driver.
 
-Two formats are read: GroupLens's own (``u.data``, ``u.user``, ``u.item``, ``u.genre``) and RecBole's
-(``ml-100k.inter``, ``.user``, ``.item``). They hold the same ratings and give the same features.
+Two formats are read: GroupLens's own (``u.data``, ``u.user``, ``u.item``, ``u.genre``) and that of
+RecBole (``ml-100k.inter``, ``.user``, ``.item``). They give the same features of the same ratings.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def prepare(
     params
         ``data``: directory or URL; ``split``: ``random`` (the default) or ``u1`` to ``u5``, the
         splits that come with the data set; ``fold``: 0 to 4, of the random split; ``user``: for
-        whom to recommend.
+        whom to recommend, 1; ``min_ratings``: ratings a movie must have for that, 20.
     """
     data = params.get("data", str(DEFAULT_DATA))
     tables = read(spark, data)
@@ -58,8 +58,8 @@ def prepare(
         name: features.join(held, ["user", "movie"], kind).select(*columns, "genres", "rating")
         for name, kind in (("train", "left_anti"), ("eval", "left_semi"))
     }
-    mean, rows = frames["train"].agg(F.avg("rating"), F.count("rating")).first()
     user = int(params.get("user", "1"))
+    mean, rows = frames["train"].agg(F.avg("rating"), F.count("rating")).first()
     catalogue = Catalogue(
         user_ids=users["user"].to_numpy(np.int64),
         movie_ids=movies["movie"].to_numpy(np.int64),
@@ -69,7 +69,7 @@ def prepare(
         titles=list(movies["title"]),
         num_genres=len(genres),
         user=user,
-        rated=pairs.loc[pairs["user"] == user, "movie"].to_numpy(np.int64),
+        candidates=candidates(pairs, user, int(params.get("min_ratings", "20"))),
         train_rows=rows,
         mean_rating=mean,
     )
@@ -184,6 +184,13 @@ def pairs_of_fold(pairs: pd.DataFrame, fold: int) -> pd.DataFrame:
     pairs = pairs.sort_values(["user", "movie"], ignore_index=True)
     order = np.random.default_rng(0).permutation(len(pairs))
     return pairs.iloc[np.sort(np.array_split(order, FOLDS)[fold])]
+
+
+def candidates(pairs: pd.DataFrame, user: int, min_ratings: int) -> np.ndarray:
+    """Return the ids of the movies that `user` has not rated and at least `min_ratings` have."""
+    ratings = pairs["movie"].value_counts()
+    rated = pairs.loc[pairs["user"] == user, "movie"]
+    return np.setdiff1d(ratings.index[ratings >= min_ratings], rated).astype(np.int64)
 
 
 # -- numbering --------------------------------------------------------------------------------

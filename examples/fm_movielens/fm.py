@@ -25,7 +25,7 @@ class FMJob(tfos.Job):
         """Fit, evaluate, export and recommend."""
         import tensorflow as tf
         import tf_keras
-        from model import FactorizationMachine
+        from model import INITIAL_ACCUMULATOR, LEARNING_RATE, FactorizationMachine
         from outcome import READING, deliver, make_rmse
 
         known = self.catalogue
@@ -36,15 +36,15 @@ class FMJob(tfos.Job):
 
         with ctx.scope():
             model = FactorizationMachine(known.sizes, known.num_genres, known.mean_rating, dim)
-            rate = tf_keras.optimizers.schedules.CosineDecay(0.005, steps)
-            optimizer = tf_keras.optimizers.legacy.Adam(rate)
+            rate = tf_keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+            optimizer = tf_keras.optimizers.legacy.Adagrad(rate, INITIAL_ACCUMULATOR)
 
-        def step(batch: dict[str, Any]) -> dict[str, Any]:
+        def step(batch):
             with tf.GradientTape() as tape:
-                loss, error = model.loss(batch)
+                loss, squared_error = model.loss(batch)
             variables = model.trainable_variables
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-            return {"loss": loss, "rmse": tf.sqrt(error)}
+            return {"rmse": tf.sqrt(squared_error)}
 
         rmse = make_rmse(model)
         result = ctx.fit(

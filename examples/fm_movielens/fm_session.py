@@ -34,7 +34,7 @@ class FMSessionJob(tfos.Job):
         epochs = int(ctx.params.get("epochs", "30"))
         batch_size = int(ctx.params.get("batch_size", "1024"))
         steps = epochs * math.ceil(self.catalogue.train_rows / batch_size)
-        with tf.Graph().as_default(), tf.device(ctx.device_setter()):
+        with tf.Graph().as_default(), tf.compat.v1.device(ctx.device_setter()):
             graph = Graph(self.catalogue, int(ctx.params.get("dim", "16")), steps)
             with open_session(ctx, ctx.params.get("api", "monitored")) as session:
                 if not ctx.is_chief:
@@ -62,11 +62,11 @@ class FMSessionJob(tfos.Job):
 
 
 class Graph:
-    """The graph that every process builds: inputs, the model on the parameter servers, the update."""
+    """The graph that every process builds: inputs, the model on parameter servers, the update."""
 
     def __init__(self, known: Any, dim: int, steps: int) -> None:
         import tensorflow as tf
-        from model import FactorizationMachine
+        from model import INITIAL_ACCUMULATOR, LEARNING_RATE, FactorizationMachine
 
         tf1 = tf.compat.v1
         self.global_step = tf1.train.get_or_create_global_step()
@@ -80,8 +80,8 @@ class Graph:
             "rating": self.rating,
         }
         loss, error = model.loss(batch)
-        rate = tf1.train.cosine_decay(0.005, self.global_step, steps)
-        optimizer = tf1.train.AdamOptimizer(rate)
+        rate = tf1.train.cosine_decay(LEARNING_RATE, self.global_step, steps)
+        optimizer = tf1.train.AdagradOptimizer(rate, INITIAL_ACCUMULATOR, use_locking=True)
         self.update = optimizer.minimize(loss, self.global_step, [model.table, model.bias])
         self.rmse = tf.sqrt(error)
         self.weights = [model.table, model.bias]
@@ -126,22 +126,34 @@ def open_session(ctx: tfos.TrainContext, api: str) -> Iterator[Any]:
     import tensorflow as tf
 
     tf1 = tf.compat.v1
+    target, config = ctx.server.target, ctx.session_config()
+    with tf1.Session(target, config=config) as session:
+        if not ctx.is_chief:
+            await_variables(ctx, session)
+        elif api == "session":
+            session.run(tf1.global_variables_initializer())
+        if api == "session":
+            yield session
     if api == "monitored":
         with tf1.train.MonitoredTrainingSession(
-            ctx.server.target, is_chief=ctx.is_chief, config=ctx.session_config()
-        ) as session:
-            yield session
-        return
-    initialise = tf1.global_variables_initializer()
-    missing = tf1.report_uninitialized_variables()
-    with tf1.Session(ctx.server.target, config=ctx.session_config()) as session:
-        if ctx.is_chief:
-            session.run(initialise)
-        deadline = time.monotonic() + INITIALISE_TIMEOUT_S
-        while len(session.run(missing)) > 0:
-            if ctx.should_stop() or time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"the chief has not initialised the variables in {INITIALISE_TIMEOUT_S:.0f} s"
-                )
-            time.sleep(0.1)
-        yield session
+            target, is_chief=ctx.is_chief, config=config
+        ) as monitored:
+            yield monitored
+
+
+def await_variables(ctx: tfos.TrainContext, session: Any) -> None:
+    """Block until the chief has initialised every variable.
+
+    A worker's MonitoredTrainingSession waits too, but looks only every 30 seconds: its peers would
+    have taken most of their steps by then.
+    """
+    import tensorflow as tf
+
+    missing = tf.compat.v1.report_uninitialized_variables()
+    deadline = time.monotonic() + INITIALISE_TIMEOUT_S
+    while len(session.run(missing)) > 0:
+        if ctx.should_stop() or time.monotonic() > deadline:
+            raise TimeoutError(
+                f"the chief has not initialised the variables in {INITIALISE_TIMEOUT_S:.0f} s"
+            )
+        time.sleep(0.1)

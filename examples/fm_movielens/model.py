@@ -12,6 +12,15 @@ from catalogue import Catalogue
 L2_WEIGHT = 0.02
 L2_FACTOR = 0.14
 
+LEARNING_RATE = 0.1
+"""Of Adagrad, at the start; a cosine takes it to 0.
+
+Adagrad updates a row in one atomic operation. Adam takes several, and workers that interleave
+theirs on a parameter server now and then divide a step by a second moment that is still zero.
+"""
+
+INITIAL_ACCUMULATOR = 1.0
+
 
 class FactorizationMachine(tf.Module):
     """Predict a rating: a bias, a weight for each feature, a dot product for each pair of features.
@@ -71,13 +80,14 @@ class FactorizationMachine(tf.Module):
         return tf.clip_by_value(self._ratings(self._features(batch)), 1.0, 5.0)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the loss to minimise, and the mean squared error in it, of a batch with ratings.
+        """Return the loss to minimise, summed over a rated batch, and its mean squared error.
 
         The L2 term is over the rows the batch uses, so a feature is held back each time it is seen.
         """
         features = self._features(batch)
-        error = tf.reduce_mean(tf.square(self._ratings(features) - batch["rating"]))
-        return error + tf.reduce_mean(tf.reduce_sum(tf.square(features) * self._l2, [1, 2])), error
+        error = tf.square(self._ratings(features) - batch["rating"])
+        l2 = tf.reduce_sum(tf.square(features) * self._l2, [1, 2])
+        return tf.reduce_sum(error + l2), tf.reduce_mean(error)
 
 
 class Recommender(tf.Module):

@@ -55,12 +55,11 @@ def deliver(ctx: Any, model: FactorizationMachine, catalogue: Catalogue) -> list
 
 
 def recommend(recommender: Recommender, catalogue: Catalogue, count: int) -> list[str]:
-    """Return the titles that the catalogue's user would rate best of those not yet rated."""
-    unseen = np.flatnonzero(~np.isin(catalogue.movie_ids, catalogue.rated))
-    users = np.full(len(unseen), catalogue.user, np.int64)
-    ratings = recommender.rate(users, catalogue.movie_ids[unseen])["rating"].numpy()
-    best = unseen[np.argsort(-ratings, kind="stable")[:count]]
-    return [catalogue.titles[movie] for movie in best]
+    """Return the titles of the candidates that the catalogue's user would rate best."""
+    users = np.full(len(catalogue.candidates), catalogue.user, np.int64)
+    ratings = recommender.rate(users, catalogue.candidates)["rating"].numpy()
+    best = catalogue.candidates[np.argsort(-ratings, kind="stable")[:count]]
+    return [catalogue.titles[i] for i in np.searchsorted(catalogue.movie_ids, best)]
 
 
 def check_served(path: str, recommender: Recommender, catalogue: Catalogue) -> None:
