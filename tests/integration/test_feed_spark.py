@@ -155,6 +155,10 @@ def test_vectors_dense_and_sparse_arrive_as_a_matrix(spark, tmp_path):
     (reader,) = feed(prepared, {"train": schema}, tmp_path / "a")
     np.testing.assert_array_equal(whole(reader)["v"], [[1, 2, 0], [0, 0, 5]])
 
+    with_null = df.union(spark.sql("select null").to(df.schema)).coalesce(1)
+    (reader,) = feed(prepare_frame(with_null)[0], {"train": schema}, tmp_path / "n", nulls="zero")
+    np.testing.assert_array_equal(whole(reader)["v"], [[1, 2, 0], [0, 0, 5], [0, 0, 0]])
+
     inputs = spark.createDataFrame([(1.0, 2.0), (0.0, 0.0)], ["p", "q"]).coalesce(1)
     assembled = VectorAssembler(inputCols=["p", "q"], outputCol="v").transform(inputs)
     prepared, schema = prepare_frame(assembled.select("v"))

@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from tfos.arrow_feed.blocks import Array, Column, ColumnRows, Ragged
-from tfos.arrow_feed.schema import FeedColumn, FeedSchema, is_vector_type, wire_name
-from tfos.arrow_feed.vectors import dense_rows
+from tfos.arrow_feed.schema import FeedColumn, FeedSchema, wire_name
 from tfos.config import NullPolicy
 from tfos.errors import NullValueError, SchemaMismatchError
 
@@ -139,10 +138,6 @@ class BatchConverter:
             return self._text(column.name, array)
         if array.null_count:
             self._refuse(column.name, array.null_count, len(array))
-        if is_vector_type(array.type):
-            size = self._sizes[column.name]
-            values, self._sizes[column.name] = dense_rows(column.name, array, size)
-            return values
         valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
         elements = array.flatten()
         if elements.null_count:
@@ -165,8 +160,14 @@ class BatchConverter:
         lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)[valid]
         size = self._sizes[name]
         if size is None:
-            size = int(lengths[0]) if len(lengths) else 0
-            self._sizes[name] = size or None
+            if not len(lengths):
+                raise NullValueError(
+                    f"column {name!r} holds only nulls so far: the length of its lists is unknown; "
+                    "fill or filter them in pre_train",
+                    column=name,
+                    rows=len(array),
+                )
+            size = self._sizes[name] = int(lengths[0])
         if (lengths != size).any():
             other = int(lengths[lengths != size][0])
             raise SchemaMismatchError(f"column {name!r} holds lists of {other} and of {size}")

@@ -13,12 +13,11 @@ from tfos.errors import SchemaMismatchError, UnsupportedTypeError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FeedColumn", "FeedSchema", "Shape", "is_vector_type", "wire_name"]
+__all__ = ["FeedColumn", "FeedSchema", "Shape", "wire_name"]
 
 Shape = Literal["scalar", "fixed", "ragged"]
 
 _SHAPES = ("scalar", "fixed", "ragged")
-_VECTOR_FIELDS = ("type", "size", "indices", "values")
 
 
 @dataclass(frozen=True)
@@ -132,19 +131,10 @@ def wire_name(name: str) -> str:
     return name.replace("%", "%25").replace(".", "%2E").replace("`", "%60")
 
 
-def is_vector_type(arrow_type: pa.DataType) -> bool:
-    """Tell whether an Arrow type is what Spark sends for a ``pyspark.ml`` vector."""
-    import pyarrow.types as pt
-
-    return bool(pt.is_struct(arrow_type)) and tuple(f.name for f in arrow_type) == _VECTOR_FIELDS
-
-
 def _columns_of(name: str, arrow_type: pa.DataType) -> Iterable[FeedColumn]:
     import pyarrow.types as pt
 
-    if is_vector_type(arrow_type):
-        yield FeedColumn(name, "float64", "fixed")
-    elif pt.is_struct(arrow_type):
+    if pt.is_struct(arrow_type):
         for field in arrow_type:
             yield from _columns_of(f"{name}.{field.name}", field.type)
     elif pt.is_fixed_size_list(arrow_type):

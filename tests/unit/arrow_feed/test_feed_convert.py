@@ -10,15 +10,6 @@ from tfos.arrow_feed.convert import BatchConverter
 from tfos.arrow_feed.schema import FeedColumn, FeedSchema
 from tfos.errors import NullValueError, SchemaMismatchError
 
-VECTOR = pa.struct(
-    [
-        pa.field("type", pa.int8(), nullable=False),
-        pa.field("size", pa.int32()),
-        pa.field("indices", pa.list_(pa.int32())),
-        pa.field("values", pa.list_(pa.float64())),
-    ]
-)
-
 
 def convert(array, nulls="error", offset=0):
     """Convert one column, through a slice where asked, and return it and its rows."""
@@ -32,14 +23,6 @@ def convert(array, nulls="error", offset=0):
 def text(ragged):
     data = ragged.child.tobytes()
     return [data[a:b] for a, b in zip(ragged.splits[:-1], ragged.splits[1:], strict=True)]
-
-
-def dense(*values):
-    return {"type": 1, "size": None, "indices": None, "values": list(values)}
-
-
-def sparse(size, indices, values):
-    return {"type": 0, "size": size, "indices": indices, "values": values}
 
 
 @pytest.mark.parametrize("offset", [0, 1])
@@ -82,25 +65,28 @@ def test_lists_of_text_nest():
     assert text(found.child) == [b"a", b"bc", b"d"]
 
 
-@pytest.mark.parametrize("offset", [0, 1])
-def test_vectors_dense_and_sparse_become_a_matrix(offset):
-    array = pa.array([dense(1, 2, 3), sparse(3, [2, 0], [5.0, 4.0]), sparse(3, [], [])], VECTOR)
-    found = convert(array, offset=offset)
-    np.testing.assert_array_equal(found, [[1, 2, 3], [4, 0, 5], [0, 0, 0]][offset:])
+def lists_of_one_length(*rows):
+    """Convert batches of lists whose length, as a vector's, only the data tell."""
+    converter = BatchConverter(FeedSchema((FeedColumn("c", "float64", "fixed"),)), "zero")
+    kind = pa.list_(pa.float64())
+    return [converter(pa.record_batch({"c": pa.array(r, kind)})).singles[0] for r in rows]
 
 
-@pytest.mark.parametrize("rows", [[dense(1), dense(1, 2)], [dense(1, 2), sparse(3, [0], [1.0])]])
-def test_vectors_of_two_lengths_are_refused(rows):
-    with pytest.raises(SchemaMismatchError, match="'c' holds vectors of"):
-        convert(pa.array(rows, VECTOR))
+def test_the_first_list_tells_the_length_of_all():
+    first, second = lists_of_one_length([[1, 2], None], [None])
+    np.testing.assert_array_equal(first, [[1, 2], [0, 0]])
+    np.testing.assert_array_equal(second, [[0, 0]])
 
 
-def test_vector_length_must_agree_between_batches():
-    batches = [pa.record_batch({"c": pa.array([dense(*range(n))], VECTOR)}) for n in (2, 3)]
-    converter = BatchConverter(FeedSchema.from_arrow(batches[0].schema), "error")
-    converter(batches[0])
-    with pytest.raises(SchemaMismatchError, match="3 and of 2"):
-        converter(batches[1])
+@pytest.mark.parametrize("rows", [([[1, 2], [3]],), ([[1, 2]], [[3]])])
+def test_lists_of_two_lengths_are_refused(rows):
+    with pytest.raises(SchemaMismatchError, match="'c' holds lists of 1 and of 2"):
+        lists_of_one_length(*rows)
+
+
+def test_nulls_before_any_list_have_no_length():
+    with pytest.raises(NullValueError, match="only nulls so far"):
+        lists_of_one_length([None, None])
 
 
 def test_arrays_said_to_have_one_length_become_a_matrix():
@@ -119,7 +105,6 @@ NULLS = [
     (pa.array([[1], None, [2]]), 1),
     (pa.array([[1], [2, None, None], [None]]), 2),
     (pa.array([["a"], ["b", None], []]), 1),
-    (pa.array([dense(1), None, dense(2)], VECTOR), 1),
     (pa.array([[1, 2], None, [3, None]], pa.list_(pa.int32(), 2)), 1),
 ]
 
@@ -138,7 +123,6 @@ def test_nulls_are_refused_by_column_and_count(array, rows):
         (pa.array([True, None, None]), [True, False, False]),
         (pa.array([None, 1], pa.timestamp("us")), [0, 1]),
         (pa.array([Decimal("1.5"), None]), [1.5, 0]),
-        (pa.array([dense(1), None, dense(2)], VECTOR), [[1], [0], [2]]),
         (pa.array([[1, 2], None, [3, None]], pa.list_(pa.int32(), 2)), [[1, 2], [0, 0], [3, 0]]),
     ],
 )

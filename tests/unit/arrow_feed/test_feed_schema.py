@@ -6,15 +6,6 @@ from tfos.arrow_feed.selection import Selection
 from tfos.errors import SchemaMismatchError, UnsupportedTypeError
 from tfos.read_plan import ReadPlan
 
-VECTOR = pa.struct(
-    [
-        pa.field("type", pa.int8(), nullable=False),
-        pa.field("size", pa.int32()),
-        pa.field("indices", pa.list_(pa.int32())),
-        pa.field("values", pa.list_(pa.float64())),
-    ]
-)
-
 
 @pytest.mark.parametrize(
     ("arrow_type", "dtype", "shape", "size"),
@@ -37,7 +28,6 @@ VECTOR = pa.struct(
         (pa.list_(pa.int32()), "int32", "ragged", None),
         (pa.list_(pa.string()), "string", "ragged", None),
         (pa.list_(pa.float32(), 3), "float32", "fixed", 3),
-        (VECTOR, "float64", "fixed", None),
     ],
 )
 def test_each_arrow_type_becomes_a_tensor(arrow_type, dtype, shape, size):
