@@ -17,7 +17,7 @@ from tfos.arrow_feed.schema import FeedColumn
 from tfos.arrow_feed.spool import SpoolWriter
 from tfos.arrow_feed.tags import split_by_tag, tag_order
 from tfos.config import FeedConfig
-from tfos.errors import SchemaMismatchError, UnsupportedTypeError
+from tfos.errors import EmptyDataError, SchemaMismatchError, UnsupportedTypeError
 from tfos.read_plan import ReadPlan
 
 pytestmark = [pytest.mark.spark, pytest.mark.filterwarnings("default")]
@@ -239,6 +239,15 @@ def test_partitions_become_as_many_as_roles(spark):
     assert "Exchange" not in plan
     with pytest.raises(ValueError, match="count is 0"):
         partition_for(many, 0)
+
+
+def test_a_frame_without_rows_is_refused_or_still_starts_every_role(spark, tmp_path):
+    for df in (spark.range(9).where("false"), spark.range(9).limit(0)):
+        with pytest.raises(EmptyDataError, match="no rows"):
+            partition_for(df, 2)
+    df, schema = prepare_frame(spark.range(9).where("id < 0"))
+    readers = feed(partition_for(df, 2), {"train": schema}, tmp_path)
+    assert [reader.rows() for reader in readers] == [0, 0]
 
 
 def test_every_role_gets_rows_of_few_partitions(spark, tmp_path):

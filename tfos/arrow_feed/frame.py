@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfos.arrow_feed.schema import FeedColumn, FeedSchema, wire_name
 from tfos.arrow_feed.tags import TAG_COLUMN, tag_order
-from tfos.errors import SchemaMismatchError, UnsupportedTypeError
+from tfos.errors import EmptyDataError, SchemaMismatchError, UnsupportedTypeError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -117,12 +117,21 @@ def partition_for(df: DataFrame, count: int) -> DataFrame:
         The DataFrame.
     count
         Partitions wanted, 1 or more.
+
+    Raises
+    ------
+    EmptyDataError
+        If Spark knows without running it that the DataFrame has no rows: it would start no task
+        at all for it, and so no role.
     """
     if count < 1:
         raise ValueError(f"count is {count}: it must be 1 or more")
+    execution = df._jdf.queryExecution()
+    most = execution.optimizedPlan().maxRows()
+    if most.isDefined() and most.get() == 0:
+        raise EmptyDataError("the DataFrame has no rows: look at the filters of pre_train")
     if count == 1:
         return df.coalesce(1)
-    execution = df._jdf.queryExecution()
     adaptive = execution.executedPlan().nodeName() == "AdaptiveSparkPlan"
     if not adaptive and execution.toRdd().getNumPartitions() >= count:
         return df.coalesce(count)
