@@ -110,7 +110,8 @@ class FeedSource:
 
     def poll(self) -> None:
         """Take in what has been published; does not wait."""
-        self._refresh()
+        if not self.complete:
+            self._refresh()
 
     def _refresh(self) -> bool:
         """Take in new index entries; tell whether there were any."""
