@@ -10,7 +10,7 @@ import tensorflow as tf
 from catalogue import FIELDS, Catalogue
 from model import FactorizationMachine, Recommender
 
-READING = {"stack": {"fields": FIELDS}}
+READING: dict[str, Any] = {"stack": {"fields": FIELDS}}
 """How every variant reads: the single-valued features as one [batch, n] tensor."""
 
 
