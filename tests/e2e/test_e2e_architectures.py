@@ -17,7 +17,7 @@ LINEAR = str(APPS / "linear.py")
 SESSION = str(APPS / "session.py")
 CLUSTER = "local-cluster[5,1,1024]"
 
-pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper]
+pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(500)]
 
 
 def check_linear(run, *, rows=4000, epochs=2) -> dict:

@@ -14,7 +14,7 @@ from tfos.errors import ExitCode
 APPS = Path(__file__).parent / "apps"
 FAULTS = str(APPS / "faults.py")
 
-pytestmark = [pytest.mark.spark, pytest.mark.tf]
+pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.timeout(200)]
 
 
 def error_line(run) -> str:

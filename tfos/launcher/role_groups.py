@@ -87,15 +87,32 @@ class RoleGroup:
 
 
 def _spark_failure(role: Role, error: Exception) -> Failure:
-    """Turn Spark's error into a record; the cause is its last non-empty "Caused by" or message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line for line in lines if line.startswith("Caused by:")]
-    headline = (causes[-1] if causes else lines[0] if lines else type(error).__name__)[:500]
+    """Turn Spark's error into a record.
+
+    Spark gives a condition (``CAST_INVALID_INPUT``, ``PYTHON_EXCEPTION`` ...) to errors of the query
+    and of Python functions in it, which is the user's ETL, run only now that rows are pulled. What
+    has none (a lost executor, an aborted stage) is the cluster's; so is an error of tfos's own.
+    """
+    text = str(error)
+    condition = getattr(error, "getCondition", lambda: None)()
+    ours = "tfos.errors." in text
     return Failure(
         key=str(role),
-        cause=Cause.INFRASTRUCTURE,
-        message=f"Spark ended the {role} tasks: {headline}",
+        cause=Cause.INFRASTRUCTURE if condition is None or ours else Cause.USER_CODE,
+        message=f"Spark ended the {role} tasks: {_headline(text) or type(error).__name__}",
         time=time.time(),
-        traceback=str(error)[:8000],
-        hint="Spark's own log of the executor that ran the task has the details",
+        traceback=text[:8000],
+        hint="Spark's own log of the executor that ran the task has the details"
+        if condition is None
+        else "",
     )
+
+
+def _headline(text: str) -> str:
+    """Return the line that says most: a Python error's last, a JVM error's last cause or first."""
+    lines = [line.strip() for line in text.partition("JVM stacktrace:")[0].splitlines()]
+    lines = [line for line in lines if line]
+    if any(line.startswith("Traceback (most recent call last)") for line in lines):
+        return lines[-1][:500]
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    return (causes or lines or [""])[-1 if causes else 0][:500]
