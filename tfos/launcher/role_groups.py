@@ -89,9 +89,9 @@ class RoleGroup:
 def _spark_failure(role: Role, error: Exception) -> Failure:
     """Turn Spark's error into a record.
 
-    Spark gives a condition (``CAST_INVALID_INPUT``, ``PYTHON_EXCEPTION`` ...) to errors of the query
-    and of Python functions in it, which is the user's ETL, run only now that rows are pulled. What
-    has none (a lost executor, an aborted stage) is the cluster's; so is an error of tfos's own.
+    Spark gives a condition (``CAST_INVALID_INPUT``, ``PYTHON_EXCEPTION``) to errors of the query and
+    of Python functions in it, which is the user's ETL, run only now that rows are pulled. What has
+    none (a lost executor, an aborted stage) is the cluster's; so is an error of tfos's own.
     """
     text = str(error)
     condition = getattr(error, "getCondition", lambda: None)()
@@ -101,7 +101,7 @@ def _spark_failure(role: Role, error: Exception) -> Failure:
         cause=Cause.INFRASTRUCTURE if condition is None or ours else Cause.USER_CODE,
         message=f"Spark ended the {role} tasks: {_headline(text) or type(error).__name__}",
         time=time.time(),
-        traceback=text[:8000],
+        traceback=text.partition("JVM stacktrace:")[0].rstrip()[:8000],
         hint="Spark's own log of the executor that ran the task has the details"
         if condition is None
         else "",
