@@ -30,7 +30,7 @@ demo: java $(STAMP) $(DATA) ## Train a factorization machine on MovieLens: 1 PS,
 	$(BIN)/pl_submit $(DEMO_ARGS)
 
 .PHONY: test
-test: java lint ## Lint, check types, run every test.
+test: java lint $(DATA) ## Lint, check types, run every test.
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-unit

@@ -11,11 +11,15 @@ INTEGERS = [f"i{i}" for i in range(26)]
 
 
 class WideJob(tfos.Job):
+    """Count rows and time the epochs."""
+
     def pre_train(self, spark):
+        """Return the table."""
         rows = int(self.params.get("rows", "5000000"))
         return wide_table(spark, rows, int(self.params.get("partitions", "8")))
 
     def train(self, ctx):
+        """Read every batch."""
         import psutil
 
         host = psutil.Process(os.getppid())

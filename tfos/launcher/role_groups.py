@@ -89,9 +89,9 @@ class RoleGroup:
 def _spark_failure(role: Role, error: Exception) -> Failure:
     """Turn Spark's error into a record.
 
-    Spark gives a condition (``CAST_INVALID_INPUT``, ``PYTHON_EXCEPTION``) to errors of the query and
-    of Python functions in it, which is the user's ETL, run only now that rows are pulled. What has
-    none (a lost executor, an aborted stage) is the cluster's; so is an error of tfos's own.
+    Spark gives a condition (such as ``CAST_INVALID_INPUT``) to errors of the query and of Python
+    functions in it, which is the user's ETL, run only now that rows are pulled. What has none (a
+    lost executor, an aborted stage) is the cluster's; so is an error of tfos's own.
     """
     text = str(error)
     condition = getattr(error, "getCondition", lambda: None)()
