@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos.config import JobConfig
+from tfos.errors import RendezvousError
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.fault.state_machine import (
     CancelGroups,
@@ -104,12 +105,21 @@ class Controller:
             group.start(lambda report: self._events.put(_Heard("group", report)))
         try:
             while self.state.phase is not Phase.ENDED:
-                for event in self._next_events():
-                    self._apply(event)
+                self._turn()
         finally:
             for unsubscribe in subscriptions:
                 unsubscribe()
         return self.state
+
+    def _turn(self) -> None:
+        try:
+            for event in self._next_events():
+                self._apply(event)
+        except RendezvousError as error:
+            # The server fell silent within a call, before the connection's listener said so. What
+            # was to be read is read again once it answers.
+            log.warning("%s", error)
+            self._await_registry()
 
     def _next_events(self) -> list[Event]:
         try:
@@ -163,10 +173,14 @@ class Controller:
             return [*self._read_outcomes(), *self._read_members()]
         if connection is Connection.SUSPENDED:
             log.warning("ZooKeeper does not answer; waiting for it")
-            patience = self._config.registry.session_timeout_s
-            self._lost_deadline = time.monotonic() + patience
+            self._await_registry()
             return []
+        self._lost_deadline = time.monotonic()
         return [self._registry_lost()]
+
+    def _await_registry(self) -> None:
+        if self._lost_deadline is None:
+            self._lost_deadline = time.monotonic() + self._config.registry.session_timeout_s
 
     def _registry_lost(self) -> Event:
         where = self._config.registry.zookeeper or "embedded"
@@ -191,7 +205,7 @@ class Controller:
         now = time.monotonic()
         phase = self.state.phase
         if phase is Phase.TRAINING and self._lost_deadline is None:
-            self._progress.show(self._registry)
+            self._show_progress()
         if self._stop_deadline is not None:
             if now < self._stop_deadline:
                 return []
@@ -204,6 +218,12 @@ class Controller:
         if phase is Phase.REGISTERING and now >= self._register_deadline:
             return [self._not_registered()]
         return []
+
+    def _show_progress(self) -> None:
+        try:
+            self._progress.show(self._registry)
+        except RendezvousError as error:
+            log.debug("progress cannot be read: %s", error)
 
     def _timed_out(self) -> Event:
         return Halted(
@@ -232,7 +252,12 @@ class Controller:
 
     def _carry_out(self, decision: Decision) -> None:
         if isinstance(decision, PublishGeneration):
-            self._publish(decision.number)
+            try:
+                self._publish(decision.number)
+            except RendezvousError as error:
+                log.warning("%s", error)
+                self._await_registry()
+                self._apply(self._registry_lost())
         elif isinstance(decision, StopRun):
             self._stop(decision)
         elif isinstance(decision, CancelGroups):
@@ -256,8 +281,7 @@ class Controller:
         self._stop_deadline = time.monotonic() + 2 * grace + 5.0
         outcome = "done" if decision.verdict is Verdict.DONE else "failed"
         if self._lost_deadline is not None:
-            # Nobody can hear: each role host finds the registry gone by itself. Cancel at once.
-            self._stop_deadline = time.monotonic()
+            # Nobody can hear: each role host finds the registry gone by itself, and ends.
             return
         self._registry.stop(StopNotice(outcome, decision.reason))
 

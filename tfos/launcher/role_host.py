@@ -10,21 +10,22 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import socket
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfos.arrow_feed.places import Place, choose_places
 from tfos.config import JobConfig
 from tfos.errors import ExitCode, RendezvousClosedError, TfosError
 from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.fault.janitor import removed_at_end
 from tfos.launcher.ports import address_towards, reserve_port
 from tfos.launcher.supervision import ProcessPlan, Supervision
 from tfos.launcher.training_spec import TrainingSpec
@@ -160,13 +161,18 @@ class _Hosted:
 
     def _play(self, batches: Iterator[pa.RecordBatch], stack: contextlib.ExitStack) -> Outcome:
         program = self._program
-        directory = stack.enter_context(_private_directory(program.run_id, self._key))
+        name = f"tfos-{program.run_id}-{self._key}-{self._attempt}"
+        directory = Path(tempfile.gettempdir()) / f"{name}-host"
+        places = choose_places(self._config.feed, name)
+        # Spark kills Python workers without a word: this tidies up whatever becomes of us.
+        stack.enter_context(removed_at_end([directory, *(place.path for place in places)]))
+        directory.mkdir(mode=0o700)
         address = address_towards(program.registry.first)
         endpoint = stack.enter_context(reserve_port(address))
         registry = program.registry.connect()
         stack.callback(registry.close)
         self._supervision = supervision = Supervision(self._config, self._key, registry)
-        self._open_spool(stack)
+        self._open_spool(places, stack)
         registry.register(self._member(endpoint))
         # The training process dies with the thread that starts it, so that thread lives as long
         # as it; this one is the only one that may read from Spark, and does so meanwhile.
@@ -239,17 +245,13 @@ class _Hosted:
 
     # -- the feed ------------------------------------------------------------------------------
 
-    def _open_spool(self, stack: contextlib.ExitStack) -> None:
+    def _open_spool(self, places: Sequence[Place], stack: contextlib.ExitStack) -> None:
         if not self._program.feeds:
             return
-        from tfos.arrow_feed.places import choose_places
         from tfos.arrow_feed.schema import FeedSchema
         from tfos.arrow_feed.spool import SpoolWriter
 
         schemas = {n: FeedSchema.from_json(self._program.schemas[n]) for n in self._program.feeds}
-        places = choose_places(
-            self._config.feed, f"tfos-{self._program.run_id}-{self._key}-{self._attempt}"
-        )
         self._spool = SpoolWriter(places, schemas, self._config.feed, cancelled=self._ended.is_set)
         stack.callback(self._spool.remove)
 
@@ -314,16 +316,6 @@ class _Hosted:
             # What tfos foresaw says all in its message; a defect is found by its traceback.
             traceback="" if expected else "".join(traceback.format_exception(error)),
         )
-
-
-@contextlib.contextmanager
-def _private_directory(run_id: str, key: TaskKey) -> Iterator[Path]:
-    """Make a directory for this user alone; removed at the end."""
-    directory = Path(tempfile.mkdtemp(prefix=f"tfos-{run_id}-{key}-"))  # mkdtemp makes it 0700
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _log_to_stderr(key: TaskKey, level: str) -> None:

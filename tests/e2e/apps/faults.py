@@ -28,7 +28,8 @@ class FaultyJob(tfos.Job):
         if fault == "null":
             return spark.sql("select id, if(id = 7, null, id) as value from range(100)")
         if fault == "spark_raises":
-            return spark.sql("select id, raise_error('bad row') as value from range(100)")
+            bad = "if(id = 50, bigint(raise_error('bad row')), id) as value"
+            return spark.range(100).selectExpr(bad)
         if fault == "pre_train_hangs":
             time.sleep(600)
         return spark.range(2000).selectExpr("id", "cast(id as double) as value")
