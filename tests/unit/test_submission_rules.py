@@ -173,11 +173,11 @@ def test_relative_paths_start_from_the_directory_and_urls_stay():
             result_json="../r.json",
             feed={"spool_dir": "/abs"},
         ),
-        "/work/dir",
+        "/srv/dir",
     )
-    assert resolved.checkpoints.dir == "/work/dir/ck/x"
+    assert resolved.checkpoints.dir == "/srv/dir/ck/x"
     assert resolved.model_dir == "s3://b/m"
-    assert resolved.result_json == "/work/r.json"
+    assert resolved.result_json == "/srv/r.json"
     assert resolved.feed.spool_dir == "/abs"
     assert resolve_paths(config(), "/x") == config()
 
