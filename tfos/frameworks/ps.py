@@ -6,21 +6,20 @@ calls back into the process that runs it, which is the worker (see `tfos.arrow_f
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from tfos.base import TrainContext
-from tfos.config import RolesConfig
-from tfos.frameworks.contract import TRAIN, Framework, PlainRuntime
+from tfos.frameworks.contract import PlainRuntime
+from tfos.frameworks.parameter_served import ParameterServed
 from tfos.frameworks.training_loop import StepResult, run_loop
 from tfos.read_plan import FeedPosition
-from tfos.topology import Role, RoleSpec
+from tfos.topology import Role
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
 
-__all__ = ["ParameterServerFramework", "dedicated_chief_roles", "feeds_of_role", "start_server"]
+__all__ = ["ParameterServerFramework"]
 
 IN_FLIGHT_PER_WORKER = 4
 """Steps scheduled ahead: enough that no worker waits for the chief to fetch a result."""
@@ -28,82 +27,17 @@ IN_FLIGHT_PER_WORKER = 4
 MIN_SHARD_BYTES = 256 << 10
 """Variables smaller than this stay whole: TensorFlow's advice for its MinSizePartitioner."""
 
-SERVER_POLL_S = 0.05
 
-
-class ParameterServerFramework(Framework):
-    """One chief that trains; workers and parameter servers that serve it."""
+class ParameterServerFramework(ParameterServed):
+    """The chief alone runs ``train``; workers and parameter servers serve it."""
 
     name = "ps"
-
-    def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
-        """Return chief, workers and parameter servers."""
-        return dedicated_chief_roles(config, workers_train=False)
-
-    def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
-        """Return ``train`` for workers, the others for the chief."""
-        return feeds_of_role(role, datasets)
+    workers_train = False
 
     @contextmanager
     def runtime(self, facts: ProcessFacts, link: HostLink) -> Iterator[_CoordinatorRuntime]:
         """Connect to every server and build the strategy; blocks until all of them answer."""
         yield _CoordinatorRuntime(facts)
-
-    def serve(self, facts: ProcessFacts, link: HostLink) -> None:
-        """Run a TensorFlow server until the run is stopped."""
-        server = start_server(facts)
-        while not link.should_stop():
-            time.sleep(SERVER_POLL_S)
-        del server  # TensorFlow has no stop for it: it ends with the process.
-
-
-def dedicated_chief_roles(config: RolesConfig, *, workers_train: bool) -> tuple[RoleSpec, ...]:
-    """Return the roles of the architectures with parameter servers."""
-
-    def spec(role: Role, count: int, trains: bool) -> RoleSpec:
-        resources = getattr(config, role.value)
-        return RoleSpec(
-            role,
-            count,
-            trains=trains,
-            cores=resources.cores,
-            memory_bytes=resources.memory,
-            gpus=resources.gpus,
-        )
-
-    return (
-        spec(Role.CHIEF, 1, True),
-        spec(Role.WORKER, config.num_workers, workers_train),
-        spec(Role.PS, config.num_ps, False),
-    )
-
-
-def feeds_of_role(role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
-    """Deal ``train`` to the workers and every other DataFrame to the chief."""
-    if role is Role.WORKER:
-        return tuple(name for name in datasets if name == TRAIN)
-    if role is Role.CHIEF:
-        return tuple(name for name in datasets if name != TRAIN)
-    return ()
-
-
-def start_server(facts: ProcessFacts) -> Any:
-    """Start this process's TensorFlow server on the port its role host holds.
-
-    Raises
-    ------
-    tensorflow.errors.UnknownError
-        If the port cannot be bound.
-    """
-    import tensorflow as tf
-
-    return tf.distribute.Server(
-        tf.train.ClusterSpec(facts.cluster.by_role),
-        job_name=facts.key.role.value,
-        task_index=facts.key.index,
-        protocol="grpc",
-        start=True,
-    )
 
 
 class _CoordinatorRuntime(PlainRuntime):

@@ -7,37 +7,23 @@ parameter servers. A worker whose session outlives the chief hangs, so the chief
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tfos.config import RolesConfig
-from tfos.frameworks.contract import Framework, PlainRuntime
-from tfos.frameworks.ps import (
-    SERVER_POLL_S,
-    ParameterServerFramework,
-    dedicated_chief_roles,
-    feeds_of_role,
-    start_server,
-)
-from tfos.topology import Role, RoleSpec, TaskKey
+from tfos.frameworks.contract import PlainRuntime
+from tfos.frameworks.parameter_served import SERVER_POLL_S, ParameterServed, start_server
+from tfos.topology import Role, TaskKey
 from tfos.training_parts import HostLink, ProcessFacts
 
 __all__ = ["SessionFramework"]
 
 
-class SessionFramework(Framework):
-    """A chief and workers that train; parameter servers that serve them."""
+class SessionFramework(ParameterServed):
+    """The chief and every worker run ``train``; parameter servers serve them."""
 
     name = "session"
-
-    def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
-        """Return chief, workers and parameter servers."""
-        return dedicated_chief_roles(config, workers_train=True)
-
-    def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
-        """Return ``train`` for workers, the others for the chief."""
-        return feeds_of_role(role, datasets)
+    workers_train = True
 
     @contextmanager
     def runtime(self, facts: ProcessFacts, link: HostLink) -> Iterator[_SessionRuntime]:
@@ -46,10 +32,6 @@ class SessionFramework(Framework):
         if facts.key.role is Role.CHIEF:
             while link.running_workers() and not link.should_stop():
                 time.sleep(SERVER_POLL_S)
-
-    def serve(self, facts: ProcessFacts, link: HostLink) -> None:
-        """Run a parameter server until the run is stopped."""
-        ParameterServerFramework().serve(facts, link)
 
 
 class _SessionRuntime(PlainRuntime):

@@ -106,6 +106,8 @@ def _watch_client(submission: Submission) -> None:
 def _client_lives(submission: Submission) -> bool:
     try:
         client = psutil.Process(submission.client_pid)
+        if client.status() == psutil.STATUS_ZOMBIE:
+            return False
         # Another process may have been given the number since.
         return abs(client.create_time() - submission.client_start_s) < 1.0
     except psutil.NoSuchProcess:

@@ -1,0 +1,76 @@
+"""What the architectures with parameter servers share: roles, who is fed, the servers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from tfos.config import RoleResources, RolesConfig
+from tfos.frameworks.contract import TRAIN, Framework
+from tfos.topology import Role, RoleSpec
+from tfos.training_parts import HostLink, ProcessFacts
+
+__all__ = ["SERVER_POLL_S", "ParameterServed", "start_server"]
+
+SERVER_POLL_S = 0.05
+
+
+class ParameterServed(Framework):
+    """A chief that trains, workers, and parameter servers that hold the variables."""
+
+    workers_train: ClassVar[bool]
+    """Whether workers run ``train`` themselves, or serve the chief."""
+
+    def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
+        """Return chief, workers and parameter servers."""
+        return (
+            _spec(Role.CHIEF, 1, True, config.chief),
+            _spec(Role.WORKER, config.num_workers, self.workers_train, config.worker),
+            _spec(Role.PS, config.num_ps, False, config.ps),
+        )
+
+    def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
+        """Return ``train`` for workers, every other DataFrame for the chief."""
+        if role is Role.WORKER:
+            return tuple(name for name in datasets if name == TRAIN)
+        if role is Role.CHIEF:
+            return tuple(name for name in datasets if name != TRAIN)
+        return ()
+
+    def serve(self, facts: ProcessFacts, link: HostLink) -> None:
+        """Run a TensorFlow server until the run is stopped."""
+        server = start_server(facts)
+        while not link.should_stop():
+            time.sleep(SERVER_POLL_S)
+        del server  # TensorFlow has no stop for it: it ends with the process.
+
+
+def _spec(role: Role, count: int, trains: bool, resources: RoleResources) -> RoleSpec:
+    return RoleSpec(
+        role,
+        count,
+        trains=trains,
+        cores=resources.cores,
+        memory_bytes=resources.memory,
+        gpus=resources.gpus,
+    )
+
+
+def start_server(facts: ProcessFacts) -> Any:
+    """Start this process's TensorFlow server on the port its role host holds.
+
+    Raises
+    ------
+    tensorflow.errors.UnknownError
+        If the port cannot be bound.
+    """
+    import tensorflow as tf
+
+    return tf.distribute.Server(
+        tf.train.ClusterSpec(facts.cluster.by_role),
+        job_name=facts.key.role.value,
+        task_index=facts.key.index,
+        protocol="grpc",
+        start=True,
+    )
