@@ -1,0 +1,58 @@
+"""`tfos.run` on a session that is the caller's own, as a notebook does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(200)]
+
+NOTEBOOK = """
+import json
+import tfos
+from pyspark.sql import SparkSession
+
+class Count(tfos.Job):
+    def pre_train(self, spark):
+        return spark.range(1000)
+
+    def train(self, ctx):
+        if self.params.get("fail"):
+            raise ValueError("as asked")
+        return sum(len(batch["id"]) for batch in ctx.batches(epochs=2))
+
+spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+done = tfos.run(Count(), spark)
+try:
+    tfos.run(Count(), spark, tfos.JobConfig(params={"fail": "yes"}))
+except tfos.TfosError as error:
+    failed = error.result
+try:
+    tfos.run(Count(), spark, tfos.JobConfig(arch="ps"))
+except tfos.TfosError as error:
+    refused = error
+print(json.dumps([
+    done.result, done.rows, failed.exit_code, failed.error, type(refused).__name__,
+    spark.range(3).count(),
+]))
+"""
+
+
+def test_a_notebook_runs_jobs_on_its_own_session():
+    found = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK],
+        env={**os.environ, "PYSPARK_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert found.returncode == 0, found.stderr[-4000:]
+    result, rows, code, error, refused, alive = json.loads(found.stdout.splitlines()[-1])
+    assert (result, rows) == (2000, {"train": 1000})
+    assert (code, error) == (4, "chief-0: ValueError: as asked")
+    assert refused == "InsufficientExecutorsError"
+    assert alive == 3
