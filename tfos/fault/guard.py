@@ -21,7 +21,7 @@ from typing import Final
 
 from tfos.errors import InfrastructureError
 
-__all__ = ["LIFELINE_FD_VARIABLE", "SUPERVISOR_PID_VARIABLE", "install"]
+__all__ = ["LIFELINE_FD_VARIABLE", "SUPERVISOR_PID_VARIABLE", "close_all_but", "install"]
 
 LIFELINE_FD_VARIABLE: Final = "TFOS_LIFELINE_FD"
 """Environment variable with the number of the inherited pipe that ends with the host."""
@@ -128,7 +128,7 @@ def _stand_guard(lifeline_fd: int) -> None:
     try:
         if sys.platform.startswith("linux"):
             _prctl(_PR_SET_NAME, ctypes.c_char_p(b"tfos-guard"))
-        _close_all_but(lifeline_fd)
+        close_all_but(lifeline_fd)
         while os.read(lifeline_fd, 1):
             pass
         os.killpg(os.getpgrp(), signal.SIGKILL)
@@ -136,7 +136,8 @@ def _stand_guard(lifeline_fd: int) -> None:
         os._exit(1)
 
 
-def _close_all_but(kept_fd: int) -> None:
+def close_all_but(kept_fd: int) -> None:
+    """Close every descriptor of this process except one; for a forked process that only waits."""
     # The guard outlives the training process for a moment: held open here, its output pipe and
     # control channel would not reach their end.
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else range(1024):

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tfos.fault.guard import close_all_but
+
 __all__ = ["removed_at_end"]
 
 _AGAIN_AFTER_S: Final = 1.0
@@ -57,12 +59,7 @@ def _tidy_after(reading: int, directories: Sequence[Path]) -> None:
         # Away from the group that Spark's daemon kills as a whole, and deaf to polite signals.
         os.setsid()
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else range(1024):
-            if int(name) != reading:
-                try:
-                    os.close(int(name))
-                except OSError:
-                    continue  # the listing's own descriptor, closed by now
+        close_all_but(reading)
         while os.read(reading, 1):
             pass
         for directory in directories:

@@ -130,17 +130,18 @@ class RoleHost:
         context = TaskContext.get()
         assert context is not None
         key = TaskKey(self.role, context.partitionId())
-        _log_to_stderr(key, JobConfig.model_validate_json(self.config).log_level)
-        outcome = _Hosted(self, key, context.attemptNumber()).play(batches)
+        config = JobConfig.model_validate_json(self.config)
+        _log_to_stderr(key, config.log_level)
+        outcome = _Hosted(self, config, key, context.attemptNumber()).play(batches)
         yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome.to_json())]})
 
 
 class _Hosted:
     """One task attempt of a role."""
 
-    def __init__(self, program: RoleHost, key: TaskKey, attempt: int) -> None:
+    def __init__(self, program: RoleHost, config: JobConfig, key: TaskKey, attempt: int) -> None:
         self._program = program
-        self._config = JobConfig.model_validate_json(program.config)
+        self._config = config
         self._key = key
         self._attempt = attempt
         self._ended = threading.Event()
@@ -265,12 +266,11 @@ class _Hosted:
         from tfos.arrow_feed.tags import split_by_tag, tag_order
 
         feeds = self._program.feeds
+        tags = tag_order(feeds) if len(feeds) > 1 else None
         supervision.mark("feed_started")
         try:
             for batch in batches:
-                tagged = len(feeds) > 1
-                parts = split_by_tag(batch, tag_order(feeds)) if tagged else [(feeds[0], batch)]
-                for name, rows in parts:
+                for name, rows in split_by_tag(batch, tags) if tags else [(feeds[0], batch)]:
                     spool.write(rows, name)
                 if self._ended.is_set():
                     return
