@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
-__all__ = ["ClusterSpec", "Endpoint", "Role", "RoleSpec", "TaskKey", "describe_keys"]
+__all__ = ["ClusterSpec", "Endpoint", "Life", "Role", "RoleSpec", "TaskKey", "describe_keys"]
 
 _TASK_KEY = re.compile(r"(?P<role>[a-z][a-z_]*)-(?P<index>0|[1-9][0-9]*)")
+_LIFE = re.compile(r"(?P<key>[^.]+)\.g(?P<generation>\d+)\.r(?P<respawn>\d+)")
 
 
 class Role(str, Enum):
@@ -49,6 +50,35 @@ class TaskKey:
         return cls(Role(match["role"]), int(match["index"]))
 
 
+class Life(NamedTuple):
+    """One life of a role's training process, written ``worker-3.g2.r0``.
+
+    Parameters
+    ----------
+    key
+        The role.
+    generation
+        The incarnation of the whole cluster, counted from 1.
+    respawn
+        How often the role's process has been replaced within that generation, 0 at first.
+    """
+
+    key: TaskKey
+    generation: int
+    respawn: int
+
+    def __str__(self) -> str:
+        return f"{self.key}.g{self.generation}.r{self.respawn}"
+
+    @classmethod
+    def parse(cls, text: str) -> Life:
+        """Read back what `str` wrote; raises ValueError on anything else."""
+        match = _LIFE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"not a life: {text!r} (expected such as worker-3.g2.r0)")
+        return cls(TaskKey.parse(match["key"]), int(match["generation"]), int(match["respawn"]))
+
+
 class Endpoint(NamedTuple):
     """A host and a TCP port, written ``host:port``."""
 
@@ -83,6 +113,9 @@ class RoleSpec:
         Number of tasks, 1 or more.
     trains
         Whether the process runs ``Job.train`` and ends by itself; the others serve until stopped.
+    respawns
+        Whether a process of this role that dies is replaced in place while all others go on.
+        Otherwise its death ends the generation: all start again from the latest checkpoint.
     cores
         CPU cores of each task; None: as many as TensorFlow finds.
     memory_bytes
@@ -94,6 +127,7 @@ class RoleSpec:
     role: Role
     count: int
     trains: bool
+    respawns: bool = False
     cores: int | None = None
     memory_bytes: int | None = None
     gpus: int = 0
