@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from tfos.topology import ClusterSpec, Endpoint, TaskKey
+from tfos.topology import ClusterSpec, Endpoint, Life, TaskKey
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
@@ -66,6 +66,9 @@ class Member:
         Spark's task attempt number: tells a rerun from the first.
     executor
         The executor's container, where the cluster manager names it (YARN); empty elsewhere.
+    task
+        Spark's task attempt id, unique in the application: what to kill to have the task run
+        again; -1 where it is not known.
     """
 
     key: TaskKey
@@ -74,6 +77,7 @@ class Member:
     pid: int
     attempt: int = 0
     executor: str = ""
+    task: int = -1
 
     def to_json(self) -> dict[str, Any]:
         """Return the document kept in the registry."""
@@ -84,7 +88,17 @@ class Member:
             "pid": self.pid,
             "attempt": self.attempt,
             "executor": self.executor,
+            "task": self.task,
         }
+
+    def may_replace(self, holder: Member) -> bool:
+        """Return whether this one may take the key from `holder`, of another session.
+
+        It may from an older attempt of the task, and from itself: its own earlier session.
+        """
+        if holder.attempt == self.attempt:
+            return (holder.host, holder.pid) == (self.host, self.pid)
+        return holder.attempt < self.attempt
 
     @classmethod
     def from_json(cls, data: Document) -> Member:
@@ -96,6 +110,7 @@ class Member:
             pid=int(data["pid"]),
             attempt=int(data["attempt"]),
             executor=str(data["executor"]),
+            task=int(data["task"]),
         )
 
 
@@ -164,8 +179,10 @@ class Registry(ABC):
         """Announce a role host for as long as this session lives.
 
         Seeing the same key already there from this session is success. A key held by another
-        session of an older attempt of the same task is taken over (the older host is fenced); held
-        by the same or a newer attempt it is refused.
+        session is taken over from an older attempt of the same task (the older host is fenced), and
+        from this very role host: the same attempt, host and pid. A host whose session is lost thus
+        opens another and registers again, though the server may still hold the lost one's node.
+        Held by another host of the same attempt, or by a newer attempt, it is refused.
 
         Raises
         ------
@@ -195,14 +212,45 @@ class Registry(ABC):
         """
 
     @abstractmethod
+    def generation(self, number: int) -> Generation:
+        """Return a published generation, also after the run is stopped.
+
+        Raises
+        ------
+        RendezvousClosedError
+            If the run's tree is gone.
+        RendezvousError
+            If no generation of that number was published.
+        """
+
+    @abstractmethod
     def publish_outcome(self, generation: int, key: TaskKey, outcome: Document) -> None:
         """Write how a role ended in a generation; outlives this session. The first one stands."""
+
+    @abstractmethod
+    def publish_failure(self, life: Life, failure: Document) -> None:
+        """Write how one life of a role's training process failed.
+
+        It outlives this session. The first one of a life stands.
+        """
 
     @abstractmethod
     def publish_progress(self, key: TaskKey, progress: Document) -> None:
         """Write a role's latest progress, replacing the one before; gone with this session."""
 
     # -- the driver ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def attend(self) -> None:
+        """Mark this session as the driver's: role hosts that watch hear when it ends. Idempotent.
+
+        Before role hosts start: to them, a driver that has not attended is one that has gone.
+
+        Raises
+        ------
+        RendezvousError
+            If another live session is the driver's.
+        """
 
     @abstractmethod
     def members(self) -> dict[TaskKey, Member]:
@@ -219,8 +267,35 @@ class Registry(ABC):
         """
 
     @abstractmethod
+    def order_respawn(self, life: Life) -> None:
+        """Tell a role host to start its process as `life`, in place, while the others go on.
+
+        Idempotent; an older order never replaces a newer one. One of an older generation than the
+        latest is heeded by nobody.
+
+        Raises
+        ------
+        RendezvousError
+            If the life's generation was not published.
+        """
+
+    @abstractmethod
     def outcomes(self, generation: int) -> dict[TaskKey, dict[str, Any]]:
         """Return the outcomes written so far in a generation."""
+
+    @abstractmethod
+    def failures(self) -> dict[Life, dict[str, Any]]:
+        """Return every failure written so far in the run."""
+
+    @abstractmethod
+    def failure(self, life: Life) -> dict[str, Any]:
+        """Return one life's failure.
+
+        Raises
+        ------
+        RendezvousError
+            If none was written.
+        """
 
     @abstractmethod
     def progress(self) -> dict[TaskKey, dict[str, Any]]:
@@ -245,6 +320,26 @@ class Registry(ABC):
         self, generation: int, listener: Callable[[frozenset[TaskKey]], None]
     ) -> Subscription:
         """Call `listener` with the keys that have an outcome, now and after every change."""
+
+    @abstractmethod
+    def watch_failures(self, listener: Callable[[frozenset[Life]], None]) -> Subscription:
+        """Call `listener` with the lives that have a failure, now and after every change."""
+
+    @abstractmethod
+    def watch_orders(self, key: TaskKey, listener: Callable[[int, int], None]) -> Subscription:
+        """Call `listener` with what a role's process should be, now and after every change.
+
+        Its arguments are the latest generation's number and the role's respawn count in it: (0, 0)
+        before the first. They never go back; what came in between may be left out.
+        """
+
+    @abstractmethod
+    def watch_driver(self, listener: Callable[[], None]) -> Subscription:
+        """Call `listener` once, when the driver's session has ended.
+
+        At once if it already has, or if no driver has attended. It has closed, died or lost its
+        session, and none takes its place in this run.
+        """
 
     @abstractmethod
     def watch_stop(self, listener: Callable[[StopNotice], None]) -> Subscription:

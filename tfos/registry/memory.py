@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfos.errors import (
     RendezvousClosedError,
@@ -27,7 +27,7 @@ from tfos.registry.contract import (
 )
 from tfos.registry.delivery import Delivery
 from tfos.registry.documents import decode, encode
-from tfos.topology import TaskKey
+from tfos.topology import Life, TaskKey
 
 __all__ = ["InMemoryRegistry", "InMemoryRun"]
 
@@ -37,6 +37,9 @@ class _State:
     members: dict[TaskKey, tuple[InMemoryRegistry, Member]] = field(default_factory=dict)
     generations: list[bytes] = field(default_factory=list)
     outcomes: dict[int, dict[TaskKey, bytes]] = field(default_factory=dict)
+    failures: dict[Life, bytes] = field(default_factory=dict)
+    respawns: dict[TaskKey, tuple[int, int]] = field(default_factory=dict)
+    driver: InMemoryRegistry | None = None
     progress: dict[TaskKey, tuple[InMemoryRegistry, bytes]] = field(default_factory=dict)
     stop: StopNotice | None = None
     erased: bool = False
@@ -92,6 +95,9 @@ class InMemoryRun:
             del state.progress[key]
         if gone:
             self._tell("members")
+        if state.driver is session:
+            state.driver = None
+            self._tell("driver")
 
     def _tell(self, topic: object) -> None:
         self._changed.notify_all()
@@ -102,13 +108,18 @@ class InMemoryRun:
         if self._state.erased:
             raise RendezvousClosedError("the run's tree was removed: it has ended", reason="ended")
 
-    def _look(self, topic: Any) -> Any:
-        """Return what listeners of a topic are told; None for nothing yet."""
-        if topic == "members":
-            return frozenset(self._state.members)
-        if topic == "stop":
-            return self._state.stop
-        return frozenset(self._state.outcomes.get(topic[1], ()))
+
+_Look = Callable[[_State], tuple[Any, ...] | None]
+"""Sees what a listener is told of a run: its arguments, or None for nothing to tell."""
+
+
+class _Listening(NamedTuple):
+    """A listener, to be told what `look` sees at each change of `topics`, or but once."""
+
+    topics: tuple[object, ...]
+    look: _Look
+    listener: Callable[..., None]
+    once: bool
 
 
 class InMemoryRegistry(Registry):
@@ -118,16 +129,16 @@ class InMemoryRegistry(Registry):
         self._run = run
         self._connection = Connection.CONNECTED
         self._closed = False
-        self._listeners: dict[object, tuple[object, Callable[[Any], None]]] = {}
+        self._listeners: dict[object, _Listening] = {}
         self._delivery = Delivery("tfos-registry-memory")
 
     def register(self, member: Member) -> None:
         """See `Registry.register`."""
-        with self._use(writes=True) as state:
+        with self._use(present=True) as state:
             if state.stop is not None:
                 raise _closed(state.stop, f"{member.key} cannot register")
             owner, holder = state.members.get(member.key, (self, member))
-            if owner is not self and holder.attempt >= member.attempt:
+            if owner is not self and not member.may_replace(holder):
                 raise RendezvousError(
                     f"{member.key} (attempt {member.attempt}, {member.host} pid {member.pid}) "
                     f"cannot register: attempt {holder.attempt} of it is live on {holder.host}, "
@@ -156,25 +167,50 @@ class InMemoryRegistry(Registry):
                     )
                 self._run._changed.wait(remaining_s)
 
+    def generation(self, number: int) -> Generation:
+        """See `Registry.generation`."""
+        with self._use(present=True) as state:
+            if not 0 < number <= len(state.generations):
+                raise RendezvousError(
+                    f"generation {number} was not published: the latest is {len(state.generations)}"
+                )
+            data = state.generations[number - 1]
+        return Generation.from_json(decode(data, f"generation {number}"))
+
     def publish_outcome(self, generation: int, key: TaskKey, outcome: Document) -> None:
         """See `Registry.publish_outcome`."""
         data = encode(outcome, f"the outcome of {key} in generation {generation}")
-        with self._use(writes=True) as state:
+        with self._use(present=True) as state:
             written = state.outcomes.setdefault(generation, {})
             if key not in written:
                 written[key] = data
                 self._run._tell(("outcomes", generation))
 
+    def publish_failure(self, life: Life, failure: Document) -> None:
+        """See `Registry.publish_failure`."""
+        data = encode(failure, f"the failure of {life}")
+        with self._use(present=True) as state:
+            if life not in state.failures:
+                state.failures[life] = data
+                self._run._tell("failures")
+
     def publish_progress(self, key: TaskKey, progress: Document) -> None:
         """See `Registry.publish_progress`."""
         data = encode(progress, f"the progress of {key}")
-        with self._use(writes=True) as state:
+        with self._use(present=True) as state:
             owner, _ = state.members.get(key, (self, None))
             if owner is not self:
                 raise RendezvousError(
                     f"the progress of {key} is refused: another host now plays it"
                 )
             state.progress[key] = (self, data)
+
+    def attend(self) -> None:
+        """See `Registry.attend`."""
+        with self._use(present=True) as state:
+            if state.driver not in (None, self):
+                raise RendezvousError("the run already has a driver: another session's")
+            state.driver = self
 
     def members(self) -> dict[TaskKey, Member]:
         """See `Registry.members`."""
@@ -184,7 +220,7 @@ class InMemoryRegistry(Registry):
     def publish_generation(self, generation: Generation) -> None:
         """See `Registry.publish_generation`."""
         data = encode(generation.to_json(), f"generation {generation.number}")
-        with self._use(writes=True) as state:
+        with self._use(present=True) as state:
             if generation.number != len(state.generations) + 1:
                 raise RendezvousError(
                     f"generation {generation.number} cannot be published: the latest is "
@@ -193,11 +229,38 @@ class InMemoryRegistry(Registry):
             state.generations.append(data)
             self._run._tell("generations")
 
+    def order_respawn(self, life: Life) -> None:
+        """See `Registry.order_respawn`."""
+        with self._use(present=True) as state:
+            latest = len(state.generations)
+            if not 0 < life.generation <= latest:
+                raise RendezvousError(
+                    f"{life} cannot be ordered: the latest generation is {latest}"
+                )
+            order = (life.generation, life.respawn)
+            if order > state.respawns.get(life.key, (0, 0)):
+                state.respawns[life.key] = order
+                if life.generation == latest:
+                    self._run._tell(("respawns", life.key))
+
     def outcomes(self, generation: int) -> dict[TaskKey, dict[str, Any]]:
         """See `Registry.outcomes`."""
         with self._use() as state:
             written = state.outcomes.get(generation, {})
             return {key: decode(data, f"the outcome of {key}") for key, data in written.items()}
+
+    def failures(self) -> dict[Life, dict[str, Any]]:
+        """See `Registry.failures`."""
+        with self._use() as state:
+            written = state.failures.items()
+            return {life: decode(data, f"the failure of {life}") for life, data in written}
+
+    def failure(self, life: Life) -> dict[str, Any]:
+        """See `Registry.failure`."""
+        failures = self.failures()
+        if life not in failures:
+            raise RendezvousError(f"{life} has no failure written")
+        return failures[life]
 
     def progress(self) -> dict[TaskKey, dict[str, Any]]:
         """See `Registry.progress`."""
@@ -207,7 +270,7 @@ class InMemoryRegistry(Registry):
 
     def stop(self, notice: StopNotice) -> None:
         """See `Registry.stop`."""
-        with self._use(writes=True) as state:
+        with self._use(present=True) as state:
             if state.stop is None:
                 state.stop = notice
                 self._run._tell("stop")
@@ -219,21 +282,47 @@ class InMemoryRegistry(Registry):
 
     def watch_members(self, listener: Callable[[frozenset[TaskKey]], None]) -> Subscription:
         """See `Registry.watch_members`."""
-        return self._subscribe("members", listener)
+        return self._subscribe(listener, "members", look=lambda run: (frozenset(run.members),))
 
     def watch_outcomes(
         self, generation: int, listener: Callable[[frozenset[TaskKey]], None]
     ) -> Subscription:
         """See `Registry.watch_outcomes`."""
-        return self._subscribe(("outcomes", generation), listener)
+
+        def look(run: _State) -> tuple[frozenset[TaskKey]]:
+            return (frozenset(run.outcomes.get(generation, ())),)
+
+        return self._subscribe(listener, ("outcomes", generation), look=look)
+
+    def watch_failures(self, listener: Callable[[frozenset[Life]], None]) -> Subscription:
+        """See `Registry.watch_failures`."""
+        return self._subscribe(listener, "failures", look=lambda run: (frozenset(run.failures),))
+
+    def watch_orders(self, key: TaskKey, listener: Callable[[int, int], None]) -> Subscription:
+        """See `Registry.watch_orders`."""
+
+        def look(run: _State) -> tuple[int, int]:
+            latest = len(run.generations)
+            generation, respawn = run.respawns.get(key, (0, 0))
+            return latest, respawn if generation == latest else 0
+
+        return self._subscribe(listener, "generations", ("respawns", key), look=look)
+
+    def watch_driver(self, listener: Callable[[], None]) -> Subscription:
+        """See `Registry.watch_driver`."""
+        return self._subscribe(
+            listener, "driver", look=lambda run: None if run.driver else (), once=True
+        )
 
     def watch_stop(self, listener: Callable[[StopNotice], None]) -> Subscription:
         """See `Registry.watch_stop`."""
-        return self._subscribe("stop", listener)
+        return self._subscribe(
+            listener, "stop", look=lambda run: (run.stop,) if run.stop else None, once=True
+        )
 
     def watch_connection(self, listener: Callable[[Connection], None]) -> Subscription:
         """See `Registry.watch_connection`."""
-        return self._subscribe("connection", listener)
+        return self._subscribe(listener, "connection", look=lambda _: (self._connection,))
 
     def close(self) -> None:
         """See `Registry.close`."""
@@ -250,13 +339,14 @@ class InMemoryRegistry(Registry):
         with self._use():
             self._run._state = _State(erased=True)
             self._run._tell("members")
+            self._run._tell("driver")
 
     @contextmanager
-    def _use(self, writes: bool = False) -> Iterator[_State]:
+    def _use(self, present: bool = False) -> Iterator[_State]:
         """Hold the run's lock around one call of a session that must be usable."""
         with self._run._changed:
             self._check_usable()
-            if writes:
+            if present:
                 self._run._check_present()
             yield self._run._state
 
@@ -270,13 +360,15 @@ class InMemoryRegistry(Registry):
         if self._connection is Connection.SUSPENDED:
             raise RendezvousConnectionError("the registry does not answer")
 
-    def _subscribe(self, topic: object, listener: Callable[[Any], None]) -> Subscription:
+    def _subscribe(
+        self, listener: Callable[..., None], *topics: object, look: _Look, once: bool = False
+    ) -> Subscription:
         token = object()
         with self._run._changed:
-            if topic != "connection":
+            if "connection" not in topics:
                 self._check_usable()
-            self._listeners[token] = (topic, listener)
-            self._tell(topic, only=token)
+            self._listeners[token] = _Listening(topics, look, listener, once)
+            self._tell(topics[0], only=token)
 
         def unsubscribe() -> None:
             with self._run._changed:
@@ -285,20 +377,20 @@ class InMemoryRegistry(Registry):
         return unsubscribe
 
     def _tell(self, topic: object, only: object = None) -> None:
-        """Post a topic's value to its listeners. The run's lock is held."""
-        for token, (wanted, _) in self._listeners.items():
-            if wanted == topic and only in (None, token):
-                value = self._connection if topic == "connection" else self._run._look(topic)
-                if value is not None:
-                    self._delivery.post(self._deliver, token, value)
+        """Post what a topic's listeners asked to see. The run's lock is held."""
+        for token, asked in self._listeners.items():
+            if topic in asked.topics and only in (None, token):
+                seen = asked.look(self._run._state)
+                if seen is not None:
+                    self._delivery.post(self._deliver, token, seen)
 
-    def _deliver(self, token: object, value: Any) -> None:
+    def _deliver(self, token: object, seen: tuple[Any, ...]) -> None:
         with self._run._changed:
-            _, listener = self._listeners.get(token, (None, None))
-            if isinstance(value, StopNotice):
-                self._listeners.pop(token, None)
-        if listener is not None:
-            listener(value)
+            asked = self._listeners.get(token)
+            if asked is not None and asked.once:
+                del self._listeners[token]
+        if asked is not None:
+            asked.listener(*seen)
 
 
 def _closed(notice: StopNotice, what: str) -> RendezvousClosedError:

@@ -1,10 +1,4 @@
-"""Keep the registry contract in one run's tree of nodes.
-
-Under the run's root: ``members/<role>-<i>`` and ``progress/<role>-<i>`` (ephemeral);
-``generations/<n>``, under a node whose data begins with the latest number and whose version equals
-it, so that publishing is a compare-and-set; ``outcomes/<n>/<role>-<i>``; and ``stop``, empty until
-the run is stopped.
-"""
+"""Keep the registry contract in one run's tree of nodes: what `RunTree` lays out and holds."""
 
 from __future__ import annotations
 
@@ -12,9 +6,9 @@ import functools
 import queue
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Final
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 from tfos.errors import RendezvousClosedError, RendezvousError, RendezvousTimeoutError
 from tfos.registry.contract import (
@@ -29,21 +23,22 @@ from tfos.registry.contract import (
 from tfos.registry.documents import decode, encode
 from tfos.registry.node_session import (
     Create,
-    Delete,
-    NodeError,
     NodeMissingError,
     NodeMovedError,
     NodePresentError,
     NodeSession,
     Write,
 )
-from tfos.topology import TaskKey
+from tfos.registry.run_tree import RunTree
+from tfos.topology import Life, TaskKey
 
 __all__ = ["TreeRegistry"]
 
 _TRIES: Final = 10
 _key = functools.lru_cache(maxsize=65_536)(TaskKey.parse)
+_life = functools.lru_cache(maxsize=65_536)(Life.parse)
 _NO_VERSION: Final = 2**31 - 1
+_T = TypeVar("_T")
 
 
 class TreeRegistry(Registry):
@@ -62,26 +57,13 @@ class TreeRegistry(Registry):
     def __init__(self, session: NodeSession, root: str, *, create: bool) -> None:
         self._session = session
         self._root = root
+        self._tree = RunTree(session, root)
         self._reported: set[TaskKey] = set()
         try:
             session.read(f"{root}/stop")
         except NodeMissingError:
             if create:
-                self._create_tree()
-
-    def _create_tree(self) -> None:
-        root = self._root
-        # In one transaction, so that the tree is there whole or not at all.
-        names = ("", "/members", "/outcomes", "/progress", "/stop")
-        tree = [*(Create(root + name) for name in names), Create(f"{root}/generations", b"0")]
-        for _ in range(_TRIES):
-            self._session.create_parents(root)
-            # Another run of the job that ends just now removes parents it finds empty.
-            with suppress(NodeMissingError):
-                with suppress(NodePresentError):
-                    self._session.commit(tree)
-                return
-        raise RendezvousError(f"{root} could not be created: its parents keep vanishing")
+                self._tree.create()
 
     # -- role hosts ---------------------------------------------------------------------------
 
@@ -92,16 +74,16 @@ class TreeRegistry(Registry):
         if notice is not None:
             raise _stopped(notice, f"{member.key} cannot register")
 
-        def refuse_newer(held: bytes) -> None:
+        def refuse_others(held: bytes) -> None:
             holder = Member.from_json(decode(held, f"the membership of {member.key}"))
-            if holder.attempt >= member.attempt:
+            if not member.may_replace(holder):
                 raise RendezvousError(
                     f"{member.key} (attempt {member.attempt}, {member.host} pid {member.pid}) "
                     f"cannot register: attempt {holder.attempt} of it is live on {holder.host}, "
                     f"pid {holder.pid}, executor {holder.executor or 'unknown'}"
                 )
 
-        self._claim(f"{self._root}/members/{member.key}", data, refuse_newer)
+        self._tree.claim(f"{self._root}/members/{member.key}", data, refuse_others)
 
     def await_generation(self, after: int, deadline: float) -> Generation:
         """See `Registry.await_generation`."""
@@ -119,7 +101,8 @@ class TreeRegistry(Registry):
                 self._session.check_usable(f"waiting for the generation after {after}")
                 number = self._newest(latest)
                 if number > after:
-                    return self._read_generation(number, deadline)
+                    with self._tree.present():
+                        return self._read_generation(number, deadline)
                 name, data = heard.get(timeout=max(0.0, deadline - time.monotonic()))
                 latest.update({name: data} if name else {})
         except queue.Empty as error:
@@ -138,14 +121,27 @@ class TreeRegistry(Registry):
             return 0
         generations, stop = latest["generations"], latest["stop"]
         if generations is None or stop is None:
-            raise self._gone()
+            raise self._tree.gone()
         if stop:
             raise _stopped(StopNotice.from_json(decode(stop, "stop")), "no generation comes")
         return int(generations.split()[0])
 
-    def _read_generation(self, number: int, deadline: float) -> Generation:
-        with self._tree_present():
-            node = self._session.read(f"{self._root}/generations/{number}", deadline=deadline)
+    def generation(self, number: int) -> Generation:
+        """See `Registry.generation`."""
+        try:
+            return self._read_generation(number)
+        except NodeMissingError as error:
+            raise RendezvousError(
+                f"generation {number} was not published: the latest is {self._latest()}"
+            ) from error
+
+    def _latest(self) -> int:
+        """Return the number of the latest generation, 0 for none."""
+        with self._tree.present():
+            return int(self._session.read(f"{self._root}/generations").data.split()[0])
+
+    def _read_generation(self, number: int, deadline: float | None = None) -> Generation:
+        node = self._session.read(f"{self._root}/generations/{number}", deadline=deadline)
         return Generation.from_json(decode(node.data, f"generation {number}"))
 
     def publish_outcome(self, generation: int, key: TaskKey, outcome: Document) -> None:
@@ -156,9 +152,15 @@ class TreeRegistry(Registry):
             try:
                 self._session.create(f"{parent}/{key}", data)
             except NodeMissingError:
-                self._ensure(parent)
-                with self._tree_present():
+                self._tree.ensure(parent)
+                with self._tree.present():
                     self._session.create(f"{parent}/{key}", data)
+
+    def publish_failure(self, life: Life, failure: Document) -> None:
+        """See `Registry.publish_failure`."""
+        data = encode(failure, f"the failure of {life}")
+        with self._tree.present(), suppress(NodePresentError):
+            self._session.create(f"{self._root}/failures/{life}", data)
 
     def publish_progress(self, key: TaskKey, progress: Document) -> None:
         """See `Registry.publish_progress`. Refused when another host has taken the role over."""
@@ -173,36 +175,25 @@ class TreeRegistry(Registry):
         holder = self._session.read_each([f"{self._root}/members/{key}"])
         if not all(node.mine for node in holder.values()):
             raise _fenced(key)
-        self._claim(path, data, lambda _: None)
+        self._tree.claim(path, data, lambda _: None)
         self._reported.add(key)
-
-    def _claim(self, path: str, data: bytes, refuse: Callable[[bytes], None]) -> None:
-        """Make a node this session's own, holding `data`.
-
-        Its own already: rewritten where it differs. Another session's: taken over, unless `refuse`
-        raises on its data. None's: created.
-        """
-        for _ in range(_TRIES):
-            with self._tree_present(), suppress(NodePresentError):
-                self._session.create(path, data, ephemeral=True)
-                return
-            # What was there may change hands or vanish before it is replaced: look again then.
-            with suppress(NodeError):
-                node = self._session.read(path)
-                if not node.mine:
-                    refuse(node.data)
-                    self._session.commit([Delete(path, node.version), Create(path, data, True)])
-                elif node.data != data:
-                    self._session.write(path, data)
-                return
-        raise RendezvousError(f"{path} keeps changing hands: several hosts play the same role")
 
     # -- the driver ---------------------------------------------------------------------------
 
+    def attend(self) -> None:
+        """See `Registry.attend`."""
+
+        def refuse(_: bytes) -> None:
+            raise RendezvousError(
+                f"the run at {self._root} already has a driver, of another session"
+            )
+
+        self._tree.claim(f"{self._root}/driver", b"", refuse)
+
     def members(self) -> dict[TaskKey, Member]:
         """See `Registry.members`."""
-        documents = self._documents(f"{self._root}/members")
-        return {key: Member.from_json(document) for key, document in documents.items()}
+        documents = self._tree.documents("members")
+        return {_key(name): Member.from_json(document) for name, document in documents.items()}
 
     def publish_generation(self, generation: Generation) -> None:
         """See `Registry.publish_generation`."""
@@ -213,7 +204,7 @@ class TreeRegistry(Registry):
         expected = number - 1 if number > 0 else _NO_VERSION
         # The mark tells a commit of one's own, whose answer was lost, from another driver's.
         latest = f"{number} {secrets.token_hex(8)}".encode()
-        with self._tree_present():
+        with self._tree.present():
             try:
                 self._session.commit(
                     [Write(path, latest, expected), Create(f"{path}/{number}", data)]
@@ -226,18 +217,48 @@ class TreeRegistry(Registry):
                         f"{found.split()[0].decode()}; another driver may be at work on this run"
                     ) from error
 
+    def order_respawn(self, life: Life) -> None:
+        """See `Registry.order_respawn`."""
+        latest = self._latest()
+        if not 0 < life.generation <= latest:
+            raise RendezvousError(f"{life} cannot be ordered: the latest generation is {latest}")
+        path = f"{self._root}/respawns/{life.key}"
+        order = (life.generation, life.respawn)
+        self._tree.ensure(path)
+        for _ in range(_TRIES):
+            # A write whose answer was lost is seen here as an order that is not older.
+            with self._tree.present(), suppress(NodeMovedError):
+                node = self._session.read(path)
+                if _order(node.data) < order:
+                    self._session.write(path, str(life).encode(), version=node.version)
+                return
+        raise RendezvousError(f"{path} keeps changing: another driver may be at work on this run")
+
     def outcomes(self, generation: int) -> dict[TaskKey, dict[str, Any]]:
         """See `Registry.outcomes`."""
-        return self._documents(f"{self._root}/outcomes/{generation}")
+        documents = self._tree.documents(f"outcomes/{generation}")
+        return {_key(name): document for name, document in documents.items()}
+
+    def failures(self) -> dict[Life, dict[str, Any]]:
+        """See `Registry.failures`."""
+        return {_life(name): found for name, found in self._tree.documents("failures").items()}
+
+    def failure(self, life: Life) -> dict[str, Any]:
+        """See `Registry.failure`."""
+        try:
+            data = self._session.read(f"{self._root}/failures/{life}").data
+        except NodeMissingError as error:
+            raise RendezvousError(f"{life} has no failure written") from error
+        return decode(data, f"the failure of {life}")
 
     def progress(self) -> dict[TaskKey, dict[str, Any]]:
         """See `Registry.progress`."""
-        return self._documents(f"{self._root}/progress")
+        return {_key(name): found for name, found in self._tree.documents("progress").items()}
 
     def stop(self, notice: StopNotice) -> None:
         """See `Registry.stop`."""
         # Version 0 is the tree's own empty node: whoever writes second finds another version.
-        with self._tree_present(), suppress(NodeMovedError):
+        with self._tree.present(), suppress(NodeMovedError):
             self._session.write(f"{self._root}/stop", encode(notice.to_json(), "stop"), version=0)
 
     def stop_notice(self) -> StopNotice | None:
@@ -252,23 +273,71 @@ class TreeRegistry(Registry):
 
     def watch_members(self, listener: Callable[[frozenset[TaskKey]], None]) -> Subscription:
         """See `Registry.watch_members`."""
-        return self._watch_keys(f"{self._root}/members", listener)
+        return self._watch_names("members", _key, listener)
 
     def watch_outcomes(
         self, generation: int, listener: Callable[[frozenset[TaskKey]], None]
     ) -> Subscription:
         """See `Registry.watch_outcomes`."""
-        path = f"{self._root}/outcomes/{generation}"
-        self._ensure(path)
-        return self._watch_keys(path, listener)
+        self._tree.ensure(f"{self._root}/outcomes/{generation}")
+        return self._watch_names(f"outcomes/{generation}", _key, listener)
 
-    def _watch_keys(
-        self, path: str, listener: Callable[[frozenset[TaskKey]], None]
+    def watch_failures(self, listener: Callable[[frozenset[Life]], None]) -> Subscription:
+        """See `Registry.watch_failures`."""
+        return self._watch_names("failures", _life, listener)
+
+    def _watch_names(
+        self, branch: str, parse: Callable[[str], _T], listener: Callable[[frozenset[_T]], None]
     ) -> Subscription:
         def tell(names: frozenset[str]) -> None:
-            listener(frozenset(map(_key, names)))
+            listener(frozenset(map(parse, names)))
 
-        return self._session.watch_children(path).subscribe(tell)
+        return self._session.watch_children(f"{self._root}/{branch}").subscribe(tell)
+
+    def watch_orders(self, key: TaskKey, listener: Callable[[int, int], None]) -> Subscription:
+        """See `Registry.watch_orders`."""
+        # A watch follows a node that exists.
+        self._tree.ensure(f"{self._root}/respawns/{key}")
+        heard: dict[str, tuple[int, int]] = {}
+        told: list[tuple[int, int]] = []
+
+        def hear(name: str, read: Callable[[bytes], tuple[int, int]], data: bytes | None) -> None:
+            if data is None:
+                return
+            heard[name] = read(data)
+            # An order may be heard before the generation it belongs to.
+            newest = max(heard.values())
+            if len(heard) == 2 and told != [newest]:
+                told[:] = [newest]
+                listener(*newest)
+
+        subscriptions = [
+            self._session.watch_data(f"{self._root}/{name}").subscribe(
+                functools.partial(hear, name, read)
+            )
+            for name, read in (
+                ("generations", lambda data: (int(data.split()[0]), 0)),
+                (f"respawns/{key}", _order),
+            )
+        ]
+
+        def unsubscribe() -> None:
+            for subscription in subscriptions:
+                subscription()
+
+        return unsubscribe
+
+    def watch_driver(self, listener: Callable[[], None]) -> Subscription:
+        """See `Registry.watch_driver`."""
+        told = False
+
+        def tell(data: bytes | None) -> None:
+            nonlocal told
+            if data is None and not told:
+                told = True
+                listener()
+
+        return self._session.watch_data(f"{self._root}/driver").subscribe(tell)
 
     def watch_stop(self, listener: Callable[[StopNotice], None]) -> Subscription:
         """See `Registry.watch_stop`."""
@@ -292,57 +361,7 @@ class TreeRegistry(Registry):
 
     def erase(self) -> None:
         """See `Registry.erase`. Raises RendezvousError when role hosts keep writing meanwhile."""
-        for _ in range(_TRIES):
-            with suppress(NodeError):
-                self._erase_once()
-                return
-        raise RendezvousError(f"{self._root} could not be erased: something keeps writing to it")
-
-    def _erase_once(self) -> None:
-        root, session = self._root, self._session
-        try:
-            attempts = [f"{root}/outcomes/{n}" for n in session.children(f"{root}/outcomes")]
-        except NodeMissingError:
-            return
-        branches = [*attempts, *(f"{root}/{n}" for n in ("members", "progress", "generations"))]
-        for branch in branches:
-            session.delete_each(f"{branch}/{name}" for name in session.children(branch))
-        session.commit([Delete(p) for p in (*branches, f"{root}/outcomes", f"{root}/stop", root)])
-        job = root.rpartition("/")[0]
-        for parent in (job, job.rpartition("/")[0]):
-            # Not empty where other runs or jobs are, and then it stays.
-            with suppress(NodeError):
-                if parent:
-                    session.commit([Delete(parent)])
-
-    # -- nodes --------------------------------------------------------------------------------
-
-    def _documents(self, path: str) -> dict[TaskKey, dict[str, Any]]:
-        try:
-            names = self._session.children(path)
-        except NodeMissingError:
-            return {}
-        nodes = self._session.read_each(f"{path}/{name}" for name in names)
-        return {
-            _key(node_path.rpartition("/")[2]): decode(node.data, node_path)
-            for node_path, node in nodes.items()
-        }
-
-    def _ensure(self, path: str) -> None:
-        with self._tree_present(), suppress(NodePresentError):
-            self._session.create(path)
-
-    @contextmanager
-    def _tree_present(self) -> Iterator[None]:
-        try:
-            yield
-        except NodeMissingError as error:
-            raise self._gone() from error
-
-    def _gone(self) -> RendezvousClosedError:
-        return RendezvousClosedError(
-            f"the run has ended: {self._root} is no longer in the registry", reason="erased"
-        )
+        self._tree.erase()
 
 
 def _stopped(notice: StopNotice, what: str) -> RendezvousClosedError:
@@ -353,3 +372,11 @@ def _stopped(notice: StopNotice, what: str) -> RendezvousClosedError:
 
 def _fenced(key: TaskKey) -> RendezvousError:
     return RendezvousError(f"the progress of {key} is refused: another host now plays it")
+
+
+def _order(data: bytes) -> tuple[int, int]:
+    """Read a role's respawn order: the generation and the respawn; (0, 0) for none yet."""
+    if not data:
+        return 0, 0
+    life = _life(data.decode())
+    return life.generation, life.respawn
