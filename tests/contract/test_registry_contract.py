@@ -22,7 +22,7 @@ from tfos.registry.contract import (
     Member,
     StopNotice,
 )
-from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
+from tfos.topology import ClusterSpec, Endpoint, Life, Role, TaskKey
 
 CHIEF = TaskKey(Role.CHIEF, 0)
 WORKER = TaskKey(Role.WORKER, 0)
@@ -30,8 +30,8 @@ PS = TaskKey(Role.PS, 12)
 BOUND_S = 10.0
 
 
-def member(key=WORKER, attempt=0, pid=41, port=5000):
-    return Member(key, Endpoint("10.0.0.7", port), "host-7", pid, attempt, "exec-3")
+def member(key=WORKER, attempt=0, pid=41, port=5000, host="host-7"):
+    return Member(key, Endpoint("10.0.0.7", port), host, pid, attempt, "exec-3", task=1_000_000)
 
 
 def generation(number, port=5000, checkpoint=None):
@@ -119,6 +119,34 @@ class TestRegister:
         new.register(member(pid=99))
         assert driver.members() == {WORKER: member(pid=99)}
 
+    @pytest.mark.parametrize("other", [{"pid": 78}, {"host": "host-8"}])
+    def test_of_one_attempt_another_process_or_host_is_refused(self, driver, backend, other):
+        holder, second = backend.connect(), backend.connect()
+        holder.register(member(attempt=1, pid=77))
+        with pytest.raises(RendezvousError, match=r"attempt 1 of it is live on host-7, pid 77"):
+            second.register(member(**{"attempt": 1, "pid": 77, **other}))
+        assert driver.members() == {WORKER: member(attempt=1, pid=77)}
+
+    def test_a_host_whose_session_is_lost_registers_again_from_another(self, driver, backend):
+        lost, new = backend.connect(), backend.connect()
+        lost.register(member())
+        backend.expire(lost)
+        new.register(member(port=6000))
+        assert driver.members() == {WORKER: member(port=6000)}
+
+    def test_also_while_the_server_still_holds_the_lost_sessions_nodes(self, driver, backend):
+        lost, new = backend.connect(), backend.connect()
+        lost.register(member())
+        lost.publish_progress(WORKER, {"step": 1})
+        new.register(member(port=6000))
+        new.publish_progress(WORKER, {"step": 2})
+        # What the server does when it notices at last.
+        backend.expire(lost)
+        assert driver.members() == {WORKER: member(port=6000)}
+        assert driver.progress() == {WORKER: {"step": 2}}
+        new.register(member(port=7000))
+        assert driver.members() == {WORKER: member(port=7000)}
+
     def test_a_stopped_run_refuses(self, driver, host):
         driver.stop(StopNotice("failed", "ps-0 died"))
         with pytest.raises(RendezvousClosedError, match=r"worker-0.*ps-0 died") as caught:
@@ -195,6 +223,20 @@ class TestGenerations:
         with pytest.raises(RendezvousError, match="another driver"):
             host.publish_generation(generation(1))
 
+    def test_each_published_one_can_be_read_also_after_a_stop(self, driver, host):
+        for number in (1, 2):
+            driver.publish_generation(generation(number, port=5000 + number))
+        driver.stop(StopNotice("done", "trained"))
+        assert host.generation(1) == generation(1, port=5001)
+        assert host.generation(2) == generation(2, port=5002)
+
+    @pytest.mark.parametrize("number", [0, 2])
+    def test_one_that_was_not_published_is_told_from_a_run_that_ended(self, driver, host, number):
+        driver.publish_generation(generation(1))
+        with pytest.raises(RendezvousError, match=rf"generation {number} .*latest is 1") as caught:
+            host.generation(number)
+        assert not isinstance(caught.value, RendezvousClosedError)
+
     def test_closing_the_registry_ends_its_own_wait(self, driver, host):
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(host.await_generation, 0, time.monotonic() + 60)
@@ -237,6 +279,188 @@ class TestOutcomes:
     def test_what_is_not_json_is_refused(self, host):
         with pytest.raises(RendezvousError, match=r"outcome of worker-0.*not JSON"):
             host.publish_outcome(1, WORKER, {"x": object()})
+
+
+class TestFailures:
+    def test_they_are_kept_by_life_and_outlive_the_session(self, driver, host):
+        assert driver.failures() == {}
+        host.publish_failure(Life(WORKER, 1, 0), {"exit_code": -9})
+        host.publish_failure(Life(WORKER, 1, 1), {"exit_code": 1})
+        host.publish_failure(Life(PS, 2, 0), {})
+        host.close()
+        assert driver.failures() == {
+            Life(WORKER, 1, 0): {"exit_code": -9},
+            Life(WORKER, 1, 1): {"exit_code": 1},
+            Life(PS, 2, 0): {},
+        }
+        assert driver.failure(Life(WORKER, 1, 1)) == {"exit_code": 1}
+
+    def test_the_first_of_a_life_stands(self, driver, host, backend):
+        host.publish_failure(Life(WORKER, 1, 0), {"n": 1})
+        host.publish_failure(Life(WORKER, 1, 0), {"n": 2})
+        backend.connect().publish_failure(Life(WORKER, 1, 0), {"n": 3})
+        assert driver.failures() == {Life(WORKER, 1, 0): {"n": 1}}
+
+    def test_one_that_was_not_written_is_an_error(self, driver, host):
+        host.publish_failure(Life(WORKER, 1, 0), {})
+        with pytest.raises(RendezvousError, match=r"worker-0\.g1\.r1 has no failure"):
+            driver.failure(Life(WORKER, 1, 1))
+
+    def test_one_too_large_names_the_life(self, host):
+        with pytest.raises(RendezvousError, match=r"failure of worker-0\.g1\.r0 takes .* bytes"):
+            host.publish_failure(Life(WORKER, 1, 0), {"t": "x" * MAX_DOCUMENT_BYTES})
+
+    def test_they_are_told_now_and_at_every_change(self, driver, host):
+        heard, late = Heard(), Heard()
+        driver.watch_failures(heard)
+        assert heard.next() == frozenset()
+        host.publish_failure(Life(WORKER, 1, 0), {})
+        assert heard.next() == {Life(WORKER, 1, 0)}
+        host.publish_failure(Life(PS, 1, 0), {})
+        heard.until({Life(WORKER, 1, 0), Life(PS, 1, 0)})
+        driver.watch_failures(late)
+        assert late.next() == {Life(WORKER, 1, 0), Life(PS, 1, 0)}
+
+
+class HeardOrders(Heard):
+    """A listener of two arguments."""
+
+    def __call__(self, generation, respawn):
+        super().__call__((generation, respawn))
+
+
+class TestOrders:
+    def test_generations_and_respawns_are_told_in_order_and_once(self, driver, host):
+        heard = HeardOrders()
+        host.watch_orders(WORKER, heard)
+        assert heard.next() == (0, 0)
+        driver.publish_generation(generation(1))
+        assert heard.next() == (1, 0)
+        driver.order_respawn(Life(WORKER, 1, 1))
+        assert heard.next() == (1, 1)
+        driver.order_respawn(Life(WORKER, 1, 2))
+        assert heard.next() == (1, 2)
+        driver.publish_generation(generation(2))
+        assert heard.next() == (2, 0)
+        driver.order_respawn(Life(WORKER, 2, 1))
+        assert heard.next() == (2, 1)
+        assert heard.silent(0.2) is None
+
+    def test_a_late_subscriber_hears_the_newest_first(self, driver, host):
+        driver.publish_generation(generation(1))
+        driver.publish_generation(generation(2))
+        for respawn in (1, 2, 3):
+            driver.order_respawn(Life(WORKER, 2, respawn))
+        heard = HeardOrders()
+        host.watch_orders(WORKER, heard)
+        assert heard.next() == (2, 3)
+        assert heard.silent(0.2) is None
+
+    def test_a_respawn_of_an_older_generation_counts_for_nothing(self, driver, host):
+        driver.publish_generation(generation(1))
+        driver.order_respawn(Life(WORKER, 1, 4))
+        driver.publish_generation(generation(2))
+        heard = HeardOrders()
+        host.watch_orders(WORKER, heard)
+        assert heard.next() == (2, 0)
+        driver.order_respawn(Life(WORKER, 1, 5))
+        assert heard.silent(0.2) is None
+
+    @pytest.mark.parametrize("older", [Life(WORKER, 1, 9), Life(WORKER, 2, 1), Life(WORKER, 2, 2)])
+    def test_an_older_or_equal_order_changes_nothing(self, driver, host, older):
+        for number in (1, 2):
+            driver.publish_generation(generation(number))
+        driver.order_respawn(Life(WORKER, 2, 2))
+        driver.order_respawn(older)
+        heard = HeardOrders()
+        host.watch_orders(WORKER, heard)
+        assert heard.next() == (2, 2)
+
+    def test_each_role_hears_its_own_respawns_alone(self, driver, host):
+        driver.publish_generation(generation(1))
+        worker, ps = HeardOrders(), HeardOrders()
+        host.watch_orders(WORKER, worker)
+        host.watch_orders(PS, ps)
+        assert worker.next() == ps.next() == (1, 0)
+        driver.order_respawn(Life(PS, 1, 1))
+        assert ps.next() == (1, 1)
+        assert worker.silent(0.2) is None
+
+    def test_they_never_go_back_however_fast_they_come(self, driver, host):
+        heard = HeardOrders()
+        host.watch_orders(WORKER, heard)
+        for number in range(1, 21):
+            driver.publish_generation(generation(number))
+            driver.order_respawn(Life(WORKER, number, number % 3 + 1))
+        told = [heard.next()]
+        while told[-1] != (20, 3):
+            told.append(heard.next())
+        assert told == sorted(set(told))
+        assert heard.silent(0.2) is None
+
+    def test_an_ended_subscription_hears_no_more(self, driver, host):
+        heard, other = HeardOrders(), HeardOrders()
+        unsubscribe = host.watch_orders(WORKER, heard)
+        host.watch_orders(WORKER, other)
+        assert heard.next() == other.next() == (0, 0)
+        unsubscribe()
+        unsubscribe()
+        driver.publish_generation(generation(1))
+        assert other.next() == (1, 0)
+        assert heard.silent(0.1) is None
+
+    @pytest.mark.parametrize("number", [0, 2])
+    def test_one_of_a_generation_that_was_not_published_is_refused(self, driver, number):
+        driver.publish_generation(generation(1))
+        with pytest.raises(RendezvousError, match=rf"worker-0\.g{number}\.r1 .*latest .* is 1"):
+            driver.order_respawn(Life(WORKER, number, 1))
+
+
+class TestDriver:
+    @pytest.fixture
+    def gone(self, driver, host):
+        driver.attend()
+        heard = Heard()
+        host.watch_driver(lambda: heard("gone"))
+        assert heard.silent(0.2) is None
+        return heard
+
+    def test_hosts_hear_once_that_it_closed(self, driver, gone, host, backend):
+        driver.close()
+        assert gone.next() == "gone"
+        backend.connect().attend()
+        assert gone.silent(0.2) is None
+
+    def test_hosts_hear_that_its_session_expired(self, driver, gone, backend):
+        backend.expire(driver)
+        assert gone.next() == "gone"
+
+    def test_hosts_hear_that_the_tree_is_gone(self, driver, gone):
+        driver.erase()
+        assert gone.next() == "gone"
+
+    def test_one_that_never_attended_or_is_gone_is_told_at_once(self, driver, host):
+        never, late = Heard(), Heard()
+        host.watch_driver(lambda: never("gone"))
+        assert never.next() == "gone"
+        driver.attend()
+        driver.close()
+        host.watch_driver(lambda: late("gone"))
+        assert late.next() == "gone"
+        assert never.silent(0.1) is None
+
+    def test_an_ended_subscription_hears_nothing(self, driver, host, gone):
+        heard = Heard()
+        host.watch_driver(lambda: heard("gone"))()
+        driver.close()
+        assert gone.next() == "gone"
+        assert heard.silent(0.1) is None
+
+    def test_attending_again_is_success_and_a_second_driver_is_refused(self, driver, gone, backend):
+        driver.attend()
+        with pytest.raises(RendezvousError, match="already has a driver"):
+            backend.connect().attend()
+        assert gone.silent(0.1) is None
 
 
 class TestProgress:
@@ -369,7 +593,16 @@ class TestEnd:
             lambda: host.watch_members(print),
             lambda: host.watch_outcomes(1, print),
             lambda: host.watch_stop(print),
+            lambda: host.watch_failures(print),
+            lambda: host.watch_orders(WORKER, print),
+            lambda: host.watch_driver(print),
+            lambda: host.publish_failure(Life(WORKER, 1, 0), {}),
+            lambda: host.order_respawn(Life(WORKER, 1, 0)),
+            lambda: host.failure(Life(WORKER, 1, 0)),
+            lambda: host.generation(1),
             lambda: host.outcomes(1),
+            host.attend,
+            host.failures,
             host.members,
             host.progress,
             host.stop_notice,
@@ -399,17 +632,26 @@ class TestEnd:
         driver.publish_generation(generation(1))
         host.publish_outcome(1, WORKER, {})
         host.publish_outcome(0, PS, {})
+        host.publish_failure(Life(WORKER, 1, 0), {})
+        host.watch_orders(WORKER, lambda *_: None)
+        driver.order_respawn(Life(PS, 1, 1))
+        driver.attend()
         driver.stop(StopNotice("done", "trained"))
         driver.erase()
         driver.erase()
         assert driver.members() == driver.progress() == {}
-        assert driver.outcomes(1) == driver.outcomes(0) == {}
+        assert driver.outcomes(1) == driver.outcomes(0) == driver.failures() == {}
         assert driver.stop_notice() is None
         late = [
             lambda: host.register(member(PS)),
             lambda: host.await_generation(0, soon()),
             lambda: host.publish_outcome(1, PS, {}),
             lambda: host.publish_progress(PS, {}),
+            lambda: host.publish_failure(Life(PS, 1, 0), {}),
+            lambda: host.generation(1),
+            lambda: host.watch_orders(WORKER, print),
+            lambda: host.order_respawn(Life(PS, 1, 2)),
+            host.attend,
             lambda: host.publish_generation(generation(2)),
             lambda: host.stop(StopNotice("done", "")),
         ]

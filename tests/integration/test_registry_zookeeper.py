@@ -30,7 +30,7 @@ from tfos.errors import (
 from tfos.registry.contract import Connection, Generation, Member, StopNotice
 from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.registry.zookeeper import ZooKeeperRegistry
-from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
+from tfos.topology import ClusterSpec, Endpoint, Life, Role, TaskKey
 
 pytestmark = pytest.mark.zookeeper
 
@@ -147,6 +147,9 @@ class TestAccess:
         run.publish_progress(WORKER, {"step": 1})
         run.publish_generation(Generation(1, ClusterSpec({WORKER: Endpoint("a", 1)})))
         run.publish_outcome(1, WORKER, {})
+        run.publish_failure(Life(WORKER, 1, 0), {})
+        run.order_respawn(Life(WORKER, 1, 1))
+        run.attend()
         run.stop(StopNotice("done", "trained"))
         yield run
         run.erase()
@@ -158,7 +161,7 @@ class TestAccess:
         paths = [ROOT]
         for path in paths:
             paths += [f"{path}/{name}" for name in owner.get_children(path)]
-        assert len(paths) == 1 + 5 + 5
+        assert len(paths) == 1 + 8 + 7
         for path in paths:
             for denied in (
                 lambda path=path: other.get(path),

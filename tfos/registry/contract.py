@@ -331,6 +331,11 @@ class Registry(ABC):
 
         Its arguments are the latest generation's number and the role's respawn count in it: (0, 0)
         before the first. They never go back; what came in between may be left out.
+
+        Raises
+        ------
+        RendezvousClosedError
+            If the run's tree is gone.
         """
 
     @abstractmethod

@@ -306,7 +306,8 @@ class InMemoryRegistry(Registry):
             generation, respawn = run.respawns.get(key, (0, 0))
             return latest, respawn if generation == latest else 0
 
-        return self._subscribe(listener, "generations", ("respawns", key), look=look)
+        with self._use(present=True):
+            return self._subscribe(listener, "generations", ("respawns", key), look=look)
 
     def watch_driver(self, listener: Callable[[], None]) -> Subscription:
         """See `Registry.watch_driver`."""
