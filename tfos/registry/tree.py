@@ -29,6 +29,7 @@ from tfos.registry.node_session import (
     NodeSession,
     Write,
 )
+from tfos.registry.orders import Order, OrderLine
 from tfos.registry.run_tree import RunTree
 from tfos.topology import Life, TaskKey
 
@@ -124,7 +125,7 @@ class TreeRegistry(Registry):
             raise self._tree.gone()
         if stop:
             raise _stopped(StopNotice.from_json(decode(stop, "stop")), "no generation comes")
-        return int(generations.split()[0])
+        return Order.of_generations(generations).generation
 
     def generation(self, number: int) -> Generation:
         """See `Registry.generation`."""
@@ -138,7 +139,8 @@ class TreeRegistry(Registry):
     def _latest(self) -> int:
         """Return the number of the latest generation, 0 for none."""
         with self._tree.present():
-            return int(self._session.read(f"{self._root}/generations").data.split()[0])
+            data = self._session.read(f"{self._root}/generations").data
+        return Order.of_generations(data).generation
 
     def _read_generation(self, number: int, deadline: float | None = None) -> Generation:
         node = self._session.read(f"{self._root}/generations/{number}", deadline=deadline)
@@ -223,13 +225,12 @@ class TreeRegistry(Registry):
         if not 0 < life.generation <= latest:
             raise RendezvousError(f"{life} cannot be ordered: the latest generation is {latest}")
         path = f"{self._root}/respawns/{life.key}"
-        order = (life.generation, life.respawn)
         self._tree.ensure(path)
         for _ in range(_TRIES):
             # A write whose answer was lost is seen here as an order that is not older.
             with self._tree.present(), suppress(NodeMovedError):
                 node = self._session.read(path)
-                if _order(node.data) < order:
+                if Order.of_respawns(node.data) < (life.generation, life.respawn):
                     self._session.write(path, str(life).encode(), version=node.version)
                 return
         raise RendezvousError(f"{path} keeps changing: another driver may be at work on this run")
@@ -298,27 +299,11 @@ class TreeRegistry(Registry):
         """See `Registry.watch_orders`."""
         # A watch follows a node that exists.
         self._tree.ensure(f"{self._root}/respawns/{key}")
-        heard: dict[str, tuple[int, int]] = {}
-        told: list[tuple[int, int]] = []
-
-        def hear(name: str, read: Callable[[bytes], tuple[int, int]], data: bytes | None) -> None:
-            if data is None:
-                return
-            heard[name] = read(data)
-            # An order may be heard before the generation it belongs to.
-            newest = max(heard.values())
-            if len(heard) == 2 and told != [newest]:
-                told[:] = [newest]
-                listener(*newest)
-
+        orders = OrderLine(listener)
+        watch = self._session.watch_data
         subscriptions = [
-            self._session.watch_data(f"{self._root}/{name}").subscribe(
-                functools.partial(hear, name, read)
-            )
-            for name, read in (
-                ("generations", lambda data: (int(data.split()[0]), 0)),
-                (f"respawns/{key}", _order),
-            )
+            watch(f"{self._root}/generations").subscribe(orders.hear_generations),
+            watch(f"{self._root}/respawns/{key}").subscribe(orders.hear_respawns),
         ]
 
         def unsubscribe() -> None:
@@ -372,11 +357,3 @@ def _stopped(notice: StopNotice, what: str) -> RendezvousClosedError:
 
 def _fenced(key: TaskKey) -> RendezvousError:
     return RendezvousError(f"the progress of {key} is refused: another host now plays it")
-
-
-def _order(data: bytes) -> tuple[int, int]:
-    """Read a role's respawn order: the generation and the respawn; (0, 0) for none yet."""
-    if not data:
-        return 0, 0
-    life = _life(data.decode())
-    return life.generation, life.respawn
