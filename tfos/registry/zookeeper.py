@@ -121,10 +121,19 @@ class ZooKeeperRegistry(TreeRegistry):
 
 
 class ZooKeeperSession:
-    """One session: see `NodeSession` for its calls and `Connection` for its states."""
+    """One session: see `NodeSession` for its calls and `Connection` for its states.
+
+    The nodes it creates are open to `secret` alone, or with `readable` to be read by anyone.
+    """
 
     def __init__(
-        self, hosts: str, secret: str, session_timeout_s: float, connect_timeout_s: float
+        self,
+        hosts: str,
+        secret: str,
+        session_timeout_s: float,
+        connect_timeout_s: float,
+        *,
+        readable: bool = False,
     ) -> None:
         self._timeout_s = session_timeout_s
         self._session_id = 0
@@ -135,7 +144,7 @@ class ZooKeeperSession:
         self._delivery = Delivery("tfos-registry-listeners")
         self._state = SessionState(self._server, session_timeout_s, self._delivery)
         self._state.at_end(self._end)
-        self._client = _make_client(hosts, secret, session_timeout_s)
+        self._client = _make_client(hosts, secret, session_timeout_s, readable)
         self._client.add_listener(self._on_kazoo_state)
         self._client.start_async()
         if not self._state.await_first(connect_timeout_s):
@@ -350,12 +359,15 @@ class ZooKeeperSession:
         return RendezvousError(f"{doing}: {self._server} refused it: {error!r}")
 
 
-def _make_client(hosts: str, secret: str, session_timeout_s: float) -> Any:
+def _make_client(hosts: str, secret: str, session_timeout_s: float, readable: bool) -> Any:
+    acl = [make_digest_acl(_USER, secret, all=True)]
+    if readable:
+        acl.append(make_acl("world", "anyone", read=True))
     try:
         return KazooClient(
             hosts,
             timeout=session_timeout_s,
-            default_acl=[make_digest_acl(_USER, secret, all=True)],
+            default_acl=acl,
             auth_data=[("digest", f"{_USER}:{secret}")],
             # kazoo's own back-off grows to an hour; the session does not live as long.
             connection_retry=KazooRetry(max_tries=-1, delay=0.05, backoff=1.5, max_delay=1.0),
