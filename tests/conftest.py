@@ -1,0 +1,1 @@
+"""What several kinds of test share lies beside this file, importable by its own name."""

@@ -1,0 +1,140 @@
+"""Run an ensemble of real ZooKeeper servers on loopback, to be killed one by one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from tfos.registry import lifeline
+from tfos.registry.embedded import _JVM, _SETTINGS, _find_jars, _find_java
+
+__all__ = ["Ensemble"]
+
+_MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+_HOST = "127.0.0.1"
+_START_BOUND_S = 60.0
+_POLL_S = 0.05
+
+
+class Ensemble:
+    """ZooKeeper servers that elect a leader among them. A context manager.
+
+    Entering blocks until all of them serve. They are killed when the context is left, and when this
+    process ends, even by SIGKILL.
+
+    Parameters
+    ----------
+    count
+        How many servers; it serves while more than half of them live.
+    directory
+        An existing directory for their data; one below it for each is removed at the end.
+    """
+
+    def __init__(self, count: int, directory: Path) -> None:
+        self._directories = [directory / f"server-{number + 1}" for number in range(count)]
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
+        ports = _free_ports(3 * count)
+        self._ports, self._peers = ports[:count], ports[count:]
+
+    def __enter__(self) -> Ensemble:
+        try:
+            for index in range(len(self._ports)):
+                self._start(index)
+            for index in range(len(self._ports)):
+                self._await_serving(index)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for index in range(len(self._ports)):
+            self._end(index, b"")
+
+    @property
+    def hosts(self) -> str:
+        """``host:port,host:port``, one for each server, dead ones too."""
+        return ",".join(f"{_HOST}:{port}" for port in self._ports)
+
+    def index_of(self, port: int) -> int:
+        """Return the index of the server that clients reach at `port`."""
+        return self._ports.index(port)
+
+    def leader(self) -> int:
+        """Return the index of the server that leads now; raises LookupError for none."""
+        for index in range(len(self._ports)):
+            if "Mode: leader" in self._ask(index):
+                return index
+        raise LookupError("no server leads now")
+
+    def kill(self, index: int) -> None:
+        """SIGKILL a server; its data stays. Idempotent; returns once it is gone."""
+        self._end(index, b"k")
+
+    def restart(self, index: int) -> None:
+        """Start a killed server again on its ports and data; blocks until it serves."""
+        self._start(index)
+        self._await_serving(index)
+
+    def _start(self, index: int) -> None:
+        directory = self._directories[index]
+        data = directory / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        (data / "myid").write_text(str(index + 1))
+        config = directory / "zoo.cfg"
+        servers = (
+            f"server.{number + 1}={_HOST}:{self._peers[2 * number]}:{self._peers[2 * number + 1]}\n"
+            for number in range(len(self._ports))
+        )
+        config.write_text(
+            f"{_SETTINGS}initLimit=20\nsyncLimit=10\ndataDir={data}\n"
+            f"clientPort={self._ports[index]}\nclientPortAddress={_HOST}\n{''.join(servers)}"
+        )
+        guarded = [sys.executable, "-I", "-S", lifeline.__file__, str(directory)]
+        with (directory / "server.log").open("ab") as log:
+            self._processes[index] = subprocess.Popen(
+                [*guarded, _find_java(), *_JVM, _MAIN, str(config)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                cwd=directory,
+                env={**os.environ, "CLASSPATH": _find_jars()},
+                start_new_session=True,
+            )
+
+    def _end(self, index: int, word: bytes) -> None:
+        process, self._processes[index] = self._processes[index], None
+        if process is not None:
+            with process.stdin, suppress(BrokenPipeError):
+                process.stdin.write(word)
+            process.wait(10.0)
+
+    def _await_serving(self, index: int) -> None:
+        deadline = time.monotonic() + _START_BOUND_S
+        while "Mode:" not in self._ask(index):
+            if time.monotonic() > deadline or self._processes[index].poll() is not None:
+                log = (self._directories[index] / "server.log").read_text(errors="replace")
+                raise RuntimeError(f"server {index} does not serve; its last words:\n{log[-3000:]}")
+            time.sleep(_POLL_S)
+
+    def _ask(self, index: int) -> str:
+        """Return what a server says of itself; empty when it does not answer."""
+        answer = b""
+        address = (_HOST, self._ports[index])
+        with suppress(OSError), socket.create_connection(address, timeout=2.0) as link:
+            link.sendall(b"srvr")
+            while part := link.recv(4096):
+                answer += part
+        return answer.decode(errors="replace")
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server((_HOST, 0))) for _ in range(count)]
+        return [server.getsockname()[1] for server in sockets]
