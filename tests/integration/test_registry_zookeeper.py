@@ -318,6 +318,33 @@ class TestServerFaults:
         session.close()
         assert time.monotonic() - closing < 6.0
 
+    def test_a_host_that_was_cut_off_registers_again_once_the_server_is_back(
+        self, own_server, connect
+    ):
+        driver = connect(own_server, timeout_s=30.0)
+        driver.attend()
+        cut_off = connect(own_server, timeout_s=1.0)
+        cut_off.register(member())
+        states = queue.SimpleQueue()
+        cut_off.watch_connection(states.put)
+        jvm = server_process(own_server)
+        freeze(jvm)
+        # By its own clock: the server has expired nothing yet.
+        next_until(states, Connection.LOST)
+        jvm.resume()
+        again = connect(own_server, timeout_s=10.0)
+        again.register(member())
+        again.publish_progress(WORKER, {"step": 1})
+        gone = queue.SimpleQueue()
+        again.watch_driver(lambda: gone.put(True))
+        # Time for the server to expire the lost session and drop what is left of it.
+        time.sleep(2.0)
+        assert set(driver.members()) == {WORKER}
+        assert driver.progress() == {WORKER: {"step": 1}}
+        assert gone.empty()
+        driver.close()
+        assert gone.get(timeout=BOUND_S)
+
     def test_a_call_to_a_frozen_server_ends_in_time(self, own_server, connect):
         session = connect(own_server, timeout_s=2.0)
         session.members()
