@@ -11,10 +11,9 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,18 +23,18 @@ import cloudpickle
 from tfos.base import Job, TrainContext
 from tfos.errors import CheckpointError, ConfigError, InfrastructureError
 from tfos.fault import guard
-from tfos.fault.checkpoints import CheckpointInfo, CheckpointStore
+from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.control_channel import ControlChannel
 from tfos.fault.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application import user_traceback
 from tfos.launcher.quiet_import import import_tensorflow
+from tfos.launcher.stored_checkpoints import StoredCheckpoints
 from tfos.launcher.training_feed import TrainingFeed
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.launcher.user_failure import describe_error
-from tfos.read_plan import FeedPosition
 from tfos.topology import Role, TaskKey
-from tfos.training_parts import Checkpoints, Metrics
+from tfos.training_parts import Metrics
 
 log = logging.getLogger("tfos")
 
@@ -104,49 +103,6 @@ class ChannelLink:
                 self._workers = frozenset(TaskKey.parse(text) for text in message["workers"])
 
 
-class StoredCheckpoints(Checkpoints):
-    """The run's checkpoint store, for one generation; tells the host what it read and wrote."""
-
-    def __init__(self, store: CheckpointStore | None, spec: TrainingSpec, link: ChannelLink):
-        self._store = store
-        self._facts = spec.facts
-        self._link = link
-
-    def save(
-        self,
-        step: int,
-        write: Callable[[str], None],
-        *,
-        positions: Mapping[int, FeedPosition] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> CheckpointInfo | None:
-        """Save; see `tfos.base.Checkpoints`."""
-        if self._store is None:
-            return None
-        info = self._store.save(
-            step,
-            self._facts.generation,
-            write,
-            positions=positions,
-            metadata=metadata,
-        )
-        self._link.tell("artifact", name="checkpoint", path=info.path)
-        return info
-
-    def restore(self, read: Callable[[str], None]) -> CheckpointInfo | None:
-        """Restore; see `tfos.base.Checkpoints`."""
-        if self._store is None:
-            return None
-        with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=os.getcwd()) as downloads:
-            loaded = self._store.latest_loaded(downloads)
-            if loaded is None:
-                return None
-            read(loaded.path)
-        for name in ("resumed_from", "checkpoint"):
-            self._link.tell("artifact", name=name, path=loaded.info.path)
-        return loaded.info
-
-
 class TrainingProcess:
     """One life of a training process."""
 
@@ -182,12 +138,15 @@ class TrainingProcess:
 
     def _train(self, framework: Framework, job: Job, feed: TrainingFeed) -> Any:
         spec = self._spec
-        with framework.runtime(spec.facts, self._link) as runtime:
+        with (
+            framework.runtime(spec.facts, self._link) as runtime,
+            StoredCheckpoints(_store(spec), spec, self._link) as checkpoints,
+        ):
             self._enter("connected")
             ctx = TrainContext(
                 spec.facts,
                 feed=feed,
-                checkpoints=StoredCheckpoints(_store(spec), spec, self._link),
+                checkpoints=checkpoints,
                 link=self._link,
                 runtime=runtime,
                 export_to=self._export,
