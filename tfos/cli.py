@@ -38,6 +38,8 @@ SETTING_OF_OPTION = {
     "model_dir": "model_dir",
     "fresh": "checkpoints.fresh",
     "max_restarts": "supervision.max_restarts",
+    "stall_timeout": "supervision.stall_timeout_s",
+    "inject": "supervision.inject",
     "timeout": "supervision.timeout_s",
     "env": "spark.env",
     "queue": "spark.queue",
@@ -167,7 +169,22 @@ _OPTIONS = (
         "--max-restarts",
         type=int,
         metavar="N",
-        help="Restarts allowed before the run is given up. Default: 0.",
+        help="Restarts allowed in any 10 minutes before the run is given up; 0: none. Default: 3.",
+    ),
+    _option(
+        _STATE,
+        "--stall-timeout",
+        metavar="TIME",
+        help="Longest time without a new step before a process is taken for hung. Default: 15m.",
+    ),
+    _option(
+        _STATE,
+        "--inject",
+        multiple=True,
+        metavar="FAULT",
+        help="Cause a fault on purpose, to see the job recover: ACTION:TARGET@POINT, such as "
+        "kill:worker-0@step=100, stop:ps-0@feed, kill:chief-0/executor@checkpoint. Repeatable; "
+        "docs/fault-drills.md has them all.",
     ),
     _option(
         _STATE,

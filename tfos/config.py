@@ -152,12 +152,32 @@ class CheckpointConfig(_Section):
 class SupervisionConfig(_Section):
     """How processes are watched and ended."""
 
-    max_restarts: int = Field(0, ge=0, description="Restarts allowed in the window.")
+    max_restarts: int = Field(
+        3, ge=0, description="Restarts allowed in the window; 0: the first failure ends the run."
+    )
+    restart_window_s: Seconds = Field(
+        600.0, gt=0, description="The sliding window in which restarts are counted."
+    )
+    heartbeat_timeout_s: Seconds = Field(
+        60.0, ge=2, description="Silence after which a training process is taken for hung."
+    )
+    stall_timeout_s: Seconds = Field(
+        900.0, ge=1, description="Longest time without a new step, once steps are reported."
+    )
+    standby: bool = Field(
+        True,
+        description="Keep a second process with TensorFlow imported at every role, so that a "
+        "restart need not wait for the import; costs about 200 MB of memory a role.",
+    )
     timeout_s: Seconds | None = Field(
         None, gt=0, description="Longest run, all in; unset: no limit."
     )
     grace_s: Seconds = Field(
         5.0, ge=0, description="Time a process has to end by itself before it is killed."
+    )
+    inject: list[str] = Field(
+        default_factory=list,
+        description="Faults to cause, for a drill: ACTION:TARGET@POINT; see docs/fault-drills.md.",
     )
 
 

@@ -149,6 +149,17 @@ class HostLink(Protocol):
     def running_workers(self) -> frozenset[TaskKey]:
         """Return the workers that have not ended yet, as last heard."""
 
+    def read_positions(self) -> Mapping[int, FeedPosition]:
+        """Return how far each worker has used its rows of ``train``, by feed index, as last heard.
+
+        It may lag by a second or two and never leads; workers that have used none are left out.
+
+        Raises
+        ------
+        InfrastructureError
+            If the role host does not answer in time.
+        """
+
 
 @dataclass(frozen=True)
 class FitPlan:

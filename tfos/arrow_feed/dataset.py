@@ -9,10 +9,10 @@ is touched in `serve` alone, and a contract test says when a release moves it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfos.arrow_feed.reader import Columns, SpoolReader
+from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.arrow_feed.selection import Selection
 from tfos.arrow_feed.service import FeedService, Transport
@@ -22,7 +22,13 @@ from tfos.read_plan import FeedPosition, ReadPlan
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["TOKEN", "dataset", "numpy_batches", "serve"]
+__all__ = ["TOKEN", "dataset", "serve"]
+
+PREFETCH = 2
+"""Batches that a tracked dataset holds ready."""
+AHEAD = 16
+"""How far ahead of their use a program's own dataset may hand out batches, at most, for a process
+that replaces this one to lose none of them."""
 
 TOKEN = "tfos.feed"
 """Prefix of the names that the dataset's ops call by, in every process of a run."""
@@ -32,7 +38,11 @@ _registered: dict[str, Any] = {}
 
 
 def serve(
-    feeds: Mapping[str, SpoolReader], *, feed_index: int = 0, token: str = TOKEN
+    feeds: Mapping[str, SpoolReader],
+    *,
+    feed_index: int = 0,
+    continue_at: FeedPosition | None = None,
+    token: str = TOKEN,
 ) -> FeedService:
     """Make this process answer the datasets that `dataset` builds. Imports TensorFlow.
 
@@ -45,6 +55,8 @@ def serve(
         The reader of each dataset, by name.
     feed_index
         This process's place among those fed alike, 0 or more; returned in the status of batches.
+    continue_at
+        See `FeedService`.
     token
         Name that the datasets call by; the same in every process of a run.
 
@@ -55,7 +67,7 @@ def serve(
     """
     from tensorflow.python.ops import script_ops
 
-    service = FeedService(feeds, feed_index)
+    service = FeedService(feeds, feed_index, continue_at)
     functions = getattr(getattr(script_ops, "_py_funcs", None), "_funcs", None)
     if functions is None:
         raise FeedError(
@@ -94,7 +106,7 @@ def dataset(
         After the end yield batches without rows, one every 20 ms, for ever.
     tracked
         Yield ``(columns, status)``; status is int64 [4]: feed index, epoch, row (both after this
-        batch, a `FeedPosition`) and rows of the batch.
+        batch, a `FeedPosition`) and rows of the batch. Batches are held ready, `PREFETCH` of them.
     starts
         Where the process of each feed index continues, in place of ``plan.start``: one dataset
         function serves processes that had come to different rows.
@@ -114,6 +126,8 @@ def dataset(
             "plan": plan.to_json(),
             "schema": schema.to_json(),
             "endless": endless,
+            # Those held ready, the one being taken from them, and the one in use.
+            "ahead": PREFETCH + 2 if tracked else AHEAD,
             "starts": {str(feed): list(start) for feed, start in (starts or {}).items()},
         }
     )
@@ -123,16 +137,9 @@ def dataset(
 
     found = _readings(request, token).flat_map(tf.autograph.experimental.do_not_convert(batches))
     # A map costs a function call a batch: only a dataset that needs one pays for it.
-    return (
-        found.map(tf.autograph.experimental.do_not_convert(_join_ragged))
-        if transport.is_ragged
-        else found
-    )
-
-
-def numpy_batches(reader: SpoolReader, plan: ReadPlan) -> Iterator[Columns]:
-    """Read a feed as NumPy columns, for ``feed_dict`` code; see `SpoolReader.batches`."""
-    return (batch.columns for batch in reader.batches(plan))
+    if transport.is_ragged:
+        found = found.map(tf.autograph.experimental.do_not_convert(_join_ragged))
+    return found.prefetch(PREFETCH) if tracked else found
 
 
 def _readings(request: str, token: str) -> tf.data.Dataset:

@@ -10,8 +10,9 @@ import itertools
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -114,6 +115,16 @@ class _OpenReading:
     endless: bool
     position: FeedPosition
     ended: bool = False
+    # Where the batches ended that may not have been used yet, after the last that has.
+    in_flight: deque[FeedPosition] = field(default_factory=deque)
+
+    def hand_out(self, position: FeedPosition) -> FeedPosition:
+        """Note a batch handed out; return the position up to which rows have surely been used."""
+        self.position = position
+        if len(self.in_flight) == self.in_flight.maxlen:
+            self.in_flight.popleft()
+        self.in_flight.append(position)
+        return self.in_flight[0]
 
 
 class FeedService:
@@ -125,22 +136,38 @@ class FeedService:
         The reader of each dataset, by name.
     feed_index
         This process's place among those that are fed alike; part of every status.
+    continue_at
+        Where an endless reading continues if that is later than where it was told to start: what
+        a process that this one replaces had used is not read again.
     """
 
-    def __init__(self, feeds: Mapping[str, SpoolReader], feed_index: int) -> None:
+    def __init__(
+        self,
+        feeds: Mapping[str, SpoolReader],
+        feed_index: int,
+        continue_at: FeedPosition | None = None,
+    ) -> None:
         self._feeds = dict(feeds)
         self._feed_index = feed_index
+        self._continue_at = continue_at or FeedPosition()
+        self._used: dict[str, FeedPosition] = {}
         self._readings: dict[int, _OpenReading] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
     def open(self, request: Any) -> np.int64:
-        """Start a reading; `request` is JSON: plan, schema, endless, starts. Returns its number."""
+        """Start a reading and return its number.
+
+        `request` is JSON: plan, schema, endless, starts; and ahead, how many batches may have been
+        handed out that are not used yet.
+        """
         asked = json.loads(bytes(np.asarray(request).item()))
         plan = ReadPlan.from_json(asked["plan"])
         start = asked["starts"].get(str(self._feed_index))
         if start is not None:
             plan = plan.starting_at(FeedPosition(*start))
+        if asked["endless"]:
+            plan = plan.starting_at(max(plan.start, self._continue_at))
         reader = self._feeds.get(plan.name)
         if reader is None:
             raise SchemaMismatchError(
@@ -156,6 +183,7 @@ class FeedService:
             Transport(reading.selection),
             bool(asked["endless"]),
             plan.start,
+            in_flight=deque([plan.start], maxlen=asked["ahead"] + 1),
         )
         with self._lock:
             number = next(self._numbers)
@@ -174,7 +202,7 @@ class FeedService:
         if not opened.ended:
             cut = next(opened.cuts, None)
             if cut is not None:
-                opened.position = cut.position
+                self._used[opened.reading.plan.name] = opened.hand_out(cut.position)
                 return opened.transport.pack(cut, self._feed_index)
             opened.ended = True
             opened.reader.finish(opened.reading)
@@ -191,6 +219,13 @@ class FeedService:
         if opened is not None:
             opened.reader.finish(opened.reading)
         return np.int64(0)
+
+    def used(self, name: str) -> FeedPosition | None:
+        """Return up to where a dataset's rows have surely been used; None before the first batch.
+
+        With several readings of one dataset it follows the one that moved last.
+        """
+        return self._used.get(name)
 
     @property
     def open_readings(self) -> int:

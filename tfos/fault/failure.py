@@ -11,11 +11,11 @@ from typing import Any
 from tfos.errors import ExitCode
 from tfos.topology import TaskKey
 
-__all__ = ["Cause", "Failure", "Outcome", "describe_exit", "hint_for_exit"]
+__all__ = ["Cause", "Failure", "Outcome", "describe_exit", "first_cause", "hint_for_exit"]
 
 
 class Cause(str, Enum):
-    """Whose failure it was; decides the exit code and, later, whether a restart can help."""
+    """Whose failure it was; decides the exit code and whether a restart can help."""
 
     USER_CODE = "user_code"
     """The user's code raised or exited."""
@@ -25,6 +25,8 @@ class Cause(str, Enum):
     """The data could not be fed: a null, a type, no rows."""
     INFRASTRUCTURE = "infrastructure"
     """A port, a disk, Spark, ZooKeeper or the network."""
+    STALLED = "stalled"
+    """A training process gave no sign of life, or made no progress, for as long as allowed."""
     PEER_LOST = "peer_lost"
     """Another role could not be reached: somebody else's failure is most likely the cause."""
     CONFIG = "config"
@@ -41,6 +43,7 @@ _EXIT_CODES = {
     Cause.PROCESS_DEATH: ExitCode.INFRASTRUCTURE,
     Cause.DATA: ExitCode.USER_CODE,
     Cause.INFRASTRUCTURE: ExitCode.INFRASTRUCTURE,
+    Cause.STALLED: ExitCode.INFRASTRUCTURE,
     Cause.PEER_LOST: ExitCode.INFRASTRUCTURE,
     Cause.CONFIG: ExitCode.CONFIG,
 }
@@ -70,6 +73,8 @@ class Failure:
         The user's traceback, its own frames only where there are any.
     last_lines
         The last lines the training process wrote.
+    stacks
+        Every thread's stack, where the process was killed because it stalled.
     hint
         What to do about it; empty when nothing sensible can be said.
     """
@@ -85,6 +90,7 @@ class Failure:
     step: int = -1
     traceback: str = ""
     last_lines: Sequence[str] = field(default_factory=tuple)
+    stacks: str = ""
     hint: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -157,6 +163,15 @@ class Outcome:
             phases=data["phases"],
             artifacts=data["artifacts"],
         )
+
+
+def first_cause(failures: Sequence[Failure]) -> Failure:
+    """Return the failure that the others follow from: the first by time.
+
+    A role that lost contact with a peer reports a consequence, even where its host's clock or the
+    network made it the first to be heard.
+    """
+    return min(failures, key=lambda f: (f.cause is Cause.PEER_LOST, f.time))
 
 
 def describe_exit(returncode: int) -> tuple[int | None, str | None, str]:

@@ -1,11 +1,14 @@
 """Decide what a run does next. Pure: a state and an event in, a new state and decisions out.
 
 No clock, no I/O, no processes: the controller (`tfos.launcher.controller`) turns what it hears into
-events and carries the decisions out. Restart policies will be rows added here.
+events and carries the decisions out. What answers a failure is `tfos.fault.restart_policy`.
 
 REGISTERING -> TRAINING: every role is registered; the generation is frozen.
-REGISTERING -> STOPPING: a role failed, the deadline passed, or the run was interrupted.
-TRAINING -> STOPPING: every trainer is done, or any role failed, or time ran out, or interrupted.
+TRAINING -> TRAINING: a process that respawns died; it alone is replaced.
+TRAINING -> RECOVERING: any other process died, or a role host was lost.
+RECOVERING -> TRAINING: every role is registered (at once, if no host was lost): next generation.
+any of these -> STOPPING: every trainer is done; a failure no restart answers; a deadline; an end
+    asked for.
 STOPPING -> ENDED: every role group has ended, or would not even when cancelled.
 """
 
@@ -15,8 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from tfos.fault.failure import Cause, Failure, Outcome
-from tfos.topology import Role, TaskKey
+from tfos.fault.failure import Failure, Outcome
+from tfos.fault.restart_policy import NO_RESTARTS, Incident, Reaction, RestartBudget, react
+from tfos.topology import Life, Role, TaskKey
 
 __all__ = [
     "CancelGroups",
@@ -28,12 +32,14 @@ __all__ = [
     "MembersChanged",
     "OutcomePublished",
     "Phase",
+    "ProcessFailed",
     "PublishGeneration",
+    "RerunTask",
+    "RespawnProcess",
     "RunState",
     "StopExpired",
     "StopRun",
     "Verdict",
-    "first_cause",
     "transition",
 ]
 
@@ -43,6 +49,7 @@ class Phase(Enum):
 
     REGISTERING = "registering"
     TRAINING = "training"
+    RECOVERING = "recovering"
     STOPPING = "stopping"
     ENDED = "ended"
 
@@ -61,15 +68,35 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class MembersChanged:
-    """The registered role hosts are now `members`; `vanished` describes each that went away."""
+    """The registered role hosts are now `members`.
+
+    `lost` describes each host that is gone; one whose key is a member was replaced meanwhile.
+    `step` and `at` as for `ProcessFailed`.
+    """
 
     members: frozenset[TaskKey]
-    vanished: Mapping[TaskKey, Failure] = field(default_factory=dict)
+    lost: Mapping[TaskKey, Failure] = field(default_factory=dict)
+    step: int = -1
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class ProcessFailed:
+    """A life of a role's training process failed; its host is there to start the next.
+
+    `step` is the furthest step of the run known, -1 before the first; `at` is now, seconds since
+    the epoch.
+    """
+
+    life: Life
+    failure: Failure
+    step: int = -1
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
 class OutcomePublished:
-    """A role ended."""
+    """A role ended for good: done, or its host failed."""
 
     outcome: Outcome
 
@@ -95,7 +122,7 @@ class StopExpired:
     """The time a stop may take has passed."""
 
 
-Event = MembersChanged | OutcomePublished | GroupEnded | Halted | StopExpired
+Event = MembersChanged | ProcessFailed | OutcomePublished | GroupEnded | Halted | StopExpired
 
 
 # -- decisions -------------------------------------------------------------------------------------
@@ -103,9 +130,23 @@ Event = MembersChanged | OutcomePublished | GroupEnded | Halted | StopExpired
 
 @dataclass(frozen=True)
 class PublishGeneration:
-    """Freeze the membership as generation `number`."""
+    """Freeze the membership as generation `number`: every process starts, or starts again."""
 
     number: int
+
+
+@dataclass(frozen=True)
+class RespawnProcess:
+    """Have a role host start its process again, as `life`."""
+
+    life: Life
+
+
+@dataclass(frozen=True)
+class RerunTask:
+    """Have Spark end the task of a role host that went silent, and run it again."""
+
+    key: TaskKey
 
 
 @dataclass(frozen=True)
@@ -126,7 +167,7 @@ class EndRun:
     """The run is over."""
 
 
-Decision = PublishGeneration | StopRun | CancelGroups | EndRun
+Decision = PublishGeneration | RespawnProcess | RerunTask | StopRun | CancelGroups | EndRun
 
 
 # -- the machine -----------------------------------------------------------------------------------
@@ -144,21 +185,42 @@ class RunState:
         Those that run ``train`` and end by themselves.
     open_groups
         Roles whose Spark job runs.
+    respawning
+        Roles whose process is replaced in place.
+    budget
+        How many restarts are allowed.
+    members
+        The role hosts registered now.
+    respawns
+        How often each role's process has been replaced in this generation.
     cancelled
         Whether the groups have been cancelled already.
+    outcomes
+        How roles ended in this generation.
+    incidents
+        The failures that restarts answered, oldest first.
     failures
-        Failures that decided or followed, as they became known.
+        Failures that ended the run or followed from its end, as they became known.
     """
 
     expected: frozenset[TaskKey]
     trainers: frozenset[TaskKey]
     open_groups: frozenset[Role]
+    respawning: frozenset[Role] = frozenset()
+    budget: RestartBudget = NO_RESTARTS
     phase: Phase = Phase.REGISTERING
     generation: int = 0
     verdict: Verdict | None = None
     cancelled: bool = False
+    members: frozenset[TaskKey] = frozenset()
+    respawns: Mapping[TaskKey, int] = field(default_factory=dict)
     outcomes: Mapping[TaskKey, Outcome] = field(default_factory=dict)
+    incidents: tuple[Incident, ...] = ()
     failures: tuple[Failure, ...] = ()
+
+    def life_of(self, key: TaskKey) -> Life:
+        """Return the life that a role's process is to live now."""
+        return Life(key, self.generation, self.respawns.get(key, 0))
 
 
 Transition = tuple[RunState, tuple[Decision, ...]]
@@ -170,6 +232,8 @@ def transition(state: RunState, event: Event) -> Transition:
         return state, ()
     if isinstance(event, OutcomePublished):
         return _on_outcome(state, event.outcome)
+    if isinstance(event, ProcessFailed):
+        return _on_process_failed(state, event)
     if isinstance(event, MembersChanged):
         return _on_members(state, event)
     if isinstance(event, GroupEnded):
@@ -177,15 +241,6 @@ def transition(state: RunState, event: Event) -> Transition:
     if isinstance(event, Halted):
         return _stop(state, event.verdict, event.failure)
     return _on_stop_expired(state)
-
-
-def first_cause(failures: tuple[Failure, ...]) -> Failure:
-    """Return the failure that the others follow from: the first by time.
-
-    A role that lost contact with a peer reports a consequence, even where its host's clock or the
-    network made it the first to be heard.
-    """
-    return min(failures, key=lambda f: (f.cause is Cause.PEER_LOST, f.time))
 
 
 def _stop(state: RunState, verdict: Verdict, failure: Failure) -> Transition:
@@ -211,23 +266,94 @@ def _on_outcome(state: RunState, outcome: Outcome) -> Transition:
         if state.verdict is Verdict.DONE:
             return state, ()
         return _stop(state, Verdict.FAILED, outcome.failure)
-    if state.phase is Phase.TRAINING and state.trainers <= state.outcomes.keys():
+    training = state.phase in (Phase.TRAINING, Phase.RECOVERING)
+    if training and state.trainers <= state.outcomes.keys():
         stopping = replace(state, phase=Phase.STOPPING, verdict=Verdict.DONE)
         return _ended_if_empty(stopping, StopRun(Verdict.DONE, "training is done"))
     return state, ()
 
 
+def _on_process_failed(state: RunState, event: ProcessFailed) -> Transition:
+    key = event.life.key
+    if state.phase is Phase.STOPPING:
+        if state.verdict is Verdict.FAILED:
+            state = replace(state, failures=(*state.failures, event.failure))
+        return state, ()
+    current = event.life == state.life_of(key) and key not in state.outcomes
+    if state.phase is not Phase.TRAINING or not current:
+        return _followed_by(state, event.failure), ()
+    respawns = key.role in state.respawning and key in state.members
+    state, reaction, failure = _answer(state, event.failure, respawns, event.step, event.at)
+    if reaction is Reaction.STOP:
+        return _stop(state, Verdict.FAILED, failure)
+    if reaction is Reaction.RESPAWN:
+        count = state.respawns.get(key, 0) + 1
+        state = replace(state, respawns={**state.respawns, key: count})
+        return state, (RespawnProcess(state.life_of(key)),)
+    return _generation_if_complete(replace(state, phase=Phase.RECOVERING))
+
+
 def _on_members(state: RunState, event: MembersChanged) -> Transition:
-    if state.phase is Phase.REGISTERING and event.members >= state.expected:
-        number = state.generation + 1
-        training = replace(state, phase=Phase.TRAINING, generation=number)
-        return training, (PublishGeneration(number),)
-    if state.phase is Phase.TRAINING:
-        lost = [f for key, f in sorted(event.vanished.items()) if key not in state.outcomes]
-        if lost:
-            state = replace(state, failures=(*state.failures, *lost[1:]))
-            return _stop(state, Verdict.FAILED, lost[0])
-    return state, ()
+    state = replace(state, members=event.members)
+    if state.phase in (Phase.REGISTERING, Phase.RECOVERING):
+        state = _followed_by(state, *event.lost.values())
+        state, published = _generation_if_complete(state)
+        return state, (*_reruns(state, event), *published)
+    # A role that is done needs its host no more.
+    lost = [f for key, f in sorted(event.lost.items()) if key not in state.outcomes]
+    if state.phase is not Phase.TRAINING or not lost:
+        return state, ()
+    state, reaction, failure = _answer(state, lost[0], False, event.step, event.at)
+    if reaction is Reaction.STOP:
+        state = replace(state, failures=(*state.failures, *lost[1:]))
+        return _stop(state, Verdict.FAILED, failure)
+    state = _followed_by(state, *lost[1:])
+    state, published = _generation_if_complete(replace(state, phase=Phase.RECOVERING))
+    return state, (*_reruns(state, event), *published)
+
+
+def _reruns(state: RunState, event: MembersChanged) -> tuple[Decision, ...]:
+    if state.budget.max_restarts == 0:
+        return ()
+    return tuple(RerunTask(key) for key in sorted(event.lost) if key not in event.members)
+
+
+def _generation_if_complete(state: RunState) -> Transition:
+    if not state.members >= state.expected:
+        return state, ()
+    number = state.generation + 1
+    training = replace(state, phase=Phase.TRAINING, generation=number, respawns={}, outcomes={})
+    return training, (PublishGeneration(number),)
+
+
+def _answer(
+    state: RunState, failure: Failure, respawns: bool, step: int, at: float
+) -> tuple[RunState, Reaction, Failure]:
+    """Judge a failure; one that a restart answers becomes an incident.
+
+    The failure comes back with the reason of a stop added to its hint.
+    """
+    reaction, why = react(
+        failure,
+        respawns=respawns,
+        step=step,
+        at=at,
+        incidents=state.incidents,
+        budget=state.budget,
+    )
+    if reaction is Reaction.STOP:
+        hint = "; ".join(text for text in (why, failure.hint) if text)
+        return state, reaction, replace(failure, hint=hint)
+    incident = Incident(failure, reaction, state.generation, step, at)
+    return replace(state, incidents=(*state.incidents, incident)), reaction, failure
+
+
+def _followed_by(state: RunState, *failures: Failure) -> RunState:
+    if not failures or not state.incidents:
+        return state
+    *earlier, last = state.incidents
+    last = replace(last, followed_by=(*last.followed_by, *failures))
+    return replace(state, incidents=(*earlier, last))
 
 
 def _on_group_ended(state: RunState, event: GroupEnded) -> Transition:

@@ -49,7 +49,7 @@ class _EagerSteps:
     ) -> None:
         import tensorflow as tf
 
-        dataset = ctx.feed.tracked_dataset(plan.read, starts).prefetch(2)
+        dataset = ctx.feed.tracked_dataset(plan.read, starts)
         self._batches = iter(dataset)
         self._step: Any = tf.function(plan.step, reduce_retracing=True)
 

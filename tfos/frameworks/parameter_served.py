@@ -25,9 +25,16 @@ class ParameterServed(Framework):
     def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
         """Return chief, workers and parameter servers."""
         return (
-            _spec(Role.CHIEF, 1, True, config.chief),
-            _spec(Role.WORKER, config.num_workers, self.workers_train, config.worker),
-            _spec(Role.PS, config.num_ps, False, config.ps),
+            _spec(Role.CHIEF, 1, config.chief, trains=True),
+            _spec(
+                Role.WORKER,
+                config.num_workers,
+                config.worker,
+                trains=self.workers_train,
+                # The variables live on: a worker is replaced while the others go on.
+                respawns=True,
+            ),
+            _spec(Role.PS, config.num_ps, config.ps, trains=False),
         )
 
     def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
@@ -46,11 +53,14 @@ class ParameterServed(Framework):
         del server  # TensorFlow has no stop for it: it ends with the process.
 
 
-def _spec(role: Role, count: int, trains: bool, resources: RoleResources) -> RoleSpec:
+def _spec(
+    role: Role, count: int, resources: RoleResources, *, trains: bool, respawns: bool = False
+) -> RoleSpec:
     return RoleSpec(
         role,
         count,
         trains=trains,
+        respawns=respawns,
         cores=resources.cores,
         memory_bytes=resources.memory,
         gpus=resources.gpus,

@@ -92,7 +92,7 @@ class _ScheduledSteps:
         self._metric_names: tuple[str, ...] = ()
         self._step = self._traced(plan, strategy)
         dataset = coordinator.create_per_worker_dataset(
-            lambda: ctx.feed.tracked_dataset(plan.read, starts).prefetch(2)
+            lambda: ctx.feed.tracked_dataset(plan.read, starts)
         )
         self._batches = iter(dataset)
 

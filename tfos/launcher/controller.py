@@ -14,6 +14,7 @@ from typing import Any
 from tfos.config import JobConfig
 from tfos.errors import RendezvousError
 from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.fault.restart_policy import Incident, RestartBudget
 from tfos.fault.state_machine import (
     CancelGroups,
     Decision,
@@ -24,17 +25,22 @@ from tfos.fault.state_machine import (
     MembersChanged,
     OutcomePublished,
     Phase,
+    ProcessFailed,
     PublishGeneration,
+    RerunTask,
+    RespawnProcess,
     RunState,
     StopExpired,
     StopRun,
     Verdict,
     transition,
 )
+from tfos.launcher.drills import DriverDrill, drill_of
 from tfos.launcher.progress import ProgressLine
+from tfos.launcher.recovery_clock import RecoveryClock
 from tfos.launcher.role_groups import GroupReport, RoleGroup
 from tfos.registry.contract import Connection, Generation, Member, Registry, StopNotice
-from tfos.topology import ClusterSpec, TaskKey, describe_keys
+from tfos.topology import ClusterSpec, Life, Role, TaskKey, describe_keys
 
 __all__ = ["Controller"]
 
@@ -66,6 +72,7 @@ class Controller:
         *,
         deadline: float | None,
         explain_missing: Callable[[frozenset[TaskKey]], str],
+        server_pid: int | None = None,
     ) -> None:
         self._config = config
         self._registry = registry
@@ -74,23 +81,44 @@ class Controller:
         self._explain_missing = explain_missing
         self._events: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
         self._members: dict[TaskKey, Member] = {}
+        # Of every role, the host that was registered last, gone or not.
+        self._last_members: dict[TaskKey, Member] = {}
+        self._failed: frozenset[Life] = frozenset()
+        self._lead_step = -1
         self._register_deadline = time.monotonic() + config.registry.register_timeout_s
         self._stop_deadline: float | None = None
         self._lost_deadline: float | None = None
         self._progress = ProgressLine()
         self.phases: dict[str, float] = {}
-        keys = [key for group in groups for key in group.spec.keys]
+        specs = [group.spec for group in groups]
+        supervision = config.supervision
         self.state = RunState(
-            expected=frozenset(keys),
-            trainers=frozenset(k for g in groups if g.spec.trains for k in g.spec.keys),
+            expected=frozenset(key for spec in specs for key in spec.keys),
+            trainers=frozenset(key for spec in specs if spec.trains for key in spec.keys),
             open_groups=frozenset(self._groups),
+            respawning=frozenset(spec.role for spec in specs if spec.respawns),
+            budget=RestartBudget(supervision.max_restarts, supervision.restart_window_s),
         )
+        self.recoveries = RecoveryClock()
+        self._drill = DriverDrill(drill_of(supervision.inject, None), server_pid)
 
     # -- what other threads and signal handlers call -------------------------------------------
 
     def interrupt(self, signal_name: str, why: str) -> None:
         """Ask for an orderly end; safe in a signal handler."""
         self._events.put(_Heard("interrupt", (signal_name, why)))
+
+    def give_up(self, why: str) -> None:
+        """End the run as failed by its surroundings; from any thread."""
+        self._events.put(_Heard("give_up", why))
+
+    @property
+    def incidents(self) -> tuple[dict[str, Any], ...]:
+        """What restarts answered so far, with how long each recovery took, as JSON."""
+        return tuple(
+            {**incident.to_json(), "recovered_s": self.recoveries.seconds.get(index)}
+            for index, incident in enumerate(self.state.incidents)
+        )
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -99,10 +127,14 @@ class Controller:
         subscriptions = [
             self._registry.watch_members(lambda keys: self._events.put(_Heard("members"))),
             self._registry.watch_outcomes(0, lambda keys: self._events.put(_Heard("outcomes"))),
+            self._registry.watch_failures(
+                lambda lives: self._events.put(_Heard("failures", lives))
+            ),
             self._registry.watch_connection(lambda c: self._events.put(_Heard("connection", c))),
         ]
         for group in self._groups.values():
             group.start(lambda report: self._events.put(_Heard("group", report)))
+        self._drill.reach("register")
         try:
             while self.state.phase is not Phase.ENDED:
                 self._turn()
@@ -131,17 +163,35 @@ class Controller:
         handlers: Mapping[str, Callable[[Any], list[Event]]] = {
             "members": lambda _: [*self._read_outcomes(), *self._read_members()],
             "outcomes": lambda _: self._read_outcomes(),
+            "failures": self._read_failures,
             "group": self._on_group,
             "connection": self._on_connection,
             "interrupt": self._on_interrupt,
+            "give_up": self._on_give_up,
         }
         return [*handlers[heard.what](heard.detail), *self._on_tick()]
 
     def _apply(self, event: Event) -> None:
-        self.state, decisions = transition(self.state, event)
+        before = self.state
+        self.state, decisions = transition(before, event)
+        for incident in self.state.incidents[len(before.incidents) :]:
+            self._announce(incident)
+        if self.state.phase is Phase.RECOVERING and before.phase is not Phase.RECOVERING:
+            patience_s = self._config.registry.register_timeout_s
+            self._register_deadline = time.monotonic() + patience_s
         for decision in decisions:
             log.debug("%s -> %s", type(event).__name__, decision)
             self._carry_out(decision)
+
+    def _announce(self, incident: Incident) -> None:
+        supervision = self._config.supervision
+        log.warning(
+            "%s (restart %d, %d allowed in %g s)",
+            Incident.headline(incident.to_json()),
+            len(self.state.incidents),
+            supervision.max_restarts,
+            supervision.restart_window_s,
+        )
 
     # -- events --------------------------------------------------------------------------------
 
@@ -156,12 +206,40 @@ class Controller:
         ]
         return [OutcomePublished(Outcome.from_json(document)) for document in found]
 
+    def _read_failures(self, lives: frozenset[Life]) -> list[Event]:
+        if self._lost_deadline is not None:
+            return []
+        events: list[Event] = []
+        for life in sorted(lives - self._failed):
+            failure = Failure.from_json(self._registry.failure(life))
+            self._failed |= {life}
+            step = max(self._furthest_step(), failure.step)
+            events.append(ProcessFailed(life, failure, step, time.time()))
+        # Spark's word on a role that ended comes with it: what was done is known by now.
+        return [*self._read_outcomes(), *events]
+
     def _read_members(self) -> list[Event]:
         if self._lost_deadline is not None:
             return []
         before, self._members = self._members, self._registry.members()
-        gone = {key: _vanished(before[key]) for key in before.keys() - self._members.keys()}
-        return [MembersChanged(frozenset(self._members), gone)]
+        self._last_members.update(self._members)
+        lost = {
+            key: self._lost(member)
+            for key, member in before.items()
+            if self._members.get(key) != member
+        }
+        step = self._furthest_step() if lost else -1
+        return [MembersChanged(frozenset(self._members), lost, step, time.time())]
+
+    def _furthest_step(self) -> int:
+        steps = [int(document["step"]) for document in self._registry.progress().values()]
+        self._lead_step = max([self._lead_step, *steps])
+        return self._lead_step
+
+    def _lost(self, member: Member) -> Failure:
+        """Describe a role host that is gone, in Spark's words where it has any."""
+        told = self._groups[member.key.role].task_failure(member.key.index, member.attempt)
+        return _vanished(member, told)
 
     def _on_group(self, report: GroupReport) -> list[Event]:
         events: list[Event] = [OutcomePublished(outcome) for outcome in report.outcomes]
@@ -170,7 +248,11 @@ class Controller:
     def _on_connection(self, connection: Connection) -> list[Event]:
         if connection is Connection.CONNECTED:
             self._lost_deadline = None
-            return [*self._read_outcomes(), *self._read_members()]
+            return [
+                *self._read_outcomes(),
+                *self._read_failures(frozenset(self._registry.failures())),
+                *self._read_members(),
+            ]
         if connection is Connection.SUSPENDED:
             log.warning("ZooKeeper does not answer; waiting for it")
             self._await_registry()
@@ -201,11 +283,17 @@ class Controller:
         failure = _driver_failure(Cause.CONFIG, f"interrupted by {signal_name}: {why}", "")
         return [Halted(Verdict.INTERRUPTED, failure)]
 
+    def _on_give_up(self, why: str) -> list[Event]:
+        failure = _driver_failure(Cause.INFRASTRUCTURE, why, "submit it again: it resumes")
+        return [Halted(Verdict.FAILED, failure)]
+
     def _on_tick(self) -> list[Event]:
         now = time.monotonic()
         phase = self.state.phase
         if phase is Phase.TRAINING and self._lost_deadline is None:
             self._show_progress()
+            self._await_recovery()
+            self._drill.look(self._registry)
         if self._stop_deadline is not None:
             if now < self._stop_deadline:
                 return []
@@ -215,7 +303,8 @@ class Controller:
             return [self._timed_out()]
         if self._lost_deadline is not None and now >= self._lost_deadline:
             return [self._registry_lost()]
-        if phase is Phase.REGISTERING and now >= self._register_deadline:
+        waits = phase in (Phase.REGISTERING, Phase.RECOVERING)
+        if waits and now >= self._register_deadline:
             return [self._not_registered()]
         return []
 
@@ -224,6 +313,17 @@ class Controller:
             self._progress.show(self._registry)
         except RendezvousError as error:
             log.debug("progress cannot be read: %s", error)
+
+    def _await_recovery(self) -> None:
+        if not self.recoveries.open:
+            return
+        try:
+            recovered_s = self.recoveries.look(self._registry.progress())
+        except RendezvousError as error:
+            log.debug("progress cannot be read: %s", error)
+            return
+        if recovered_s is not None:
+            log.info("all are stepping again, %.1f s after the failure", recovered_s)
 
     def _timed_out(self) -> Event:
         return Halted(
@@ -251,13 +351,15 @@ class Controller:
     # -- decisions -----------------------------------------------------------------------------
 
     def _carry_out(self, decision: Decision) -> None:
-        if isinstance(decision, PublishGeneration):
+        if isinstance(decision, PublishGeneration | RespawnProcess):
             try:
-                self._publish(decision.number)
+                self._restart(decision)
             except RendezvousError as error:
                 log.warning("%s", error)
                 self._await_registry()
                 self._apply(self._registry_lost())
+        elif isinstance(decision, RerunTask):
+            self._rerun(decision.key)
         elif isinstance(decision, StopRun):
             self._stop(decision)
         elif isinstance(decision, CancelGroups):
@@ -268,15 +370,38 @@ class Controller:
             assert isinstance(decision, EndRun)
             self.phases["ended"] = time.time()
 
+    def _restart(self, decision: PublishGeneration | RespawnProcess) -> None:
+        if isinstance(decision, RespawnProcess):
+            self._registry.order_respawn(decision.life)
+            self.recoveries.start(self.state.incidents, [decision.life])
+            return
+        self._publish(decision.number)
+        if decision.number > 1:
+            fed = [k for k in self.state.expected if k.role is not Role.PS]
+            self.recoveries.start(self.state.incidents, [self.state.life_of(k) for k in fed])
+
+    def _rerun(self, key: TaskKey) -> None:
+        """Have Spark run a lost role host's task again; where it has done so, this changes nothing.
+
+        A host that hangs, or is cut off from ZooKeeper, would else hold its task for ever.
+        """
+        member = self._last_members.get(key)
+        log.warning("%s is lost: waiting for Spark to run its task again", key)
+        if member is not None:
+            self._groups[key.role].kill_task(member.task)
+
     def _publish(self, number: int) -> None:
-        self.phases["registered"] = time.time()
+        self.phases.setdefault("registered", time.time())
         cluster = ClusterSpec({key: m.endpoint for key, m in self._members.items()})
         self._registry.publish_generation(Generation(number, cluster))
         self._registry.watch_outcomes(number, lambda keys: self._events.put(_Heard("outcomes")))
-        log.info("all %d roles are registered", len(self._members))
+        self._drill.reach("feed")
+        if number == 1:
+            log.info("all %d roles are registered", len(self._members))
 
     def _stop(self, decision: StopRun) -> None:
         self.phases["stopping"] = time.time()
+        self._drill.reach("shutdown")
         grace = self._config.supervision.grace_s
         self._stop_deadline = time.monotonic() + 2 * grace + 5.0
         outcome = "done" if decision.verdict is Verdict.DONE else "failed"
@@ -286,13 +411,15 @@ class Controller:
         self._registry.stop(StopNotice(outcome, decision.reason))
 
 
-def _vanished(member: Member) -> Failure:
+def _vanished(member: Member, told: Failure | None) -> Failure:
     container = f", container {member.executor}" if member.executor else ""
+    left = "left without a word" if told is None else f"ended: {told.message}"
     return Failure(
         key=str(member.key),
-        cause=Cause.INFRASTRUCTURE,
+        cause=Cause.INFRASTRUCTURE if told is None else told.cause,
         message=f"{member.key} vanished: its role host on {member.host} "
-        f"(pid {member.pid}{container}) left without a word",
+        f"(pid {member.pid}{container}) {left}",
+        traceback="" if told is None else told.traceback,
         time=time.time(),
         host=member.host,
         pid=member.pid,

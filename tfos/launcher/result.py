@@ -18,6 +18,7 @@ __all__ = ["RunOutcome", "RunResult", "now_iso", "outcome_of"]
 
 RunOutcome = Literal["done", "failed", "interrupted", "timed_out", "already_running"]
 
+_RECORDS = ("failures", "incidents")
 _OUTCOMES: Mapping[int, RunOutcome] = {
     ExitCode.OK: "done",
     ExitCode.TIMEOUT: "timed_out",
@@ -63,7 +64,13 @@ class RunResult:
     rows
         Rows fed, by dataset name, over all roles.
     restarts
-        Restarts used.
+        Restarts used: the number of `incidents`.
+    incidents
+        Failures that a restart answered, oldest first: ``reaction`` ("respawn" or
+        "new_generation"), ``generation``, ``step``, ``at``, ``failures`` (as above) and
+        ``recovered_s``, seconds from the failure until all stepped again; None where unknown.
+    report
+        The report of failures kept beside the checkpoints; None for none.
     resumed_from
         The checkpoint this run started from; None for a fresh start.
     checkpoint
@@ -87,6 +94,8 @@ class RunResult:
     steps: int = 0
     rows: Mapping[str, int] = field(default_factory=dict)
     restarts: int = 0
+    incidents: Sequence[Mapping[str, Any]] = ()
+    report: str | None = None
     resumed_from: str | None = None
     checkpoint: str | None = None
     model: str | None = None
@@ -107,7 +116,8 @@ class RunResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a JSON-ready mapping."""
-        return {**asdict(self), "failures": [dict(record) for record in self.failures]}
+        records = {name: [dict(r) for r in getattr(self, name)] for name in _RECORDS}
+        return {**asdict(self), **records}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunResult:
@@ -124,7 +134,7 @@ class RunResult:
             raise ValueError(f"not a run record: missing or unknown fields: {wrong}")
         if data["outcome"] not in get_args(RunOutcome):
             raise ValueError(f"not a run record: unknown outcome {data['outcome']!r}")
-        return cls(**{**data, "failures": tuple(data["failures"])})
+        return cls(**{**data, **{name: tuple(data[name]) for name in _RECORDS}})
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the record as JSON, by rename: a reader sees all of it or nothing.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupReport", "RoleGroup"]
 
+log = logging.getLogger(__name__)
+
 OUTCOME_SCHEMA = "outcome string"
+
+# Spark begins errors of queries and of Python functions in them with a condition's name.
+_CONDITION = re.compile(r"\[[A-Z][A-Z0-9_]+(\.[A-Z0-9_]+)*\]")
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,55 @@ class RoleGroup:
     def cancel(self) -> None:
         """Cancel the Spark job; returns at once, and `on_end` hears of the end."""
         self._spark.sparkContext.cancelJobGroup(self._job_group)
+
+    def kill_task(self, task: int) -> None:
+        """Have Spark end one task attempt, by its id, and run the task again; returns at once."""
+        context = self._spark.sparkContext
+        try:
+            context._jsc.sc().killTaskAttempt(task, True, "its role host went silent")
+        except Exception as error:
+            # It may have ended by itself: Spark runs it again then, too.
+            log.debug("task attempt %d was not killed: %s", task, error)
+
+    def task_failure(self, index: int, attempt: int) -> Failure | None:
+        """Return what Spark says of a failed attempt of one task; None when it says nothing.
+
+        Read from Spark's own store of what its listeners heard; blocks for one call into the JVM.
+        """
+        try:
+            text = self._error_of_attempt(index, attempt)
+        except Exception as error:
+            log.debug("Spark does not tell how %s-%d failed: %s", self.spec.role, index, error)
+            return None
+        if not text:
+            return None
+        user = "PythonException" in text or _CONDITION.search(text) is not None
+        return Failure(
+            key=f"{self.spec.role}-{index}",
+            cause=Cause.USER_CODE if user else Cause.INFRASTRUCTURE,
+            message=_headline(text),
+            time=time.time(),
+            traceback=text[:8000] if user else "",
+        )
+
+    def _error_of_attempt(self, index: int, attempt: int) -> str:
+        context = self._spark.sparkContext
+        tracker, store = context.statusTracker(), context._jsc.sc().statusStore()
+        stages: list[int] = []
+        for job in tracker.getJobIdsForGroup(self._job_group):
+            info = tracker.getJobInfo(job)
+            stages.extend(() if info is None else info.stageIds)
+        if not stages:
+            return ""
+        # The role hosts are the tasks of the job's last stage.
+        stage = store.lastStageAttempt(max(stages))
+        tasks = store.taskList(stage.stageId(), stage.attemptId(), 1 << 20)
+        for position in range(tasks.size()):
+            task = tasks.apply(position)
+            if (task.partitionId(), task.attempt()) == (index, attempt):
+                message = task.errorMessage()
+                return str(message.get()) if message.isDefined() else ""
+        return ""
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end; return whether it has."""

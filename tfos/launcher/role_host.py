@@ -26,11 +26,14 @@ from tfos.config import JobConfig
 from tfos.errors import ExitCode, RendezvousClosedError, TfosError
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.fault.janitor import removed_at_end
+from tfos.launcher.drills import HostDrill, drill_of
+from tfos.launcher.host_session import HostSession
 from tfos.launcher.ports import address_towards, reserve_port
-from tfos.launcher.supervision import ProcessPlan, Supervision
+from tfos.launcher.supervision import Supervision
 from tfos.launcher.training_spec import TrainingSpec
+from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Member, Registry
-from tfos.topology import Endpoint, Role, TaskKey
+from tfos.topology import Endpoint, Life, Role, TaskKey
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,14 +135,18 @@ class RoleHost:
         key = TaskKey(self.role, context.partitionId())
         config = JobConfig.model_validate_json(self.config)
         _log_to_stderr(key, config.log_level)
-        outcome = _Hosted(self, config, key, context.attemptNumber()).play(batches)
+        hosted = _Hosted(self, config, key, context.attemptNumber(), context.taskAttemptId())
+        outcome = hosted.play(batches)
         yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome.to_json())]})
 
 
 class _Hosted:
     """One task attempt of a role."""
 
-    def __init__(self, program: RoleHost, config: JobConfig, key: TaskKey, attempt: int) -> None:
+    def __init__(
+        self, program: RoleHost, config: JobConfig, key: TaskKey, attempt: int, task: int
+    ) -> None:
+        self._task = task
         self._program = program
         self._config = config
         self._key = key
@@ -147,6 +154,7 @@ class _Hosted:
         self._ended = threading.Event()
         self._supervision: Supervision | None = None
         self._spool: SpoolWriter | None = None
+        self._job_file = Path()
 
     def play(self, batches: Iterator[pa.RecordBatch]) -> Outcome:
         try:
@@ -170,16 +178,23 @@ class _Hosted:
         directory.mkdir(mode=0o700)
         address = address_towards(program.registry.first)
         endpoint = stack.enter_context(reserve_port(address))
-        registry = program.registry.connect()
-        stack.callback(registry.close)
-        self._supervision = supervision = Supervision(self._config, self._key, registry)
+        session = HostSession(
+            program.registry.connect,
+            self._member(endpoint),
+            patience_s=self._config.registry.register_timeout_s,
+        )
+        stack.callback(session.close)
+        # A host that takes a lost one's place is spared: a drill's fault happens once.
+        faults = self._config.supervision.inject if self._attempt == 0 else []
+        drill = HostDrill(drill_of(faults, self._key), session.expire)
+        self._supervision = supervision = Supervision(
+            self._config, self._key, session, directory, self._make_spec, drill
+        )
         self._open_spool(places, stack)
-        registry.register(self._member(endpoint))
+        self._write_job(directory)
         # The training process dies with the thread that starts it, so that thread lives as long
         # as it; this one is the only one that may read from Spark, and does so meanwhile.
-        thread = threading.Thread(
-            target=self._supervise, args=(registry, directory), name="tfos-supervise"
-        )
+        thread = threading.Thread(target=self._supervise, name="tfos-supervise")
         thread.start()
         try:
             self._pump(batches)
@@ -191,32 +206,33 @@ class _Hosted:
 
     # -- the training process ------------------------------------------------------------------
 
-    def _supervise(self, registry: Registry, directory: Path) -> None:
+    def _supervise(self) -> None:
         assert self._supervision is not None
         try:
-            # The driver's own deadline comes first and names everybody who is missing.
-            patience = 2 * self._config.registry.register_timeout_s
-            generation = registry.await_generation(0, time.monotonic() + patience)
-            self._supervision.run(self._process_plan(generation, directory))
+            self._supervision.run(self._rows)
         except RendezvousClosedError as closed:
-            log.info("stopped before training began: %s", closed)
+            log.info("the run has ended: %s", closed)
         except Exception as error:
             self._fail(error)
         finally:
             self._ended.set()
 
-    def _process_plan(self, generation: Generation, directory: Path) -> ProcessPlan:
+    def _write_job(self, directory: Path) -> None:
+        self._job_file = directory / "job.pkl"
+        with open(os.open(self._job_file, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(self._program.job)
+
+    def _make_spec(
+        self, life: Life, generation: Generation, read: FeedPosition | None
+    ) -> TrainingSpec:
         from tfos.training_parts import ProcessFacts
 
         program, config = self._program, self._config
-        job_file = directory / "job.pkl"
-        with open(os.open(job_file, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-            file.write(program.job)
-        spec = TrainingSpec(
+        return TrainingSpec(
             facts=ProcessFacts(
                 job_name=program.job_name,
                 run_id=program.run_id,
-                generation=generation.number,
+                generation=life.generation,
                 key=self._key,
                 cluster=generation.cluster,
                 trainers=program.trainers,
@@ -228,21 +244,17 @@ class _Hosted:
             ),
             arch=config.arch,
             trains=program.trains,
-            job_file=str(job_file),
+            job_file=str(self._job_file),
             app_directories=program.app_directories,
             schemas=program.schemas,
             spool=None if self._spool is None else str(self._spool.directory),
             feed_index=self._key.index,
+            continue_at=read,
             checkpoint_url=config.checkpoints.dir,
             checkpoint_keep=config.checkpoints.keep,
             wait_timeout_s=config.feed.wait_timeout_s,
             log_level=config.log_level,
         )
-        return ProcessPlan(spec, directory, watch_peers=self._watches_peers())
-
-    def _watches_peers(self) -> bool:
-        workers_train = any(key.role is Role.WORKER for key in self._program.trainers)
-        return self._key.role is Role.CHIEF and workers_train
 
     # -- the feed ------------------------------------------------------------------------------
 
@@ -300,6 +312,7 @@ class _Hosted:
             pid=os.getpid(),
             attempt=self._attempt,
             executor=os.environ.get("CONTAINER_ID", ""),
+            task=self._task,
         )
 
     def _failure(self, error: Exception) -> Failure:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
+import os
 import secrets
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +30,7 @@ from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RegistryAddress, RoleHost
 from tfos.launcher.submission import check_supported, master_kind, resolve_master, slots_needed
 from tfos.launcher.verdict import error_of, fields_of
+from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.topology import TaskKey, describe_keys
 
 if TYPE_CHECKING:
@@ -88,6 +92,9 @@ class _Run:
     started: str = field(default_factory=now_iso)
     phases: dict[str, float] = field(default_factory=dict)
     known: dict[str, Any] = field(default_factory=dict)
+    controller: Controller | None = None
+    lock_lost: str | None = None
+    server: EmbeddedZooKeeper | None = None
 
     def run(self) -> RunResult:
         self.phases["started"] = time.time()
@@ -119,6 +126,7 @@ class _Run:
         framework = load_framework(config.arch)
         self._prepare_checkpoints(name)
         with ExitStack() as stack:
+            stack.enter_context(self._only_run(name, run_id))
             address = stack.enter_context(self._registry(name, run_id))
             frames = self._pre_train()
             fed = FedFrames.prepare(frames, framework, framework.roles(config.roles))
@@ -148,6 +156,42 @@ class _Run:
     # -- the registry --------------------------------------------------------------------------
 
     @contextmanager
+    def _only_run(self, name: str, run_id: str) -> Iterator[None]:
+        """Hold the job's lock, where an ensemble outlives this run and others can see it.
+
+        An unreachable ensemble is said here, before hours of ETL.
+        """
+        config = self.config.registry
+        if config.zookeeper is None:
+            yield
+            return
+        from tfos.registry.job_lock import JobLock
+
+        hosts, prefix = _ensemble(config.zookeeper)
+        holder = {
+            "run_id": run_id,
+            "host": socket.gethostname(),
+            "pid": str(os.getpid()),
+            "user": getpass.getuser(),
+            "started": self.started,
+        }
+        with JobLock(
+            hosts,
+            f"{prefix}/tfos/{name}/lock",
+            holder=holder,
+            session_timeout_s=config.session_timeout_s,
+            connect_timeout_s=config.connect_timeout_s,
+            on_lost=self._on_lock_lost,
+        ):
+            yield
+
+    def _on_lock_lost(self) -> None:
+        why = "the job's lock in ZooKeeper was lost: another run of it may begin"
+        self.lock_lost = why
+        if self.controller is not None:
+            self.controller.give_up(why)
+
+    @contextmanager
     def _registry(self, name: str, run_id: str) -> Iterator[Callable[[], RegistryAddress]]:
         """Give the registry's address once it is known; a server starts during ``pre_train``."""
         config = self.config.registry
@@ -163,16 +207,11 @@ class _Run:
             )
 
         if config.zookeeper is not None:
-            hosts, slash, path = config.zookeeper.partition("/")
-            prefix = slash + path.rstrip("/") if path else ""
+            hosts, prefix = _ensemble(config.zookeeper)
             found = address(hosts)
-            # An unreachable ensemble is said before hours of ETL.
-            found.connect().close()
             yield lambda: found
             return
-        from tfos.registry.embedded import EmbeddedZooKeeper
-
-        server = EmbeddedZooKeeper(self._driver_host())
+        self.server = server = EmbeddedZooKeeper(self._driver_host())
         with ThreadPoolExecutor(1, thread_name_prefix="tfos-zookeeper") as pool:
             starting: Future[Any] = pool.submit(server.start)
 
@@ -279,16 +318,20 @@ class _Run:
 
     def _control(self, groups: Sequence[RoleGroup], address: RegistryAddress) -> RunState:
         registry = address.connect(create=True)
+        registry.attend()
         timeout_s = self.config.supervision.timeout_s
         spent = time.time() - self.phases["started"]
         try:
-            controller = Controller(
+            self.controller = controller = Controller(
                 self.config,
                 registry,
                 groups,
                 deadline=None if timeout_s is None else time.monotonic() + timeout_s - spent,
                 explain_missing=self._explain_missing,
+                server_pid=None if self.server is None else self.server.pid,
             )
+            if self.lock_lost is not None:
+                controller.give_up(self.lock_lost)
             if self.interrupts is not None:
                 self.interrupts.sink = controller.interrupt
             try:
@@ -297,6 +340,7 @@ class _Run:
                 if self.interrupts is not None:
                     self.interrupts.sink = None
                 self.phases.update(controller.phases)
+                self.known["incidents"] = controller.incidents
                 for group in groups:
                     group.join(1.0)
         finally:
@@ -312,6 +356,12 @@ class _Run:
             f"{describe_keys(missing)} found none, or could not reach ZooKeeper; add executors, "
             "free the cluster, or raise registry.register_timeout_s"
         )
+
+
+def _ensemble(zookeeper: str) -> tuple[str, str]:
+    """Split ``HOST:PORT,...[/PATH]`` into the servers and the path that all runs live below."""
+    hosts, slash, path = zookeeper.partition("/")
+    return hosts, slash + path.rstrip("/") if path else ""
 
 
 def _erase(registry: Any) -> None:

@@ -23,6 +23,7 @@ from tfos.launcher.submission import (
     resolve_master,
     role_resources,
     slots_needed,
+    task_failures,
 )
 
 __all__ = [
@@ -101,7 +102,12 @@ def resolved_master(config: JobConfig) -> str:
     text = config.spark.conf.get("spark.task.cpus", "1")
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"--spark-conf spark.task.cpus is {text!r}: expected 1 or more")
-    return resolve_master(config.spark.master, slots_needed(config), cpus_per_task=int(text))
+    return resolve_master(
+        config.spark.master,
+        slots_needed(config),
+        cpus_per_task=int(text),
+        failures=task_failures(config),
+    )
 
 
 def secret_properties(config: JobConfig) -> dict[str, str]:
@@ -126,9 +132,8 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
         properties["spark.driver.extraJavaOptions"] = _quiet_log_option()
     if is_local(config.spark.master):
         properties.update(_local_properties(python))
-    if kind in ("local-cluster", "standalone"):
-        # A role that ended must not be run again behind the driver's back.
-        properties["spark.task.maxFailures"] = "1"
+    # A role host that is lost is run again by Spark, as often as tfos may restart.
+    properties["spark.task.maxFailures"] = str(task_failures(config))
     if kind == "local-cluster":
         properties["spark.executor.extraJavaOptions"] = _quiet_log_option()
     if kind in ("yarn", "k8s"):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from tfos.config import JobConfig, RoleResources
 from tfos.errors import ConfigError, InsufficientExecutorsError
+from tfos.fault.injection import Fault
 from tfos.topology import Role
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "resolve_paths",
     "role_resources",
     "slots_needed",
+    "task_failures",
 ]
 
 MasterKind = Literal["local", "local-cluster", "standalone", "yarn", "k8s"]
@@ -130,8 +132,18 @@ def slots_needed(config: JobConfig) -> int:
     return sum(count for count, _ in role_resources(config).values())
 
 
+def task_failures(config: JobConfig) -> int:
+    """Return how often Spark may see one task fail: as often as tfos restarts, and once more."""
+    return config.supervision.max_restarts + 1
+
+
 def resolve_master(
-    master: str, slots: int, *, cpus: int | None = None, cpus_per_task: int = 1
+    master: str,
+    slots: int,
+    *,
+    cpus: int | None = None,
+    cpus_per_task: int = 1,
+    failures: int | None = None,
 ) -> str:
     """Return the master to submit to: ``local`` and ``local[*]`` get room for every role.
 
@@ -145,6 +157,9 @@ def resolve_master(
         CPUs of this machine; None to ask it.
     cpus_per_task
         ``spark.task.cpus``.
+    failures
+        How often a task may fail on a local master that does not say so itself; there
+        ``spark.task.maxFailures`` counts for nothing. None leaves it to Spark, which takes 1.
 
     Raises
     ------
@@ -156,11 +171,13 @@ def resolve_master(
     match, kind = _match(master)
     if kind == "local":
         threads = match["threads"]
+        limit = "" if failures is None else f",{failures}"
         if threads in (None, "*"):
             count = max(cpus or os.cpu_count() or 1, slots * cpus_per_task)
-            return f"local[{count}{match['failures'] or ''}]"
+            return f"local[{count}{match['failures'] or limit}]"
         _check_slots(master, slots, int(threads) // cpus_per_task, f"local[{slots}] or local")
-    elif kind == "local-cluster":
+        return f"local[{threads}{match['failures'] or limit}]"
+    if kind == "local-cluster":
         available = int(match["executors"]) * (int(match["cores"]) // cpus_per_task)
         _check_slots(master, slots, available, f"local-cluster[{slots},{cpus_per_task},1024]")
     return master.strip()
@@ -192,8 +209,7 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
     kind = master_kind(config.spark.master)
     if config.arch == "ring":
         raise _unavailable("--arch ring", "use --arch ps, session or local")
-    if config.supervision.max_restarts > 0:
-        raise _unavailable("--max-restarts above 0", "leave it at 0")
+    _check_drill(config)
     _check_placement(config, kind)
     _check_environment(config, kind, dry_run)
     if not dry_run and config.spark.deploy_mode == "cluster":
@@ -224,6 +240,21 @@ def _check_placement(config: JobConfig, kind: MasterKind) -> None:
                     f"--{role.value}-{setting} needs YARN or Kubernetes: on {spark.master} every "
                     f"role lives in executors of one size; {instead}"
                 )
+
+
+def _check_drill(config: JobConfig) -> None:
+    roles = role_resources(config)
+    for fault in map(Fault.parse, config.supervision.inject):
+        if fault.key is None:
+            if fault.part == "zookeeper" and config.registry.zookeeper is not None:
+                raise ConfigError(f"--inject {fault}: tfos did not start that ZooKeeper")
+            continue
+        count, _ = roles.get(fault.key.role, (0, None))
+        if fault.key.index >= count:
+            raise ConfigError(
+                f"--inject {fault}: this run has no {fault.key}; it has "
+                + ", ".join(f"{n} {role}" for role, (n, _) in roles.items())
+            )
 
 
 def _check_environment(config: JobConfig, kind: MasterKind, dry_run: bool) -> None:

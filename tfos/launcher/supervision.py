@@ -1,7 +1,7 @@
-"""Supervise one role's training process: start it, hear it, stop it, and say how it ended.
+"""Carry out the driver's orders at one role: which life of the training process runs now.
 
-Everything that happens to the process comes together in one loop in one thread: its messages, its
-end, the driver's stop, the loss of the registry, a failure of the feed.
+Everything comes together in one loop in one thread: orders, the process's own signs, the driver's
+stop, the loss of the registry, a failure of the feed.
 """
 
 from __future__ import annotations
@@ -9,108 +9,127 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import socket
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tfos.config import JobConfig
-from tfos.errors import InfrastructureError, RendezvousError
+from tfos.errors import (
+    RendezvousConnectionError,
+    RendezvousError,
+    RendezvousTimeoutError,
+    SessionLostError,
+)
 from tfos.fault.failure import Cause, Failure, Outcome
-from tfos.fault.supervisor import ControlMessage, Exited, Supervisor, failure_from_exit
+from tfos.fault.watchdog import Watchdog
 from tfos.frameworks.contract import load_framework
+from tfos.launcher.drills import HostDrill
+from tfos.launcher.host_session import (
+    DriverGone,
+    HostSession,
+    Notice,
+    Ordered,
+    PeersDone,
+    SessionLost,
+    Stopped,
+)
+from tfos.launcher.process_life import LifeReport, TrainingLife, WaitingProcess
 from tfos.launcher.training_spec import TrainingSpec
-from tfos.registry.contract import Connection, Registry, StopNotice
-from tfos.topology import Role, TaskKey
+from tfos.read_plan import FeedPosition
+from tfos.registry.contract import Generation
+from tfos.topology import Life, Role, TaskKey
 
-__all__ = ["ProcessPlan", "Supervision"]
+__all__ = ["Supervision"]
 
 log = logging.getLogger("tfos")
 
-POLL_S = 0.1
+POLL_S = 0.05
 PROGRESS_EVERY_S = 1.0
-SHUTDOWN_LIMIT_S = 60.0
-"""How long a process may live on after its outcome, in ``Job.shutdown``."""
-
-
-@dataclass(frozen=True)
-class ProcessPlan:
-    """What to start: the spec, where its files go, and whether it must hear of its peers."""
-
-    spec: TrainingSpec
-    directory: Path
-    watch_peers: bool
+PROGRESS_WRITES_PER_S = 200
+"""What all roles together may write: the more they are, the rarer each one does."""
+RESTART_GRACE_S = 1.0
+"""How long a process that is to start again may take to end by itself, ``shutdown`` included."""
+STANDBY_AFTER_S = 5.0
+"""A new standby waits so long for the process to take its first step: both want the CPU."""
 
 
 class Supervision:
-    """The life of one training process. `run` blocks; `fail` may be called from other threads."""
+    """The lives of one role's training process.
 
-    def __init__(self, config: JobConfig, key: TaskKey, registry: Registry) -> None:
+    `run` blocks and belongs to one thread; `fail` and `mark` may be called from others.
+
+    Parameters
+    ----------
+    config
+        The run's configuration.
+    key
+        The role.
+    session
+        Its registration.
+    directory
+        Where each process gets a directory of its own.
+    make_spec
+        Says what a life is told: (life, generation, position to continue at or None) -> spec.
+    drill
+        Faults to cause on purpose.
+    """
+
+    def __init__(
+        self,
+        config: JobConfig,
+        key: TaskKey,
+        session: HostSession,
+        directory: Path,
+        make_spec: Callable[[Life, Generation, FeedPosition | None], TrainingSpec],
+        drill: HostDrill,
+    ) -> None:
         self._config = config
         self._key = key
-        self._registry = registry
-        self._generation = 0
-        self._connection = Connection.CONNECTED
-        self._notices: queue.SimpleQueue[StopNotice | Failure | frozenset[TaskKey]]
-        self._notices = queue.SimpleQueue()
-        self._told: dict[str, Any] | None = None
+        self._session = session
+        self._directory = directory
+        self._make_spec = make_spec
+        self._failures: queue.SimpleQueue[Failure] = queue.SimpleQueue()
         self._failure: Failure | None = None
-        self._progress: dict[str, Any] = {"step": -1, "rows": 0, "metrics": {}}
-        self._phases: dict[str, float] = {}
-        self._artifacts: dict[str, str] = {}
-        self._kill_at: float | None = None
-        self._stopping = False
-        self._pid = 0
+        # How the last life ended, until the driver has been told: its failure, or None for done.
+        self._untold: tuple[Life, Failure | None] | None = None
+        self._ordered = (0, 0)
+        self._ending = False
+        self._report = LifeReport()
+        self._generation = 0
+        self._drill = drill
+        self._standby: WaitingProcess | None = None
+        self._started = 0
+        self._progress_every_s = PROGRESS_EVERY_S
         self._next_progress = 0.0
+        self._shown: Mapping[str, Any] = {}
+        self._phases: dict[str, float] = {}
+
+    # -- what other threads call ----------------------------------------------------------------
 
     def fail(self, failure: Failure) -> None:
-        """End the process because something around it failed. Thread-safe; the first one counts."""
-        self._notices.put(failure)
+        """End the role because something around its process failed; the first one counts."""
         if self._failure is None:
             self._failure = failure
+        self._failures.put(failure)
 
     def mark(self, phase: str) -> None:
-        """Note that the role enters a phase now. Thread-safe."""
+        """Note that the role enters a phase now."""
         self._phases[phase] = time.time()
 
-    def run(self, plan: ProcessPlan) -> None:
-        """Start the process and stay with it to its end; when this returns it is reaped.
-
-        Raises
-        ------
-        InfrastructureError
-            If it cannot be started.
-        """
-        self._generation = plan.spec.facts.generation
-        subscriptions = [
-            self._registry.watch_stop(self._notices.put),
-            self._registry.watch_connection(self._on_connection),
-        ]
-        if plan.watch_peers:
-            subscriptions.append(self._registry.watch_outcomes(self._generation, self._notices.put))
-        supervisor = self._start(plan)
-        try:
-            self._attend(supervisor, plan)
-        finally:
-            supervisor.stop(self._config.supervision.grace_s)
-            for unsubscribe in subscriptions:
-                unsubscribe()
-
     def outcome(self, rows: Mapping[str, int]) -> Outcome:
-        """Return how the role ended. After `run`."""
-        told = self._told or {"failure": None, "result": None}
+        """Return how the role ended; a life's failure that the driver has heard of is no part."""
+        report = self._report
         return Outcome(
             key=self._key,
-            failure=self._failure,
-            result=told["result"],
-            metrics=self._progress["metrics"],
-            step=self._progress["step"],
+            failure=self._failure or (None if self._untold is None else self._untold[1]),
+            result=report.result,
+            metrics=report.progress["metrics"],
+            step=report.progress["step"],
             rows=rows,
-            phases=self._phases,
-            artifacts=self._artifacts,
+            phases={**self._phases, **report.phases},
+            artifacts=report.artifacts,
         )
 
     def publish(self, outcome: Outcome) -> None:
@@ -118,151 +137,251 @@ class Supervision:
 
         Before the first generation it goes to number 0, which the driver watches too.
         """
-        if self._connection is not Connection.CONNECTED:
+        if not self._session.connected:
             return
         try:
-            self._registry.publish_outcome(self._generation, self._key, outcome.to_json())
+            registry = self._session.registry
+            registry.publish_outcome(self._generation, self._key, outcome.to_json())
         except RendezvousError as error:
             log.warning("the outcome of %s goes by Spark alone: %s", self._key, error)
 
-    # -- start ---------------------------------------------------------------------------------
+    # -- the lives ------------------------------------------------------------------------------
 
-    def _start(self, plan: ProcessPlan) -> Supervisor:
-        spec_file = plan.directory / f"spec-{self._generation}.json"
-        plan.spec.write(str(spec_file))
+    def run(self, rows: Callable[[], Mapping[str, int]]) -> None:
+        """Register, and live every life that the driver orders until the run ends for this role.
+
+        Parameters
+        ----------
+        rows
+            Says how many rows were fed so far, by dataset name.
+
+        Raises
+        ------
+        InfrastructureError
+            If a process cannot be started.
+        RendezvousError
+            If no order comes, or the registry stays out of reach.
+        """
+        # Started before anything is known: it imports TensorFlow while roles register.
+        self._standby = self._new_process()
+        last = Life(self._key, 0, 0)
+        try:
+            self._drill.reach("register", self._standby.supervisor.pid)
+            self._session.join()
+            while (life := self._next_order(last, rows)) is not None:
+                try:
+                    generation = self._session.registry.generation(life.generation)
+                except (RendezvousConnectionError, SessionLostError) as error:
+                    log.debug("%s waits for the registry: %s", life, error)
+                    continue
+                self._live(life, generation)
+                last = life
+        finally:
+            if self._standby is not None:
+                self._standby.discard()
+
+    def _next_order(self, last: Life, rows: Callable[[], Mapping[str, int]]) -> Life | None:
+        """Wait for the order that comes after a life; None once there is nothing more to do.
+
+        Who is done waits as long as the others train: the driver's end is heard by itself.
+        """
+        deadline = time.monotonic() + 2 * self._config.registry.register_timeout_s
+        wait_s = 0.0
+        while not self._ending:
+            notice = self._take_notice(wait_s)
+            if notice is not None:
+                self._on_notice(notice, None)
+                continue
+            self._tell_end(rows)
+            if self._ordered > (last.generation, last.respawn):
+                return Life(self._key, *self._ordered)
+            wait_s = POLL_S
+            if time.monotonic() > deadline and not self._report.done:
+                # The driver's own deadline comes first and names everybody who is missing.
+                raise RendezvousTimeoutError(
+                    f"{self._key} heard nothing from the driver for "
+                    f"{2 * self._config.registry.register_timeout_s:g} s after {last}",
+                    missing=(),
+                )
+        return None
+
+    def _live(self, life: Life, generation: Generation) -> None:
+        read = self._report.read if life.respawn > 0 else None
+        self._generation = life.generation
+        config = self._config.supervision
+        current = TrainingLife(
+            life,
+            self._take_standby(),
+            self._make_spec(life, generation, read),
+            Watchdog(config.heartbeat_timeout_s, config.stall_timeout_s, time.monotonic()),
+            {"positions": self._positions},
+            self._drill,
+        )
+        self._report = current.report
+        self._report.read = read
+        every = len(generation.cluster.endpoints) / PROGRESS_WRITES_PER_S
+        self._progress_every_s = max(PROGRESS_EVERY_S, every)
+        unsubscribe = self._session.watch_peers(life.generation) if self._watches_peers else None
+        try:
+            current.begin()
+            self._attend(current)
+        finally:
+            current.close()
+            if unsubscribe is not None:
+                unsubscribe()
+        if current.report.failure is not None or current.report.done:
+            self._untold = (life, current.report.failure)
+
+    def _attend(self, current: TrainingLife) -> None:
+        began = time.monotonic()
+        while current.attend(POLL_S):
+            while (notice := self._take_notice(0.0)) is not None:
+                self._on_notice(notice, current)
+            if self._ordered > (current.life.generation, current.life.respawn):
+                current.end(RESTART_GRACE_S)
+            self._publish_progress(current)
+            if self._session.connected:
+                current.look(self._session.registry)
+            if self._standby is None and self._wants_standby(current, began):
+                self._standby = self._new_process()
+
+    def _wants_standby(self, current: TrainingLife, began: float) -> bool:
+        supervision = self._config.supervision
+        if not supervision.standby or supervision.max_restarts == 0 or self._ending:
+            return False
+        stepping = current.report.stepping_since is not None
+        return stepping or time.monotonic() > began + STANDBY_AFTER_S
+
+    # -- processes ------------------------------------------------------------------------------
+
+    def _take_standby(self) -> WaitingProcess:
+        process, self._standby = self._standby, None
+        if process is not None and process.alive:
+            return process
+        if process is not None:
+            log.warning("the standby of %s had ended: starting another", self._key)
+            process.discard()
+        return self._new_process()
+
+    def _new_process(self) -> WaitingProcess:
+        self._started += 1
         resources = getattr(self._config.roles, self._key.role.value)
         environment = {
-            **load_framework(plan.spec.arch).environment(self._key, resources),
+            **load_framework(self._config.arch).environment(self._key, resources),
             **os.environ,
             # The host's own import path, Spark's shipped files included.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            # TensorFlow's tracing leaves files behind in a process that is ended.
-            "TMPDIR": str(plan.directory),
         }
-        supervisor = Supervisor(
-            name=str(self._key),
-            sink=lambda line: print(line, file=sys.stderr, flush=True),
-        )
-        supervisor.start(
-            [sys.executable, "-m", "tfos.launcher.training_process", str(spec_file)],
-            env=environment,
-            cwd=str(plan.directory),
-            log_path=str(plan.directory / f"output-{self._generation}.log"),
-        )
-        self._pid = supervisor.pid
-        return supervisor
+        directory = self._directory / f"process-{self._started}"
+        return WaitingProcess(self._key, environment, directory)
 
-    # -- the loop ------------------------------------------------------------------------------
+    # -- notices --------------------------------------------------------------------------------
 
-    def _attend(self, supervisor: Supervisor, plan: ProcessPlan) -> None:
-        while True:
-            event = supervisor.next_event(POLL_S)
-            if isinstance(event, Exited):
-                self._on_exit(event)
-                return
-            if isinstance(event, ControlMessage):
-                self._on_message(event.body)
-            self._on_notices(supervisor, plan)
-            self._publish_progress()
-            if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                supervisor.stop(self._config.supervision.grace_s / 2)
-                self._kill_at = None
-
-    def _on_message(self, message: Mapping[str, Any]) -> None:
-        kind = message.get("type")
-        if kind == "progress":
-            self._progress = {k: message[k] for k in ("step", "rows", "metrics")}
-        elif kind == "phase":
-            self._phases[message["name"]] = message["time"]
-        elif kind == "artifact":
-            self._artifacts[message["name"]] = message["path"]
-        elif kind == "outcome":
-            self._told = dict(message)
-            if message["failure"] is not None:
-                self._keep(self._failure_told(message["failure"]))
-            self._kill_at = time.monotonic() + SHUTDOWN_LIMIT_S
-
-    def _on_notices(self, supervisor: Supervisor, plan: ProcessPlan) -> None:
-        while not self._notices.empty():
-            notice = self._notices.get()
-            if isinstance(notice, frozenset):
-                trainers = plan.spec.facts.trainers
-                running = [str(k) for k in trainers if k.role is Role.WORKER and k not in notice]
-                self._send(supervisor, {"type": "running", "workers": running})
-            elif not self._stopping:
-                self._stopping = True
-                self._send(supervisor, {"type": "stop"})
-                patience = self._config.supervision.grace_s / 2
-                self._kill_at = time.monotonic() + patience
-
-    def _send(self, supervisor: Supervisor, message: Mapping[str, Any]) -> None:
+    def _take_notice(self, timeout_s: float) -> Notice | Failure | None:
+        if not self._failures.empty():
+            return self._failures.get()
         try:
-            supervisor.send(message)
-        except InfrastructureError as error:
-            # It is ending: its exit is the next event, and tells more.
-            log.debug("%s did not hear %s: %s", self._key, message["type"], error)
+            notice: Notice = self._session.notices.get(timeout_s > 0, timeout_s or None)
+        except queue.Empty:
+            return None
+        return notice
 
-    def _on_connection(self, connection: Connection) -> None:
-        self._connection = connection
-        if connection is Connection.LOST:
-            where = self._config.registry.zookeeper or "embedded"
-            self.fail(
-                self._record(
-                    Cause.INFRASTRUCTURE,
-                    f"{self._key} lost its ZooKeeper session ({where})",
-                    hint="ZooKeeper died, or this host could not reach it for "
-                    f"registry.session_timeout_s = {self._config.registry.session_timeout_s:g} s",
-                )
+    def _on_notice(self, notice: Notice | Failure, current: TrainingLife | None) -> None:
+        if isinstance(notice, Ordered):
+            self._ordered = max(self._ordered, (notice.generation, notice.respawn))
+        elif isinstance(notice, PeersDone):
+            if current is not None and notice.generation == current.life.generation:
+                workers = [k for k in current.spec.facts.trainers if k.role is Role.WORKER]
+                running = [str(key) for key in workers if key not in notice.keys]
+                current.send({"type": "running", "workers": running})
+        elif isinstance(notice, SessionLost):
+            self._on_session_lost(current)
+        else:
+            self._on_end(notice, current)
+
+    def _on_end(self, notice: Notice | Failure, current: TrainingLife | None) -> None:
+        if isinstance(notice, DriverGone) and not self._ending:
+            log.warning("the driver is gone: %s ends", self._key)
+        if isinstance(notice, Stopped):
+            log.debug("stopped: %s", notice.notice.reason)
+        if not self._ending and current is not None:
+            current.ask_to_stop(self._config.supervision.grace_s / 2)
+        self._ending = True
+
+    def _on_session_lost(self, current: TrainingLife | None) -> None:
+        """End the process, which the others no longer count on, and come back."""
+        where = self._config.registry.zookeeper or "embedded"
+        log.warning("%s lost its ZooKeeper session (%s): registering again", self._key, where)
+        if current is not None:
+            failure = current.record(
+                Cause.INFRASTRUCTURE,
+                f"{self._key} lost its ZooKeeper session ({where})",
+                hint="ZooKeeper died, or this host could not reach it for "
+                f"registry.session_timeout_s = {self._config.registry.session_timeout_s:g} s",
             )
+            current.end(RESTART_GRACE_S)
+            current.report.failure = failure
+        self._session.rejoin()
 
-    def _publish_progress(self) -> None:
-        now = time.monotonic()
-        if now < self._next_progress or self._connection is not Connection.CONNECTED:
+    # -- telling --------------------------------------------------------------------------------
+
+    def _tell_end(self, rows: Callable[[], Mapping[str, int]]) -> None:
+        """Tell the driver how the last life ended; tried again until the registry takes it."""
+        if self._untold is None or not self._session.connected:
             return
-        self._next_progress = now + PROGRESS_EVERY_S
-        if self._progress["step"] < 0:
-            return
+        (life, failure), registry = self._untold, self._session.registry
         try:
-            self._registry.publish_progress(self._key, self._progress)
-        except RendezvousError as error:
+            if failure is None:
+                outcome = self.outcome(rows())
+                registry.publish_outcome(life.generation, self._key, outcome.to_json())
+            else:
+                registry.publish_failure(life, failure.to_json())
+        except (RendezvousConnectionError, SessionLostError) as error:
+            log.debug("the end of %s is not told yet: %s", life, error)
+            return
+        self._untold = None
+
+    def _publish_progress(self, current: TrainingLife) -> None:
+        now = time.monotonic()
+        report = current.report
+        news = report.saving != self._shown.get("saving", False)
+        if (now < self._next_progress and not news) or not self._session.connected:
+            return
+        document = {
+            **report.progress,
+            "generation": current.life.generation,
+            "respawn": current.life.respawn,
+            "stepping_since": report.stepping_since,
+            "saving": report.saving,
+            "read": None if report.read is None else list(report.read),
+        }
+        if document == self._shown or report.stepping_since is None:
+            return
+        self._next_progress = now + self._progress_every_s
+        try:
+            self._session.registry.publish_progress(self._key, document)
+            self._shown = document
+        except (RendezvousConnectionError, SessionLostError) as error:
             log.debug("progress of %s not published: %s", self._key, error)
 
-    # -- the end -------------------------------------------------------------------------------
-
-    def _on_exit(self, exited: Exited) -> None:
-        if self._told is not None:
-            if self._failure is not None and not self._failure.last_lines:
-                lines = tuple(exited.last_lines)
-                self._failure = Failure(**{**self._failure.__dict__, "last_lines": lines})
-            return
-        if self._stopping:
-            return
-        failure = failure_from_exit(str(self._key), exited, step=self._progress["step"])
-        self._keep(failure)
-
-    def _keep(self, failure: Failure) -> None:
-        if self._failure is None:
-            self._failure = failure
-
-    def _failure_told(self, told: Mapping[str, Any]) -> Failure:
-        return self._record(
-            Cause(told["cause"]),
-            told["message"],
-            hint=told["hint"],
-            exit_code=told["exit_code"],
-            traceback=told["traceback"],
-        )
-
-    def _record(self, cause: Cause, message: str, **more: Any) -> Failure:
-        return Failure(
-            **{
-                "key": str(self._key),
-                "cause": cause,
-                "message": message,
-                "time": time.time(),
-                "host": socket.gethostname(),
-                "pid": self._pid,
-                "step": self._progress["step"],
-                **more,
+    def _positions(self) -> dict[str, Any]:
+        """Say how far every worker has read, as last published, for a checkpoint of this moment."""
+        try:
+            progress = self._session.registry.progress()
+        except RendezvousError as error:
+            log.warning("how far workers have read is unknown: %s", error)
+            return {"positions": {}}
+        return {
+            "positions": {
+                str(key.index): document["read"]
+                for key, document in progress.items()
+                if key.role is Role.WORKER and document["read"] is not None
             }
+        }
+
+    @property
+    def _watches_peers(self) -> bool:
+        workers_train = load_framework(self._config.arch).roles(self._config.roles)
+        return self._key.role is Role.CHIEF and any(
+            spec.role is Role.WORKER and spec.trains for spec in workers_train
         )

@@ -7,7 +7,9 @@ from typing import Any
 
 from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.schema import FeedSchema
+from tfos.arrow_feed.service import FeedService
 from tfos.errors import SchemaMismatchError
+from tfos.frameworks.contract import TRAIN
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition, ReadPlan
 from tfos.training_parts import HostLink
@@ -19,10 +21,15 @@ class TrainingFeed:
     """What `TrainContext` reads its data from."""
 
     def __init__(
-        self, schemas: Mapping[str, FeedSchema], readers: Mapping[str, SpoolReader]
+        self,
+        schemas: Mapping[str, FeedSchema],
+        readers: Mapping[str, SpoolReader],
+        service: FeedService,
     ) -> None:
         self._schemas = schemas
         self._readers = readers
+        self._service = service
+        self._used: FeedPosition | None = None
 
     @classmethod
     def open(cls, spec: TrainingSpec, link: HostLink) -> TrainingFeed:
@@ -35,8 +42,13 @@ class TrainingFeed:
 
         schemas = {name: FeedSchema.from_json(data) for name, data in spec.schemas.items()}
         readers = {name: reader for reader in _readers(spec, link) for name in reader.names}
-        dataset.serve(readers, feed_index=spec.feed_index)
-        return cls(schemas, readers)
+        service = dataset.serve(readers, feed_index=spec.feed_index, continue_at=spec.continue_at)
+        return cls(schemas, readers, service)
+
+    def progress(self) -> tuple[FeedPosition | None, bool]:
+        """Say up to where ``train`` has surely been used here, and whether any was handed out."""
+        used = self._used or self._service.used(TRAIN)
+        return used, used is not None
 
     def dataset(self, plan: ReadPlan) -> Any:
         """Return a tf.data.Dataset of columns."""
@@ -54,14 +66,21 @@ class TrainingFeed:
 
     def batches(self, plan: ReadPlan) -> Iterator[dict[str, Any]]:
         """Return NumPy batches of this process's own part."""
-        from tfos.arrow_feed import dataset
-
         if plan.name not in self._readers:
             raise SchemaMismatchError(
                 f"dataset {plan.name!r} is not fed to this process; fed here: "
                 f"{', '.join(sorted(self._readers)) or 'none'}"
             )
-        return dataset.numpy_batches(self._readers[plan.name], plan)
+        return self._batches(plan)
+
+    def _batches(self, plan: ReadPlan) -> Iterator[dict[str, Any]]:
+        for batch in self._readers[plan.name].batches(plan):
+            if plan.name == TRAIN and self._used is None:
+                self._used = plan.start
+            yield batch.columns
+            # Asked for the next one: this one has been used.
+            if plan.name == TRAIN:
+                self._used = batch.position
 
     def _schema(self, name: str) -> FeedSchema:
         if name not in self._schemas:

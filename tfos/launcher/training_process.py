@@ -1,17 +1,18 @@
 """Be the training process: the fresh Python in which TensorFlow and ``Job.train`` live.
 
-Started by a role host as ``python -m tfos.launcher.training_process SPEC``. What it has to say goes
-over the control channel: phases, progress, artifacts, and at the end one outcome.
+Started by a role host as ``python -m tfos.launcher.training_process``. It imports TensorFlow, and
+waits until the host says what to play. What it has to say goes over the control channel: phases,
+beats, progress, artifacts, and at the end one outcome.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,100 +29,39 @@ from tfos.fault.control_channel import ControlChannel
 from tfos.fault.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application import user_traceback
+from tfos.launcher.channel_link import ChannelLink
 from tfos.launcher.quiet_import import import_tensorflow
 from tfos.launcher.stored_checkpoints import StoredCheckpoints
 from tfos.launcher.training_feed import TrainingFeed
-from tfos.launcher.training_spec import TrainingSpec
+from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.launcher.user_failure import describe_error
-from tfos.topology import Role, TaskKey
-from tfos.training_parts import Metrics
+from tfos.topology import Role
 
 log = logging.getLogger("tfos")
-
-REPORT_EVERY_S = 0.25
-"""Progress is for people and stall detection: four times a second is plenty."""
 
 
 class StoppedError(BaseException):
     """SIGTERM arrived: unwind as for KeyboardInterrupt, past ``except Exception`` of user code."""
 
 
-class ChannelLink:
-    """The line to the role host; a thread of its own listens to it."""
-
-    def __init__(self, channel: ControlChannel, workers: frozenset[TaskKey]) -> None:
-        self._channel = channel
-        self._stop = threading.Event()
-        self._workers = workers
-        self._next_report = 0.0
-        self._unsent: dict[str, Any] | None = None
-        threading.Thread(target=self._listen, name="tfos-control", daemon=True).start()
-
-    def tell(self, kind: str, **content: Any) -> None:
-        """Send a message that must arrive."""
-        self._channel.send({"type": kind, **content})
-
-    def report(self, step: int, rows: int, metrics: Metrics) -> None:
-        """Send progress, or keep it for `flush` when one was sent a moment ago."""
-        self._unsent = {"step": step, "rows": rows, "metrics": dict(metrics)}
-        now = time.monotonic()
-        if now < self._next_report:
-            return
-        self._next_report = now + REPORT_EVERY_S
-        if self._channel.send({"type": "progress", **self._unsent}, droppable=True):
-            self._unsent = None
-
-    def flush(self) -> None:
-        """Send the last progress if it has not been: it is what the run's record shows."""
-        if self._unsent is not None:
-            self.tell("progress", **self._unsent)
-            self._unsent = None
-
-    def should_stop(self) -> bool:
-        """Whether the host said to stop."""
-        return self._stop.is_set()
-
-    def running_workers(self) -> frozenset[TaskKey]:
-        """Return the workers that have no outcome yet."""
-        return self._workers
-
-    def _listen(self) -> None:
-        while True:
-            try:
-                message = self._channel.receive(3600.0)
-            except EOFError:
-                self._stop.set()
-                return
-            except InfrastructureError as error:
-                log.warning("%s", error)
-                continue
-            if message is None:
-                continue
-            if message["type"] == "stop":
-                self._stop.set()
-            elif message["type"] == "running":
-                self._workers = frozenset(TaskKey.parse(text) for text in message["workers"])
-
-
 class TrainingProcess:
     """One life of a training process."""
 
-    def __init__(self, spec: TrainingSpec, channel: ControlChannel) -> None:
+    def __init__(self, spec: TrainingSpec, link: ChannelLink) -> None:
         self._spec = spec
-        workers = frozenset(k for k in spec.facts.trainers if k.role is Role.WORKER)
-        self._link = ChannelLink(channel, workers)
+        self._link = link
 
     def run(self) -> int:
         """Play the role to its end; return the exit code."""
         spec = self._spec
-        self._enter("started")
+        self._enter("begun")
+        self._link.begin(frozenset(k for k in spec.facts.trainers if k.role is Role.WORKER))
         framework = load_framework(spec.arch)
         job: Job | None = None
         outcome: dict[str, Any] = {"failure": None, "result": None}
         try:
-            import_tensorflow()
             feed = TrainingFeed.open(spec, self._link)
-            self._enter("imported")
+            self._link.read = feed.progress
             if spec.trains:
                 job = _load_job(spec)
                 outcome["result"] = self._train(framework, job, feed)
@@ -225,19 +165,20 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the training process of the spec file named on the command line."""
+    """Run the training process that a role host started; it says over the channel what to play."""
     guard.install()
     signal.signal(signal.SIGTERM, _on_sigterm)
     # The terminal's Ctrl-C is the driver's to hear: it stops the run in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = ControlChannel.from_environment()
-    spec = TrainingSpec.read(sys.argv[1])
+    _write_stacks_when_asked()
     # TensorFlow's own chatter at INFO would bury the user's output: only tfos speaks at its level.
     logging.basicConfig(format="%(levelname).1s %(name)s: %(message)s")
-    log.setLevel(spec.log_level.upper())
+    link = ChannelLink(ControlChannel.from_environment())
     try:
-        code = TrainingProcess(spec, channel).run()
-    except (StoppedError, CheckpointError, InfrastructureError):
+        code = _wait_and_play(link)
+    except StoppedError:  # before it had begun: nobody waits for its word
+        code = 0
+    except (CheckpointError, InfrastructureError):
         log.exception("the training process could not tell how it ended")
         code = 1
     logging.shutdown()
@@ -245,6 +186,25 @@ def main() -> None:
     sys.stderr.flush()
     # TensorFlow's servers and coordinator threads have no orderly end; they end here.
     os._exit(code)
+
+
+def _wait_and_play(link: ChannelLink) -> int:
+    # Before it is known what to play: whoever waits for this process need not wait for the import.
+    link.tell("phase", name="started", time=time.time())
+    import_tensorflow()
+    link.tell("phase", name="imported", time=time.time())
+    path = link.await_begin()
+    if path is None:
+        return 0
+    spec = TrainingSpec.read(path)
+    log.setLevel(spec.log_level.upper())
+    return TrainingProcess(spec, link).run()
+
+
+def _write_stacks_when_asked() -> None:
+    """Have a signal write every thread's stack to a file beside the spec; in C, without a lock."""
+    file = open(STACKS_FILE, "w", encoding="utf-8")  # noqa: SIM115 - for as long as we live
+    faulthandler.register(STACKS_SIGNAL, file=file, all_threads=True)
 
 
 if __name__ == "__main__":

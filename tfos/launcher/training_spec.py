@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, TaskKey
 from tfos.training_parts import ProcessFacts
 
-__all__ = ["TrainingSpec"]
+__all__ = ["STACKS_FILE", "STACKS_SIGNAL", "TrainingSpec"]
+
+STACKS_FILE = "stacks.txt"
+"""Where a training process writes every thread's stack, in its own directory."""
+STACKS_SIGNAL = signal.SIGUSR2
+"""What makes it do so."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,9 @@ class TrainingSpec:
         Directory of the spool with what is fed to this very process; None for one not fed.
     feed_index
         Which part of ``train`` this process is fed, from 0.
+    continue_at
+        The position up to which an earlier process of the same generation has used every row of
+        ``train``; None when this is the first.
     checkpoint_url, checkpoint_keep
         Where checkpoints live (None: none are kept) and how many.
     wait_timeout_s
@@ -52,6 +62,7 @@ class TrainingSpec:
     schemas: Mapping[str, Any]
     spool: str | None
     feed_index: int
+    continue_at: FeedPosition | None
     checkpoint_url: str | None
     checkpoint_keep: int
     wait_timeout_s: float
@@ -85,4 +96,9 @@ class TrainingSpec:
         facts["key"] = TaskKey.parse(facts["key"])
         facts["cluster"] = ClusterSpec.from_json(facts["cluster"])
         facts["trainers"] = tuple(TaskKey.parse(key) for key in facts["trainers"])
-        return cls(facts=ProcessFacts(**facts), **document)
+        continue_at = document.pop("continue_at")
+        return cls(
+            facts=ProcessFacts(**facts),
+            continue_at=None if continue_at is None else FeedPosition(*continue_at),
+            **document,
+        )

@@ -12,8 +12,8 @@ from tfos.errors import (
     TfosError,
     WorkerFailedError,
 )
-from tfos.fault.failure import Failure
-from tfos.fault.state_machine import RunState, Verdict, first_cause
+from tfos.fault.failure import Failure, first_cause
+from tfos.fault.state_machine import RunState, Verdict
 from tfos.frameworks.contract import TRAIN
 from tfos.topology import TaskKey
 
@@ -35,6 +35,7 @@ def fields_of(state: RunState, chief: TaskKey) -> dict[str, Any]:
         "failures": tuple(f.to_json() for f in ordered_failures(state)),
         "metrics": {} if leader is None else dict(leader.metrics),
         "result": None if leader is None else leader.result,
+        "restarts": len(state.incidents),
         "steps": max((max(o.step, 0) for o in state.outcomes.values()), default=0),
         "rows": dict(rows),
         "phases": phases,

@@ -355,6 +355,10 @@ class Registry(ABC):
         """Call `listener` with the connection's state now and after every change."""
 
     @abstractmethod
+    def expire(self) -> None:
+        """Have the server expire this session, as it does one it no longer hears; for drills."""
+
+    @abstractmethod
     def close(self) -> None:
         """End the session: this process's ephemeral nodes vanish at once. Idempotent."""
 

@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from tfos.errors import LaunchError
 from tfos.registry import lifeline
 
@@ -91,6 +93,14 @@ class EmbeddedZooKeeper:
     def running(self) -> bool:
         """Whether the server's process lives."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id; None while it does not run."""
+        # Our own child only ties the server, its child, to this process's life.
+        lifeline = self._process
+        children = [] if lifeline is None else psutil.Process(lifeline.pid).children()
+        return int(children[0].pid) if children else None
 
     def start(self) -> None:
         """Start the server and wait until it answers, at most `start_timeout_s`.

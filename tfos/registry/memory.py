@@ -325,6 +325,10 @@ class InMemoryRegistry(Registry):
         """See `Registry.watch_connection`."""
         return self._subscribe(listener, "connection", look=lambda _: (self._connection,))
 
+    def expire(self) -> None:
+        """See `Registry.expire`."""
+        self._run.expire(self)
+
     def close(self) -> None:
         """See `Registry.close`."""
         with self._run._changed:

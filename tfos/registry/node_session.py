@@ -116,5 +116,8 @@ class NodeSession(Protocol):
     def check_usable(self, doing: str) -> None:
         """Raise `SessionLostError`, or `RendezvousConnectionError` when closed; never block."""
 
+    def expire(self) -> None:
+        """Have the server end the session behind this connection's back."""
+
     def close(self) -> None:
         """End the session. Idempotent."""

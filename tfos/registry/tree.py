@@ -340,6 +340,10 @@ class TreeRegistry(Registry):
         """See `Registry.watch_connection`."""
         return self._session.watch_connection(listener)
 
+    def expire(self) -> None:
+        """See `Registry.expire`."""
+        self._session.expire()
+
     def close(self) -> None:
         """See `Registry.close`."""
         self._session.close()

@@ -135,6 +135,7 @@ class ZooKeeperSession:
         *,
         readable: bool = False,
     ) -> None:
+        self._hosts = hosts
         self._timeout_s = session_timeout_s
         self._session_id = 0
         self._lock = threading.Lock()
@@ -262,6 +263,19 @@ class ZooKeeperSession:
     def check_usable(self, doing: str) -> None:
         """See `NodeSession.check_usable`."""
         self._state.check_usable(doing)
+
+    def expire(self) -> None:
+        """See `NodeSession.expire`. Blocks for at most the session time-out."""
+        # A second connection of the same session that closes it expires the first.
+        client_id = self._client.client_id
+        twin = KazooClient(self._hosts, self._timeout_s, client_id=client_id, logger=_KAZOO_LOG)
+        try:
+            twin.start(self._timeout_s)
+        except KazooTimeoutError as error:
+            raise self._state.silent("expiring the session") from error
+        finally:
+            twin.stop()
+            twin.close()
 
     def close(self) -> None:
         """See `NodeSession.close`. Blocks for at most 5 s, should the server be silent."""

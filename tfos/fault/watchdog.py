@@ -1,0 +1,63 @@
+"""Judge from its signs whether a training process still lives and gets on. Pure: told the time."""
+
+from __future__ import annotations
+
+__all__ = ["Watchdog"]
+
+
+class Watchdog:
+    """Watches one training process. Times are instants of one monotonic clock, in seconds.
+
+    Slow is not dead: only silence and standstill past their bounds count. A process that never
+    reports a step is held to its heartbeat alone, for nobody knows what it should be doing.
+
+    Parameters
+    ----------
+    heartbeat_timeout_s
+        Longest silence of a process.
+    stall_timeout_s
+        Longest time without a new step, once one was reported.
+    now
+        When it began.
+    """
+
+    def __init__(self, heartbeat_timeout_s: float, stall_timeout_s: float, now: float) -> None:
+        self._heartbeat_timeout_s = heartbeat_timeout_s
+        self._stall_timeout_s = stall_timeout_s
+        self._heard_at = now
+        self._step: int | None = None
+        self._advanced_at = now
+
+    def hear(self, now: float) -> None:
+        """Note any sign of life."""
+        self._heard_at = now
+
+    def see_step(self, step: int, now: float) -> None:
+        """Note the step a process reports."""
+        self._heard_at = now
+        if self._step != step:
+            self._step = step
+            self._advanced_at = now
+
+    def see_work(self, now: float) -> None:
+        """Note work that is no step: an evaluation, a checkpoint, an export."""
+        self._heard_at = now
+        self._advanced_at = now
+
+    def complaint(self, now: float) -> tuple[str, str] | None:
+        """Return what is wrong and what to do about it; None while all is well."""
+        silent_s = now - self._heard_at
+        if silent_s > self._heartbeat_timeout_s:
+            return (
+                f"it gave no sign of life for {silent_s:.1f} s",
+                "it was stopped, its host is overloaded, or native code holds Python's lock; "
+                "raise supervision.heartbeat_timeout_s if it only pauses",
+            )
+        still_s = now - self._advanced_at
+        if self._step is not None and still_s > self._stall_timeout_s:
+            return (
+                f"it made no progress past step {self._step} for {still_s:.1f} s",
+                "its threads' stacks show where it waits; raise --stall-timeout if a step, an "
+                "evaluation or the wait for rows may take longer",
+            )
+        return None

@@ -1,0 +1,139 @@
+"""Cause a drill's faults: to a role's process, host or executor, to the driver, to ZooKeeper."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import psutil
+
+from tfos.fault.injection import Drill, Fault
+from tfos.registry.contract import Registry
+from tfos.topology import TaskKey
+
+__all__ = ["DriverDrill", "HostDrill", "drill_of"]
+
+log = logging.getLogger("tfos")
+
+LOOK_EVERY_S = 0.05
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+_SLOW_RUNS_S, _SLOW_STANDS_S = 0.02, 0.18
+
+
+def drill_of(texts: Sequence[str], key: TaskKey | None) -> Drill:
+    """Return the faults that the host of `key`, or for None the driver, is to cause."""
+    return Drill(fault for fault in map(Fault.parse, texts) if fault.key == key)
+
+
+class _Lookout:
+    """Says which faults are due by how far training has come, as the roles tell the registry."""
+
+    def __init__(self, drill: Drill) -> None:
+        self._drill = drill
+        self._next_look = 0.0
+
+    def due(self, registry: Registry) -> list[Fault]:
+        if not self._drill.watches_training or time.monotonic() < self._next_look:
+            return []
+        self._next_look = time.monotonic() + LOOK_EVERY_S
+        progress = registry.progress().values()
+        step = max((int(document["step"]) for document in progress), default=0)
+        due = self._drill.due("step", step)
+        if any(document["saving"] for document in progress):
+            due += self._drill.due("checkpoint")
+        return due
+
+
+class HostDrill:
+    """Belongs to the host's supervising thread; without faults it does nothing.
+
+    Parameters
+    ----------
+    drill
+        The faults.
+    expire
+        Ends this host's ZooKeeper session the way a server does.
+    """
+
+    def __init__(self, drill: Drill, expire: Callable[[], None]) -> None:
+        self._drill = drill
+        self._lookout = _Lookout(drill)
+        self._expire = expire
+
+    def reach(self, point: str, pid: int, exit_with: Callable[[int], None] | None = None) -> None:
+        """Cause what is due at a point; `exit_with` makes the training process `pid` exit."""
+        for fault in self._drill.due(point):
+            self._cause(fault, pid, exit_with)
+
+    def look(self, registry: Registry, pid: int, exit_with: Callable[[int], None]) -> None:
+        """Cause what is due by how far training has come."""
+        for fault in self._lookout.due(registry):
+            self._cause(fault, pid, exit_with)
+
+    def _cause(self, fault: Fault, pid: int, exit_with: Callable[[int], None] | None) -> None:
+        _announce(fault)
+        if fault.action == "expire":
+            self._expire()
+        elif fault.action == "exit":
+            if exit_with is not None:
+                exit_with(int(fault.amount))
+        elif fault.action == "slow":
+            arguments = (pid, fault.amount)
+            threading.Thread(target=_slow_down, args=arguments, daemon=True).start()
+        else:
+            victim = {"process": pid, "host": os.getpid()}.get(fault.part) or _executor()
+            os.kill(victim, _SIGNALS[fault.action])
+
+
+class DriverDrill:
+    """Causes the faults of the driver and of the embedded ZooKeeper; in the controller's thread."""
+
+    def __init__(self, drill: Drill, server_pid: int | None) -> None:
+        self._drill = drill
+        self._lookout = _Lookout(drill)
+        self._pids = {"driver": os.getpid(), "zookeeper": server_pid}
+
+    def reach(self, point: str) -> None:
+        """Cause what is due at a point."""
+        for fault in self._drill.due(point):
+            self._cause(fault)
+
+    def look(self, registry: Registry) -> None:
+        """Cause what is due by how far training has come; raises RendezvousError as `progress`."""
+        for fault in self._lookout.due(registry):
+            self._cause(fault)
+
+    def _cause(self, fault: Fault) -> None:
+        _announce(fault)
+        pid = self._pids[fault.part]
+        if pid is not None:
+            os.kill(pid, _SIGNALS[fault.action])
+
+
+def _announce(fault: Fault) -> None:
+    log.warning("drill: %s at=%.3f", fault, time.time())
+
+
+def _executor() -> int:
+    """Return the JVM that this Python worker belongs to."""
+    for ancestor in psutil.Process().parents():
+        if "java" in ancestor.name():
+            return int(ancestor.pid)
+    raise RuntimeError("this role host has no JVM above it")
+
+
+def _slow_down(pid: int, seconds: float) -> None:
+    """Let a process run for a tenth of the time."""
+    until = time.monotonic() + seconds
+    try:
+        while time.monotonic() < until:
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(_SLOW_STANDS_S)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(_SLOW_RUNS_S)
+    except ProcessLookupError:
+        return

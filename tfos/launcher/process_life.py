@@ -1,0 +1,329 @@
+"""Live one life of a training process with it: begin, hear, watch, end, and say how it ended.
+
+A process is started ahead of its life, imports TensorFlow and waits: as the first one while roles
+still register, later as the standby that takes over without waiting for an import.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfos.errors import InfrastructureError
+from tfos.fault.failure import Cause, Failure
+from tfos.fault.supervisor import ControlMessage, Exited, Supervisor, failure_from_exit
+from tfos.fault.watchdog import Watchdog
+from tfos.launcher.drills import HostDrill
+from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
+from tfos.read_plan import FeedPosition
+from tfos.registry.contract import Registry
+from tfos.topology import Life, TaskKey
+
+__all__ = ["LifeReport", "TrainingLife", "WaitingProcess"]
+
+log = logging.getLogger("tfos")
+
+SHUTDOWN_LIMIT_S = 60.0
+"""How long a process may live on after its outcome, in ``Job.shutdown``."""
+_STACKS_WAIT_S = 1.0
+_POLL_S = 0.02
+
+
+class WaitingProcess:
+    """A training process that has imported TensorFlow, or is about to, and waits to begin.
+
+    It dies with the thread that made this object.
+
+    Parameters
+    ----------
+    key
+        The role it will play.
+    environment
+        Its whole environment.
+    directory
+        Its own working directory, made here and removed by `discard`.
+    """
+
+    def __init__(self, key: TaskKey, environment: Mapping[str, str], directory: Path) -> None:
+        directory.mkdir(mode=0o700)
+        self.directory = directory
+        self.supervisor = Supervisor(
+            name=str(key), sink=lambda line: print(line, file=sys.stderr, flush=True)
+        )
+        self.supervisor.start(
+            [sys.executable, "-m", "tfos.launcher.training_process"],
+            # TensorFlow's tracing leaves files behind in a process that is ended.
+            env={**environment, "TMPDIR": str(directory)},
+            cwd=str(directory),
+            log_path=str(directory / "output.log"),
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still waits."""
+        return self.supervisor.running
+
+    def discard(self, grace_s: float = 0.0) -> None:
+        """End it if it runs, and remove its directory. Idempotent."""
+        self.supervisor.stop(grace_s)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@dataclass
+class LifeReport:
+    """What a life has told so far; read by its host at any time.
+
+    Parameters
+    ----------
+    failure
+        Why it failed; None while it has not.
+    done
+        Whether it said that it ended well.
+    result
+        What ``train`` returned.
+    progress
+        Its last step, rows and metrics.
+    read
+        The position in ``train`` up to which every row has been used; None before the first.
+    stepping_since
+        When it took its first step or handed out its first rows, seconds since the epoch.
+    saving
+        Whether it writes a checkpoint now.
+    phases, artifacts
+        As in `tfos.fault.failure.Outcome`.
+    """
+
+    failure: Failure | None = None
+    done: bool = False
+    result: Any = None
+    progress: dict[str, Any] = field(default_factory=lambda: {"step": -1, "rows": 0, "metrics": {}})
+    read: FeedPosition | None = None
+    stepping_since: float | None = None
+    saving: bool = False
+    phases: dict[str, float] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+
+class TrainingLife:
+    """One life. Every method belongs to the host's supervising thread.
+
+    Parameters
+    ----------
+    life
+        Whose, and which.
+    process
+        The process that lives it.
+    spec
+        What it is told.
+    watchdog
+        Judges its signs.
+    answers
+        What the process may ask its host, by kind: each gives the reply's content.
+    drill
+        Faults to cause on purpose.
+    """
+
+    def __init__(
+        self,
+        life: Life,
+        process: WaitingProcess,
+        spec: TrainingSpec,
+        watchdog: Watchdog,
+        answers: Mapping[str, Callable[[], Mapping[str, Any]]],
+        drill: HostDrill,
+    ) -> None:
+        self.life = life
+        self.report = LifeReport()
+        self.spec = spec
+        self._process = process
+        self._watchdog = watchdog
+        self._answers = answers
+        self._drill = drill
+        self._told = False
+        self._kill_at: float | None = None
+        self._ended_by_us = False
+
+    def begin(self) -> None:
+        """Give the process its spec; it starts to play its role."""
+        path = self._process.directory / "spec.json"
+        self.spec.write(str(path))
+        self.send({"type": "begin", "spec": str(path)})
+        self._drill.reach("feed", self.pid, self._exit_with)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.supervisor.pid
+
+    def look(self, registry: Registry) -> None:
+        """Cause what a drill wants now."""
+        self._drill.look(registry, self.pid, self._exit_with)
+
+    def _exit_with(self, code: int) -> None:
+        self.send({"type": "exit", "code": code})
+
+    def attend(self, timeout_s: float) -> bool:
+        """Wait for its next sign, and act on it; return whether it still lives."""
+        event = self._process.supervisor.next_event(timeout_s)
+        if isinstance(event, Exited):
+            self._on_exit(event)
+            return False
+        now = time.monotonic()
+        if isinstance(event, ControlMessage):
+            self._on_message(event.body, now)
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            self._process.supervisor.stop(1.0)
+        self._judge(now)
+        return True
+
+    def ask_to_stop(self, patience_s: float) -> None:
+        """Tell it that the run ends; it is ended after `patience_s` seconds."""
+        self._ended_by_us = True
+        self._drill.reach("shutdown", self.pid, self._exit_with)
+        self.send({"type": "stop"})
+        self._kill_at = time.monotonic() + patience_s
+
+    def end(self, grace_s: float) -> None:
+        """End it now: what it says from here on counts for nothing."""
+        self._ended_by_us = True
+        self._process.supervisor.stop(grace_s)
+
+    def close(self) -> None:
+        """Make sure that nothing of the process is left."""
+        self._process.discard()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send it a message; one that ends has its exit as the next event, which tells more."""
+        try:
+            self._process.supervisor.send(message)
+        except InfrastructureError as error:
+            log.debug("%s did not hear %s: %s", self.life, message["type"], error)
+
+    def record(self, cause: Cause, message: str, **more: Any) -> Failure:
+        """Describe a failure of this life as one seen now."""
+        return Failure(
+            **{
+                "key": str(self.life.key),
+                "cause": cause,
+                "message": message,
+                "time": time.time(),
+                "host": socket.gethostname(),
+                "pid": self.pid,
+                "step": self.report.progress["step"],
+                **more,
+            }
+        )
+
+    # -- signs ---------------------------------------------------------------------------------
+
+    def _on_message(self, message: Mapping[str, Any], now: float) -> None:
+        kind = message.get("type")
+        report = self.report
+        if kind == "beat":
+            self._watchdog.hear(now)
+            if message["read"] is not None:
+                report.read = FeedPosition(*message["read"])
+            if message["reading"]:
+                self._stepping()
+        elif kind == "progress":
+            self._watchdog.see_step(message["step"], now)
+            report.progress = {k: message[k] for k in ("step", "rows", "metrics")}
+            self._stepping()
+        elif kind == "phase":
+            self._watchdog.see_work(now)
+            report.phases[message["name"]] = message["time"]
+        elif kind == "artifact":
+            self._watchdog.see_work(now)
+            report.artifacts[message["name"]] = message["path"]
+        elif kind == "saving":
+            self._watchdog.see_work(now)
+            report.saving = message["on"]
+        elif kind == "ask":
+            self.send({"type": "answer", "id": message["id"], **self._answers[message["what"]]()})
+        elif kind == "outcome":
+            self._on_outcome(message, now)
+
+    def _stepping(self) -> None:
+        if self.report.stepping_since is None:
+            self.report.stepping_since = self.report.phases["stepping"] = time.time()
+
+    def _on_outcome(self, message: Mapping[str, Any], now: float) -> None:
+        self._told = True
+        self._drill.reach("shutdown", self.pid, self._exit_with)
+        self.report.done = message["failure"] is None and not self._ended_by_us
+        self.report.result = message["result"]
+        if message["failure"] is not None:
+            self._keep(self._failure_told(message["failure"]))
+        self._kill_at = now + SHUTDOWN_LIMIT_S
+
+    def _failure_told(self, told: Mapping[str, Any]) -> Failure:
+        return self.record(
+            Cause(told["cause"]),
+            told["message"],
+            hint=told["hint"],
+            exit_code=told["exit_code"],
+            traceback=told["traceback"],
+        )
+
+    def _judge(self, now: float) -> None:
+        if self._told or self._ended_by_us:
+            return
+        complaint = self._watchdog.complaint(now)
+        if complaint is None:
+            return
+        what, hint = complaint
+        stacks = self._stacks()
+        lines = tuple(self._process.supervisor.last_lines)
+        message = f"the training process stalled: {what}"
+        self._keep(self.record(Cause.STALLED, message, stacks=stacks, last_lines=lines, hint=hint))
+        self._process.supervisor.stop(0.0)
+
+    def _stacks(self) -> str:
+        """Have the process write its threads' stacks, even one that was stopped; "" if it cannot.
+
+        The signal's handler is C: it needs neither Python's lock nor a thread that runs.
+        """
+        pid = self.pid
+        path = self._process.directory / STACKS_FILE
+        try:
+            os.kill(pid, STACKS_SIGNAL)
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            return ""
+        deadline = time.monotonic() + _STACKS_WAIT_S
+        written = -1
+        while time.monotonic() < deadline:
+            size = path.stat().st_size if path.exists() else 0
+            if size == written and size > 0:
+                break
+            written = size
+            time.sleep(_POLL_S)
+        return path.read_text(errors="replace")[-32_000:] if path.exists() else ""
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _on_exit(self, exited: Exited) -> None:
+        failure = self.report.failure
+        if failure is not None and not failure.last_lines:
+            lines = tuple(exited.last_lines)
+            self.report.failure = Failure(**{**failure.__dict__, "last_lines": lines})
+        if self._told or self._ended_by_us or failure is not None:
+            return
+        # A role that runs no code of the user's cannot fail by it, whatever its exit code.
+        cause = None if self.spec.trains else Cause.PROCESS_DEATH
+        step = self.report.progress["step"]
+        self._keep(failure_from_exit(str(self.life.key), exited, step=step, cause=cause))
+
+    def _keep(self, failure: Failure) -> None:
+        if self.report.failure is None:
+            self.report.failure = failure
