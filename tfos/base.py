@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from tfos.read_plan import ReadPlan
+from tfos.read_plan import FeedPosition, ReadPlan, continued_positions
 from tfos.topology import TaskKey
 from tfos.training_parts import (
     Checkpoints,
@@ -312,6 +312,44 @@ class TrainContext:
         return self._export_to(write, self._step)
 
     # -- between-graph programs (arch session) --------------------------------------------------
+
+    def resume_position(self) -> FeedPosition:
+        """Return where this process's part of ``train`` goes on, for a program's own loop.
+
+        Give it as ``start`` to `batches` or `dataset`. A process that replaces one that died gets
+        the row after the last that was used; every process of a new generation, or of a resubmitted
+        job, the row after the last that the checkpoint covers; the beginning otherwise.
+
+        Rows may be used again, none is lost: a worker's position is told twice a second. A
+        ``tf.data.Dataset`` may hold at most 16 batches ahead (prefetch included) for this to hold.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoints cannot be read.
+        """
+        if self.feed.continue_at is not None:
+            return self.feed.continue_at
+        found, feeds = self.checkpoints.latest(), self.facts.num_feeds
+        if found is None:
+            return FeedPosition()
+        positions = continued_positions(found.positions, found.metadata.get("num_feeds"), feeds)
+        return positions.get(self.facts.key.index, FeedPosition())
+
+    def monitored_session(self, hooks: Sequence[Any] = ()) -> Any:
+        """Open the MonitoredSession of the default graph (`session`); a context manager.
+
+        Build the graph first, with a global step. The chief restores the latest checkpoint or
+        initialises the variables, keeps a checkpoint with every worker's data position each
+        ``checkpoints.every_s`` seconds and at the end; workers wait until it has. Every process
+        reports the global step. Blocks until the session is ready.
+
+        Parameters
+        ----------
+        hooks
+            Further SessionRunHooks.
+        """
+        return self._runtime.monitored_session(self, hooks)
 
     def device_setter(self) -> Any:
         """Return ``replica_device_setter`` for this process (`session`)."""

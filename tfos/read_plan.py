@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-__all__ = ["FeedPosition", "ReadPlan"]
+__all__ = ["FeedPosition", "ReadPlan", "continued_positions"]
 
 
 class FeedPosition(NamedTuple):
@@ -102,3 +102,24 @@ class ReadPlan:
     def from_json(cls, data: Mapping[str, Any]) -> ReadPlan:
         """Read back what `to_json` wrote."""
         return cls(**data)
+
+
+def continued_positions(
+    positions: Mapping[int, FeedPosition], feeds_then: int | None, feeds_now: int
+) -> dict[int, FeedPosition]:
+    """Return where each feed goes on, by its index; one that is left out begins at the beginning.
+
+    Rows are dealt differently to another number of feeds, so rows within the epoch mean nothing
+    then: the earliest unfinished epoch is read again from its start (each row at least once).
+
+    Parameters
+    ----------
+    positions
+        How far each feed had been read.
+    feeds_then, feeds_now
+        How many feeds there were, and are.
+    """
+    if feeds_then == feeds_now:
+        return dict(positions)
+    epoch = min((p.epoch for p in positions.values()), default=0)
+    return {feed: FeedPosition(epoch, 0) for feed in range(feeds_now)}

@@ -112,6 +112,9 @@ class Checkpoints(Protocol):
             If it cannot be written; what was complete before stays complete.
         """
 
+    def latest(self) -> CheckpointInfo | None:
+        """Return the latest complete checkpoint; None when there is none, or none are kept."""
+
     def restore(self, read: Callable[[str], None]) -> CheckpointInfo | None:
         """Give `read` a local directory with the latest complete checkpoint's files.
 
@@ -122,6 +125,10 @@ class Checkpoints(Protocol):
 
 class Feed(Protocol):
     """The fed DataFrames, as a training process reads them."""
+
+    @property
+    def continue_at(self) -> FeedPosition | None:
+        """Up to where a process that this one replaces used its rows of ``train``, or None."""
 
     def dataset(self, plan: ReadPlan) -> Any:
         """Return a ``tf.data.Dataset`` of dict columns; see `TrainContext.dataset`."""
@@ -219,6 +226,9 @@ class Runtime(Protocol):
 
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
         """Run the common loop."""
+
+    def monitored_session(self, ctx: TrainContext, hooks: Sequence[Any]) -> Any:
+        """Open a session that keeps checkpoints; see `TrainContext.monitored_session`."""
 
     def session_config(self) -> Any:
         """Return the ConfigProto for a session on `server`."""

@@ -96,6 +96,10 @@ class PlainRuntime(Runtime):
         """Refuse: only `session` places variables by a device function."""
         raise ConfigError("ctx.device_setter() is for --arch session; use ctx.scope() here")
 
+    def monitored_session(self, ctx: TrainContext, hooks: Sequence[Any]) -> Any:
+        """Refuse: only `session` has a server to open sessions on."""
+        raise ConfigError("ctx.monitored_session() is for --arch session; use ctx.fit here")
+
     def session_config(self) -> Any:
         """Refuse: only `session` has a server to open sessions on."""
         raise ConfigError("ctx.session_config() is for --arch session; use ctx.scope() here")

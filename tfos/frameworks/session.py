@@ -7,11 +7,13 @@ parameter servers. A worker whose session outlives the chief hangs, so the chief
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from tfos.base import TrainContext
 from tfos.frameworks.contract import PlainRuntime
+from tfos.frameworks.monitored_session import open_session
 from tfos.frameworks.parameter_served import SERVER_POLL_S, ParameterServed, start_server
 from tfos.topology import Role, TaskKey
 from tfos.training_parts import HostLink, ProcessFacts
@@ -39,6 +41,9 @@ class _SessionRuntime(PlainRuntime):
         self._key: TaskKey = facts.key
         self._cluster = facts.cluster.by_role
         self.server = start_server(facts)
+
+    def monitored_session(self, ctx: TrainContext, hooks: Sequence[Any]) -> Any:
+        return open_session(ctx, hooks)
 
     @property
     def _device(self) -> str:

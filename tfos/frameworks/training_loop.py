@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from tfos.base import TrainContext
 from tfos.errors import ConfigError
-from tfos.read_plan import FeedPosition
-from tfos.training_parts import CheckpointInfo, FitPlan, FitResult
+from tfos.read_plan import FeedPosition, continued_positions
+from tfos.training_parts import FitPlan, FitResult
 
 __all__ = ["StepResult", "Steps", "run_loop"]
 
@@ -228,27 +228,17 @@ class _Loop:
         self.progress.step = self._saved_step = found.step
         self._evaluated_epoch = int(found.metadata.get("evaluated_epoch", 0))
         self.metrics.update(found.metadata.get("metrics", {}))
-        self.progress.positions = _continued_positions(found, self.progress.num_feeds)
+        feeds_then, feeds_now = found.metadata.get("num_feeds"), self.progress.num_feeds
+        self.progress.positions = continued_positions(found.positions, feeds_then, feeds_now)
+        if feeds_then != feeds_now:
+            log.warning(
+                "the checkpoint was written with %s feeds and there are %d now: its epoch starts "
+                "over",
+                feeds_then,
+                feeds_now,
+            )
         log.info("resumed from step %d (%s)", found.step, found.path)
         return found.step
-
-
-def _continued_positions(found: CheckpointInfo, num_feeds: int) -> dict[int, FeedPosition]:
-    """Return where each feed goes on.
-
-    Rows are dealt differently to another number of feeds, so rows within the epoch mean nothing
-    then: the earliest unfinished epoch is read again from its start (each row at least once).
-    """
-    if found.metadata.get("num_feeds") == num_feeds:
-        return dict(found.positions)
-    epoch = min((p.epoch for p in found.positions.values()), default=0)
-    log.warning(
-        "the checkpoint was written with %s feeds and there are %d now: epoch %d starts over",
-        found.metadata.get("num_feeds"),
-        num_feeds,
-        epoch,
-    )
-    return {feed: FeedPosition(epoch, 0) for feed in range(num_feeds)}
 
 
 def _this_process() -> str:

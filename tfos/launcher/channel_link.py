@@ -81,7 +81,8 @@ class ChannelLink(HostLink):
             self._unsent = None
 
     def flush(self) -> None:
-        """Send the last progress if it has not been: it is what the run's record shows."""
+        """Send the last progress and position, where not sent: the run's record shows them."""
+        self._channel.send(self._sign_of_life())
         if self._unsent is not None:
             self.tell("progress", **self._unsent)
             self._unsent = None
@@ -111,16 +112,18 @@ class ChannelLink(HostLink):
                 found = answer["positions"].items()
                 return {int(feed): FeedPosition(*read) for feed, read in found}
 
+    def _sign_of_life(self) -> dict[str, Any]:
+        position, reading = self.read()
+        return {
+            "type": "beat",
+            "read": None if position is None else list(position),
+            "reading": reading,
+        }
+
     def _beat(self) -> None:
         while True:
-            position, reading = self.read()
-            beat = {
-                "type": "beat",
-                "read": None if position is None else list(position),
-                "reading": reading,
-            }
             try:
-                self._channel.send(beat, droppable=True)
+                self._channel.send(self._sign_of_life(), droppable=True)
             except InfrastructureError:
                 return  # the host is gone, and takes this process with it
             time.sleep(BEAT_EVERY_S)

@@ -46,4 +46,5 @@ class ProgressLine:
         rows = int(document["rows"])
         before, rows_before = self._seen.get(key, (now, rows))
         self._seen[key] = (now, rows)
-        return (rows - rows_before) / (now - before) if now > before else 0.0
+        # A restarted process counts from its checkpoint again.
+        return max(rows - rows_before, 0) / (now - before) if now > before else 0.0

@@ -65,6 +65,10 @@ class StoredCheckpoints(Checkpoints):
     def flush(self) -> None:
         """Wait for the last save; see `tfos.base.Checkpoints`."""
 
+    def latest(self) -> CheckpointInfo | None:
+        """Return the latest; see `tfos.base.Checkpoints`."""
+        return None if self._store is None else self._store.latest()
+
     def restore(self, read: Callable[[str], None]) -> CheckpointInfo | None:
         """Restore; see `tfos.base.Checkpoints`."""
         if self._store is None:

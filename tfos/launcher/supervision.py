@@ -229,6 +229,9 @@ class Supervision:
             current.close()
             if unsubscribe is not None:
                 unsubscribe()
+        # Once more, whatever the pace: a checkpoint that the chief takes later counts on it.
+        self._next_progress = 0.0
+        self._publish_progress(current)
         if current.report.failure is not None or current.report.done:
             self._untold = (life, current.report.failure)
 
@@ -375,7 +378,10 @@ class Supervision:
             "positions": {
                 str(key.index): document["read"]
                 for key, document in progress.items()
-                if key.role is Role.WORKER and document["read"] is not None
+                if key.role is Role.WORKER
+                and document["read"] is not None
+                # What a process of an earlier generation had read is not in the variables now.
+                and document["generation"] == self._generation
             }
         }
 

@@ -25,7 +25,9 @@ class TrainingFeed:
         schemas: Mapping[str, FeedSchema],
         readers: Mapping[str, SpoolReader],
         service: FeedService,
+        continue_at: FeedPosition | None,
     ) -> None:
+        self.continue_at = continue_at
         self._schemas = schemas
         self._readers = readers
         self._service = service
@@ -43,7 +45,7 @@ class TrainingFeed:
         schemas = {name: FeedSchema.from_json(data) for name, data in spec.schemas.items()}
         readers = {name: reader for reader in _readers(spec, link) for name in reader.names}
         service = dataset.serve(readers, feed_index=spec.feed_index, continue_at=spec.continue_at)
-        return cls(schemas, readers, service)
+        return cls(schemas, readers, service, spec.continue_at)
 
     def progress(self) -> tuple[FeedPosition | None, bool]:
         """Say up to where ``train`` has surely been used here, and whether any was handed out."""

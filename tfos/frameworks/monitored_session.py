@@ -1,0 +1,151 @@
+"""Open a between-graph program's session so that nothing is lost: restore, save, report by itself.
+
+TensorFlow's own MonitoredTrainingSession keeps checkpoints in a directory that every parameter
+server must share, and knows nothing of the data. Here the chief writes all variables itself, with
+every worker's data position, into the job's checkpoint store.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tfos.read_plan import FeedPosition, continued_positions
+
+if TYPE_CHECKING:
+    from tfos.base import TrainContext
+
+__all__ = ["open_session"]
+
+log = logging.getLogger(__name__)
+
+_NAME = "session"
+REPORT_EVERY_S = 1.0
+
+
+def open_session(ctx: TrainContext, hooks: Sequence[Any]) -> Any:
+    """Return the MonitoredSession of this process's default graph; see `TrainContext`."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    keeper = _keeper(ctx)
+    target, config = ctx.server.target, ctx.session_config()
+    if not ctx.is_chief:
+        return v1.train.MonitoredSession(
+            v1.train.WorkerSessionCreator(master=target, config=config), hooks=[keeper, *hooks]
+        )
+    # Built before the graph is finalised, and on this process: parameter servers share no disk.
+    with tf.device(f"/job:{ctx.role}/task:{ctx.index}/device:CPU:0"):
+        saver = v1.train.Saver(sharded=False, max_to_keep=None)
+    keeper.saver = saver
+    scaffold = v1.train.Scaffold(saver=saver)
+    opened: list[Any] = []
+
+    def create(checkpoint: str | None) -> None:
+        # Not one that opens itself again after an error: that would put the variables back to the
+        # checkpoint while workers go on. A lost parameter server ends the generation instead.
+        opened.append(
+            v1.train.SingularMonitoredSession(
+                hooks=[keeper, *hooks],
+                scaffold=scaffold,
+                master=target,
+                config=config,
+                checkpoint_filename_with_path=checkpoint,
+            )
+        )
+
+    found = ctx.checkpoints.restore(lambda directory: create(os.path.join(directory, _NAME)))
+    if found is None:
+        create(None)
+    else:
+        feeds_then, feeds_now = found.metadata.get("num_feeds"), ctx.facts.num_feeds
+        keeper.positions = continued_positions(found.positions, feeds_then, feeds_now)
+        log.info("resumed from step %d (%s)", found.step, found.path)
+    return opened[0]
+
+
+def _keeper(ctx: TrainContext) -> Any:
+    """Make the hook that reports the global step and, on the chief, saves in time and at the end.
+
+    Both happen in a thread of their own: a chief that only waits for its workers runs no step.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+
+    class Keeper(v1.train.SessionRunHook):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.saver: Any = None
+            self.positions: dict[int, FeedPosition] = {}
+            self._ended = threading.Event()
+            self._error: BaseException | None = None
+            self._thread: threading.Thread | None = None
+            self._saved_step = -1
+
+        def begin(self) -> None:
+            self._step = v1.train.get_or_create_global_step()
+
+        def after_create_session(self, session: Any, coord: Any) -> None:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._keep, args=(session,), name="tfos-keeper", daemon=True
+                )
+                self._thread.start()
+
+        def before_run(self, run_context: Any) -> None:
+            if self._error is not None:
+                raise self._error
+
+        def end(self, session: Any) -> None:
+            self._ended.set()
+            if self._thread is not None:
+                self._thread.join()
+            if self._error is not None:
+                raise self._error
+            self._report(session)
+            self._save(session)
+
+        def _keep(self, session: Any) -> None:
+            next_save = time.monotonic() + ctx.facts.checkpoint_every_s
+            try:
+                while not self._ended.wait(REPORT_EVERY_S):
+                    self._report(session)
+                    if time.monotonic() >= next_save:
+                        self._save(session)
+                        next_save = time.monotonic() + ctx.facts.checkpoint_every_s
+            except BaseException as error:
+                # Raised in the program's own thread, at its next step or at its end.
+                log.warning("checkpoints are no longer kept: %s", error)
+                self._error = error
+
+        def _report(self, session: Any) -> None:
+            step = int(session.run(self._step))
+            if step > 0:
+                ctx.report(step)
+
+        def _save(self, session: Any) -> None:
+            if self.saver is None:
+                return
+            # How far workers had read before the variables are: rows may be used twice, never lost.
+            self.positions.update(ctx.link.read_positions())
+            step = int(session.run(self._step))
+            if step <= self._saved_step:
+                return
+            ctx.checkpoints.save(
+                step,
+                lambda directory: self.saver.save(
+                    session,
+                    os.path.join(directory, _NAME),
+                    write_meta_graph=False,
+                    write_state=False,
+                ),
+                positions=dict(self.positions),
+                metadata={"num_feeds": ctx.facts.num_feeds},
+            )
+            self._saved_step = step
+
+    return Keeper()
