@@ -48,23 +48,30 @@ class ChannelLink(HostLink):
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._questions = itertools.count()
         self.read: Callable[[], tuple[FeedPosition | None, bool]] = lambda: (None, False)
+        self._beating = threading.Event()
+        # From the start: the host may want it to play while TensorFlow is still being imported.
+        self._beating.set()
         threading.Thread(target=self._listen, name="tfos-control", daemon=True).start()
+        threading.Thread(target=self._beat, name="tfos-beat", daemon=True).start()
 
     def await_begin(self) -> str | None:
         """Block until the host says what to play; return the spec's path, None for nothing.
 
-        As long as the host lives, however long that is: it ends what it does not need.
+        As long as the host lives, however long that is: it ends what it does not need. It does not
+        listen to a process that waits, so there is no beat meanwhile.
         """
+        self._beating.clear()
         while True:
             try:
-                return self._specs.get(timeout=_SPEC_WAIT_S)
+                spec = self._specs.get(timeout=_SPEC_WAIT_S)
             except Empty:
                 continue
+            self._beating.set()
+            return spec
 
     def begin(self, workers: frozenset[TaskKey]) -> None:
-        """Start to beat; `workers` are those that train."""
+        """Begin to play; `workers` are those that train."""
         self._workers = workers
-        threading.Thread(target=self._beat, name="tfos-beat", daemon=True).start()
 
     def tell(self, kind: str, **content: Any) -> None:
         """Send a message that must arrive."""
