@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tfos.arrow_feed.dataset import dataset, numpy_batches, serve
+from tfos.arrow_feed.dataset import AHEAD, PREFETCH, dataset, serve
 from tfos.arrow_feed.places import Place
 from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.schema import FeedSchema
@@ -93,9 +93,9 @@ def numpy_rows(found):
 )
 def test_tensors_hold_what_the_numpy_reading_holds(service, reader, plan):
     found = list(dataset(plan, SCHEMA))
-    expected = list(numpy_batches(reader, plan))
+    expected = [batch.columns for batch in reader.batches(plan)]
     assert len(found) == len(expected)
-    for tensors, arrays in zip(found, expected, strict=False):
+    for tensors, arrays in zip(found, expected, strict=True):
         assert {n: rows(t) for n, t in tensors.items()} == {
             n: numpy_rows(a) for n, a in arrays.items()
         }
@@ -147,6 +147,34 @@ def test_iterators_at_the_same_time_do_not_disturb_each_other(service):
     assert len(pairs) == ROWS // 10
     assert all(rows(a["i"]) == rows(b["i"]) for a, b, _ in pairs)
     assert sorted(i for _, _, c in pairs for i in rows(c["i"])) == list(range(ROWS))
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_what_tensorflow_holds_ready_is_not_taken_for_used(service, tracked):
+    """While a batch is in use, all that came before it are taken for used, or a few less."""
+    data = dataset(ReadPlan(batch_size=10, epochs=2, columns=PLAIN), SCHEMA, tracked=tracked)
+    # The common loop takes its own dataset as it is; others hold ready what they like.
+    data, ahead = (data, PREFETCH + 2) if tracked else (data.prefetch(10), AHEAD)
+    before = 0
+    for element in data:
+        epoch, row = service.used("train")
+        used = epoch * ROWS + row
+        assert before + 10 - ahead * 10 <= used <= before
+        before += len((element[0] if tracked else element)["i"])
+    assert before == 2 * ROWS
+
+
+@pytest.mark.parametrize("endless", [True, False])
+def test_a_replacing_process_continues_where_rows_are_surely_used(reader, service, endless):
+    plan = ReadPlan(batch_size=100, epochs=2, columns=PLAIN)
+    later = serve({"train": reader}, feed_index=2, continue_at=FeedPosition(1, 300))
+    found = dataset(plan, SCHEMA, tracked=True, endless=endless)
+    first = next(iter(found))[1].numpy().tolist()
+    # Only the common loop's reading is one of which the position is known.
+    assert first == ([2, 1, 400, 100] if endless else [2, 0, 100, 100])
+    del found
+    gc.collect()
+    assert later.open_readings == 0
 
 
 def test_an_abandoned_iterator_ends_its_reading(service):

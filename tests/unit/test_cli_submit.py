@@ -33,6 +33,8 @@ OPTIONS = [
     "--model-dir",
     "--fresh",
     "--max-restarts",
+    "--stall-timeout",
+    "--inject",
     "--timeout",
     "--env",
     "--queue",
@@ -122,6 +124,12 @@ def test_every_option_reaches_its_setting(submitted, tmp_path):
         "--fresh",
         "--max-restarts",
         "2",
+        "--stall-timeout",
+        "5m",
+        "--inject",
+        "kill:worker-0@step=9",
+        "--inject",
+        "stop:ps-0@feed",
         "--timeout",
         "15m",
         "--env",
@@ -190,7 +198,13 @@ def test_every_option_reaches_its_setting(submitted, tmp_path):
             },
             "registry": {"zookeeper": "h:1/p"},
             "checkpoints": {"dir": "ck", "fresh": True},
-            "supervision": {"max_restarts": 2, "timeout_s": 900, "grace_s": 9},
+            "supervision": {
+                "max_restarts": 2,
+                "stall_timeout_s": 300,
+                "inject": ["kill:worker-0@step=9", "stop:ps-0@feed"],
+                "timeout_s": 900,
+                "grace_s": 9,
+            },
         }
     )
     assert (submitted.app, submitted.dry_run) == ("app.py:J", True)

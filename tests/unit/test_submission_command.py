@@ -42,7 +42,7 @@ def test_the_command_runs_the_driver_with_the_submission():
     assert words[0] == "/opt/spark/bin/spark-submit"
     assert words[-2:] == [str(DRIVER_SCRIPT), "/run/s.json"]
     assert DRIVER_SCRIPT.name == "driver_main.py"
-    assert (after(words, "--master"), after(words, "--name")) == ("local[8]", "fm")
+    assert (after(words, "--master"), after(words, "--name")) == ("local[8,4]", "fm")
     assert after(words, "--deploy-mode") == "client"
     assert "--queue" not in words
     assert "--properties-file" not in words
@@ -83,18 +83,26 @@ def test_properties_of_a_local_run():
     assert properties["spark.speculation"] == "false"
     assert "log4j2-quiet.properties" in properties["spark.driver.extraJavaOptions"]
     assert "spark.executor.extraJavaOptions" not in properties
-    assert "spark.task.maxFailures" not in properties
 
 
-def test_executors_of_a_local_cluster_are_quiet_and_try_a_task_once():
+@pytest.mark.parametrize("master", ["local[8]", "local-cluster[4,1,1024]", "spark://h:7077"])
+@pytest.mark.parametrize("restarts", [0, 1, 3])
+def test_spark_runs_a_lost_role_again_as_often_as_restarts_are_allowed(master, restarts):
+    given = config(arch="ps", spark={"master": master}, supervision={"max_restarts": restarts})
+    words = command(given)
+    assert confs(words)["spark.task.maxFailures"] == str(restarts + 1)
+    # A local master heeds its own limit alone.
+    expected = f"local[8,{restarts + 1}]" if master == "local[8]" else master
+    assert after(words, "--master") == expected
+
+
+def test_executors_of_a_local_cluster_are_quiet():
     properties = spark_properties(config(spark={"master": "local-cluster[2,1,1024]"}))
     assert "log4j2-quiet" in properties["spark.executor.extraJavaOptions"]
-    assert properties["spark.task.maxFailures"] == "1"
 
 
 def test_a_real_cluster_is_given_no_path_of_this_machine_for_its_executors():
     properties = spark_properties(config(spark={"master": "spark://h:7077"}), python="/py")
-    assert properties["spark.task.maxFailures"] == "1"
     assert "spark.pyspark.python" not in properties
     assert "spark.driver.host" not in properties
     assert "spark.executor.extraJavaOptions" not in properties

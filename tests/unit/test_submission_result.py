@@ -19,6 +19,9 @@ FULL = RunResult(
     result={"rmse": [1, None]},
     steps=7,
     rows={"train": 10},
+    restarts=1,
+    incidents=({"reaction": "respawn", "recovered_s": 1.5},),
+    report="/ck/reports/r1.json",
     model="/m/1",
 )
 
@@ -43,6 +46,8 @@ def test_the_schema_is_what_schedulers_were_told():
         "steps",
         "rows",
         "restarts",
+        "incidents",
+        "report",
         "resumed_from",
         "checkpoint",
         "model",

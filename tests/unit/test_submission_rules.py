@@ -54,6 +54,22 @@ def test_resolve_master(master, slots, cpus, resolved):
 
 
 @pytest.mark.parametrize(
+    ("master", "resolved"),
+    [
+        ("local", "local[2,4]"),
+        ("local[*]", "local[2,4]"),
+        ("local[3]", "local[3,4]"),
+        ("local[3,1]", "local[3,1]"),
+        ("local[*,7]", "local[2,7]"),
+        ("local-cluster[2,1,1024]", "local-cluster[2,1,1024]"),
+        ("yarn", "yarn"),
+    ],
+)
+def test_a_local_master_is_told_how_often_a_task_may_fail(master, resolved):
+    assert resolve_master(master, 2, cpus=2, failures=4) == resolved
+
+
+@pytest.mark.parametrize(
     ("master", "cpus_per_task", "available"),
     [
         ("local[3]", 1, 3),
@@ -96,7 +112,22 @@ def test_only_local_masters_are_local():
 
 REFUSED = [
     ({"arch": "ring"}, "--arch ring is not available in this version"),
-    ({"supervision": {"max_restarts": 1}}, "--max-restarts above 0 is not available"),
+    (
+        {"supervision": {"inject": ["kill:worker-0@step=9"]}},
+        "--inject kill:worker-0@step=9: this run has no worker-0; it has 1 chief",
+    ),
+    (
+        {"arch": "ps", "supervision": {"inject": ["stop:ps-0@feed", "stop:worker-2@feed"]}},
+        "--inject stop:worker-2@feed: this run has no worker-2; it has 1 chief, 2 worker, 1 ps",
+    ),
+    (
+        {
+            "registry": {"zookeeper": "h:2181"},
+            "supervision": {"inject": ["kill:zookeeper@feed"]},
+        },
+        "--inject kill:zookeeper@feed: tfos did not start that ZooKeeper",
+    ),
+    ({"supervision": {"inject": ["fry:chief-0@feed"]}}, "--inject 'fry:chief-0@feed': ACTION"),
     ({"spark": {"master": "yarn"}}, "running on YARN is not available"),
     ({"spark": {"master": "k8s://https://h"}}, "running on Kubernetes is not available"),
     (
@@ -136,6 +167,10 @@ def test_what_cannot_be_done_is_refused_not_ignored(settings, says):
     [
         {},
         {"arch": "ps"},
+        {"supervision": {"max_restarts": 0}},
+        {"supervision": {"max_restarts": 9}},
+        {"arch": "ps", "supervision": {"inject": ["kill:worker-1@step=9", "stop:driver@feed"]}},
+        {"supervision": {"inject": ["kill:zookeeper@feed"]}},
         {"arch": "session", "roles": {"worker": {"cores": 2}}},
         {"spark": {"master": "local-cluster[4,1,1024]"}},
         {"spark": {"master": "spark://h:7077"}},

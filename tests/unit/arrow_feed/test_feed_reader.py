@@ -287,8 +287,14 @@ def test_the_slowest_reading_decides_what_is_needed(reader, spool):
     assert read_retention(spool / "feed-train").released > 20
 
 
-def request(plan, endless=False):
-    asked = {"plan": plan.to_json(), "schema": SCHEMA.to_json(), "endless": endless, "starts": {}}
+def request(plan, endless=False, ahead=0, starts=None, schema=SCHEMA):
+    asked = {
+        "plan": plan.to_json(),
+        "schema": schema.to_json(),
+        "endless": endless,
+        "ahead": ahead,
+        "starts": {str(feed): list(start) for feed, start in (starts or {}).items()},
+    }
     return np.array(json.dumps(asked).encode(), object)
 
 
@@ -324,11 +330,5 @@ def test_the_service_ends_by_stop_iteration(reader):
 def test_the_service_refuses_another_schema(reader):
     service = FeedService({"train": reader}, 0)
     other = FeedSchema.from_arrow(pa.schema([("i", pa.int32())]))
-    asked = {
-        "plan": ReadPlan().to_json(),
-        "schema": other.to_json(),
-        "endless": False,
-        "starts": {},
-    }
     with pytest.raises(SchemaMismatchError, match="schema"):
-        service.open(np.array(json.dumps(asked).encode(), object))
+        service.open(request(ReadPlan(), schema=other))

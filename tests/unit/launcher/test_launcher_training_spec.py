@@ -9,11 +9,15 @@ import pytest
 
 from tfos.launcher.ports import address_towards, reserve_port
 from tfos.launcher.training_spec import TrainingSpec
+from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
 from tfos.training_parts import ProcessFacts
 
 
-def test_the_spec_survives_its_file_and_is_private(tmp_path: Path):
+@pytest.mark.parametrize("continue_at", [None, FeedPosition(1, 20)])
+def test_the_spec_survives_its_file_and_is_private(
+    tmp_path: Path, continue_at: FeedPosition | None
+):
     chief, ps = TaskKey(Role.CHIEF, 0), TaskKey(Role.PS, 0)
     spec = TrainingSpec(
         facts=ProcessFacts(
@@ -36,6 +40,7 @@ def test_the_spec_survives_its_file_and_is_private(tmp_path: Path):
         schemas={"train": []},
         spool="/s",
         feed_index=0,
+        continue_at=continue_at,
         checkpoint_url=None,
         checkpoint_keep=3,
         wait_timeout_s=1.5,
