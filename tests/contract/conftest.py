@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from kazoo.client import KazooClient
 
 from tfos.registry.contract import Registry
 from tfos.registry.embedded import EmbeddedZooKeeper
@@ -25,10 +24,6 @@ class MemoryBackend:
         self._sessions.append(self._run.connect())
         return self._sessions[-1]
 
-    def expire(self, session: Registry) -> None:
-        assert isinstance(session, InMemoryRegistry)
-        self._run.expire(session)
-
     def close(self) -> None:
         for session in self._sessions:
             session.close()
@@ -46,13 +41,6 @@ class ZooKeeperBackend:
         )
         self._sessions.append(session)
         return session
-
-    def expire(self, session: Registry) -> None:
-        # A second connection of the same session that closes it expires the first.
-        twin = KazooClient(self._address, client_id=session._session._client.client_id)
-        twin.start(timeout=20)
-        twin.stop()
-        twin.close()
 
     def close(self) -> None:
         for session in self._sessions:

@@ -130,7 +130,7 @@ class TestRegister:
     def test_a_host_whose_session_is_lost_registers_again_from_another(self, driver, backend):
         lost, new = backend.connect(), backend.connect()
         lost.register(member())
-        backend.expire(lost)
+        lost.expire()
         new.register(member(port=6000))
         assert driver.members() == {WORKER: member(port=6000)}
 
@@ -141,7 +141,7 @@ class TestRegister:
         new.register(member(port=6000))
         new.publish_progress(WORKER, {"step": 2})
         # What the server does when it notices at last.
-        backend.expire(lost)
+        lost.expire()
         assert driver.members() == {WORKER: member(port=6000)}
         assert driver.progress() == {WORKER: {"step": 2}}
         new.register(member(port=7000))
@@ -247,7 +247,7 @@ class TestGenerations:
     def test_losing_the_session_ends_its_own_wait(self, driver, host, backend):
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(host.await_generation, 0, time.monotonic() + 60)
-            backend.expire(host)
+            host.expire()
             with pytest.raises(SessionLostError):
                 waiting.result(BOUND_S)
 
@@ -431,8 +431,8 @@ class TestDriver:
         backend.connect().attend()
         assert gone.silent(0.2) is None
 
-    def test_hosts_hear_that_its_session_expired(self, driver, gone, backend):
-        backend.expire(driver)
+    def test_hosts_hear_that_its_session_expired(self, driver, gone):
+        driver.expire()
         assert gone.next() == "gone"
 
     def test_hosts_hear_that_the_tree_is_gone(self, driver, gone):
@@ -564,22 +564,22 @@ class TestWatching:
         assert threading.current_thread() not in heard.threads
         assert "ZeroDivisionError" in caplog.text
 
-    def test_the_connection_is_told_now_and_when_the_session_is_lost(self, driver, host, backend):
+    def test_the_connection_is_told_now_and_when_the_session_is_lost(self, host):
         heard = Heard()
         host.watch_connection(heard)
         assert heard.next() is Connection.CONNECTED
-        backend.expire(host)
+        host.expire()
         heard.until(Connection.LOST)
 
 
 class TestEnd:
-    def test_a_lost_session_takes_its_nodes_and_every_call_says_so(self, driver, host, backend):
+    def test_a_lost_session_takes_its_nodes_and_every_call_says_so(self, driver, host):
         host.register(member())
         host.publish_progress(WORKER, {})
         gone, lost = Heard(), Heard()
         driver.watch_members(gone)
         host.watch_connection(lost)
-        backend.expire(host)
+        host.expire()
         gone.until(frozenset())
         lost.until(Connection.LOST)
         assert driver.progress() == {}
@@ -614,6 +614,22 @@ class TestEnd:
         with pytest.raises(SessionLostError) as caught:
             host.members()
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+    def test_only_the_session_told_to_expires_and_once(self, driver, host, backend):
+        other, lost, kept = backend.connect(), Heard(), Heard()
+        host.register(member())
+        other.register(member(PS))
+        host.watch_connection(lost)
+        other.watch_connection(kept)
+        host.expire()
+        lost.until(Connection.LOST)
+        host.expire()
+        assert driver.members() == {PS: member(PS)}
+        assert kept.next() is Connection.CONNECTED
+        assert (kept.silent(0.2), lost.silent(0)) == (None, None)
+        host.close()
+        backend.connect().register(member(port=6000))
+        assert driver.members() == {PS: member(PS), WORKER: member(port=6000)}
 
     def test_close_drops_the_ephemeral_nodes_and_ends_calls(self, driver, host):
         host.register(member())
