@@ -24,6 +24,8 @@ __all__ = ["open_session"]
 log = logging.getLogger(__name__)
 
 _NAME = "session"
+_LOOK_EVERY_S = 0.2
+_CHIEF_WAIT_S = 600
 REPORT_EVERY_S = 1.0
 
 
@@ -35,9 +37,7 @@ def open_session(ctx: TrainContext, hooks: Sequence[Any]) -> Any:
     keeper = _keeper(ctx)
     target, config = ctx.server.target, ctx.session_config()
     if not ctx.is_chief:
-        return v1.train.MonitoredSession(
-            v1.train.WorkerSessionCreator(master=target, config=config), hooks=[keeper, *hooks]
-        )
+        return v1.train.MonitoredSession(_worker_sessions(target, config), hooks=[keeper, *hooks])
     # Built before the graph is finalised, and on this process: parameter servers share no disk.
     with tf.device(f"/job:{ctx.role}/task:{ctx.index}/device:CPU:0"):
         saver = v1.train.Saver(sharded=False, max_to_keep=None)
@@ -66,6 +66,33 @@ def open_session(ctx: TrainContext, hooks: Sequence[Any]) -> Any:
         keeper.positions = continued_positions(found.positions, feeds_then, feeds_now)
         log.info("resumed from step %d (%s)", found.step, found.path)
     return opened[0]
+
+
+def _worker_sessions(target: str, config: Any) -> Any:
+    """Return a creator of sessions that wait until the chief has initialised the variables."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+
+    class WorkerSessions(v1.train.SessionCreator):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self._manager: Any = None
+
+        def create_session(self) -> Any:
+            if self._manager is None:
+                scaffold = v1.train.Scaffold()
+                scaffold.finalize()
+                # TensorFlow's own creator looks every 30 s, which is a recovery ten times as long.
+                self._manager = v1.train.SessionManager(
+                    local_init_op=scaffold.local_init_op,
+                    ready_op=scaffold.ready_op,
+                    ready_for_local_init_op=scaffold.ready_for_local_init_op,
+                    graph=tf.compat.v1.get_default_graph(),
+                    recovery_wait_secs=_LOOK_EVERY_S,
+                )
+            return self._manager.wait_for_session(target, config, max_wait_secs=_CHIEF_WAIT_S)
+
+    return WorkerSessions()
 
 
 def _keeper(ctx: TrainContext) -> Any:
@@ -137,15 +164,20 @@ def _keeper(ctx: TrainContext) -> Any:
                 return
             ctx.checkpoints.save(
                 step,
-                lambda directory: self.saver.save(
-                    session,
-                    os.path.join(directory, _NAME),
-                    write_meta_graph=False,
-                    write_state=False,
-                ),
+                lambda directory: self._write(session, directory),
                 positions=dict(self.positions),
                 metadata={"num_feeds": ctx.facts.num_feeds},
             )
             self._saved_step = step
+
+        def _write(self, session: Any, directory: str) -> None:
+            # The default graph is a thread's own; without one a Saver takes itself for eager.
+            with session.graph.as_default():
+                self.saver.save(
+                    session,
+                    os.path.join(directory, _NAME),
+                    write_meta_graph=False,
+                    write_state=False,
+                )
 
     return Keeper()
