@@ -14,7 +14,7 @@ STOPPING -> ENDED: every role group has ended, or would not even when cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -290,15 +290,16 @@ def _on_process_failed(state: RunState, event: ProcessFailed) -> Transition:
         count = state.respawns.get(key, 0) + 1
         state = replace(state, respawns={**state.respawns, key: count})
         return state, (RespawnProcess(state.life_of(key)),)
-    return _generation_if_complete(replace(state, phase=Phase.RECOVERING))
+    return _recover(state)
 
 
 def _on_members(state: RunState, event: MembersChanged) -> Transition:
     state = replace(state, members=event.members)
     if state.phase in (Phase.REGISTERING, Phase.RECOVERING):
         state = _followed_by(state, *event.lost.values())
+        gone = event.lost.keys() - event.members
         state, published = _generation_if_complete(state)
-        return state, (*_reruns(state, event), *published)
+        return state, (*_reruns(state, gone), *published)
     # A role that is done needs its host no more.
     lost = [f for key, f in sorted(event.lost.items()) if key not in state.outcomes]
     if state.phase is not Phase.TRAINING or not lost:
@@ -307,15 +308,20 @@ def _on_members(state: RunState, event: MembersChanged) -> Transition:
     if reaction is Reaction.STOP:
         state = replace(state, failures=(*state.failures, *lost[1:]))
         return _stop(state, Verdict.FAILED, failure)
-    state = _followed_by(state, *lost[1:])
+    return _recover(_followed_by(state, *lost[1:]))
+
+
+def _recover(state: RunState) -> Transition:
+    """Begin the next generation; a host that was let go because its role was done is needed too."""
+    gone = state.expected - state.members
     state, published = _generation_if_complete(replace(state, phase=Phase.RECOVERING))
-    return state, (*_reruns(state, event), *published)
+    return state, (*_reruns(state, gone), *published)
 
 
-def _reruns(state: RunState, event: MembersChanged) -> tuple[Decision, ...]:
+def _reruns(state: RunState, gone: Set[TaskKey]) -> tuple[Decision, ...]:
     if state.budget.max_restarts == 0:
         return ()
-    return tuple(RerunTask(key) for key in sorted(event.lost) if key not in event.members)
+    return tuple(RerunTask(key) for key in sorted(gone))
 
 
 def _generation_if_complete(state: RunState) -> Transition:
