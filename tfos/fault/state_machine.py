@@ -281,7 +281,7 @@ def _on_process_failed(state: RunState, event: ProcessFailed) -> Transition:
         return state, ()
     current = event.life == state.life_of(key) and key not in state.outcomes
     if state.phase is not Phase.TRAINING or not current:
-        return _followed_by(state, event.failure), ()
+        return _followed_by(state, event.life.generation, event.failure), ()
     respawns = key.role in state.respawning and key in state.members
     state, reaction, failure = _answer(state, event.failure, respawns, event.step, event.at)
     if reaction is Reaction.STOP:
@@ -296,7 +296,7 @@ def _on_process_failed(state: RunState, event: ProcessFailed) -> Transition:
 def _on_members(state: RunState, event: MembersChanged) -> Transition:
     state = replace(state, members=event.members)
     if state.phase in (Phase.REGISTERING, Phase.RECOVERING):
-        state = _followed_by(state, *event.lost.values())
+        state = _followed_by(state, state.generation, *event.lost.values())
         gone = event.lost.keys() - event.members
         state, published = _generation_if_complete(state)
         return state, (*_reruns(state, gone), *published)
@@ -308,7 +308,7 @@ def _on_members(state: RunState, event: MembersChanged) -> Transition:
     if reaction is Reaction.STOP:
         state = replace(state, failures=(*state.failures, *lost[1:]))
         return _stop(state, Verdict.FAILED, failure)
-    return _recover(_followed_by(state, *lost[1:]))
+    return _recover(_followed_by(state, state.generation, *lost[1:]))
 
 
 def _recover(state: RunState) -> Transition:
@@ -354,12 +354,15 @@ def _answer(
     return replace(state, incidents=(*state.incidents, incident)), reaction, failure
 
 
-def _followed_by(state: RunState, *failures: Failure) -> RunState:
-    if not failures or not state.incidents:
-        return state
-    *earlier, last = state.incidents
-    last = replace(last, followed_by=(*last.followed_by, *failures))
-    return replace(state, incidents=(*earlier, last))
+def _followed_by(state: RunState, generation: int, *failures: Failure) -> RunState:
+    """Keep failures that decide nothing with the latest incident of their generation, if any."""
+    incidents = list(state.incidents)
+    for index, incident in reversed(list(enumerate(incidents))):
+        if incident.generation == generation:
+            followed_by = (*incident.followed_by, *failures)
+            incidents[index] = replace(incident, followed_by=followed_by)
+            break
+    return replace(state, incidents=tuple(incidents))
 
 
 def _on_group_ended(state: RunState, event: GroupEnded) -> Transition:
