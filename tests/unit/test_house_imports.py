@@ -17,7 +17,7 @@ LEVELS = [
     # Settings' layers and what the rooms are made of; none of these knows another.
     {"config_files", "base", "arrow_feed", "fault", "frameworks", "registry"},
     {"launcher"},
-    {"cli_manual", "cli"},
+    {"cli_manual", "cli", "testing"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # A framework adapter runs `train` with the context users write against, and the feed's datasets
