@@ -76,7 +76,7 @@ def _run_on_spark(submission: Submission, config: JobConfig, interrupts: Interru
 
 
 def _explain(error: TfosError, result: RunResult) -> None:
-    report = render_failures(result.failures)
+    report = render_failures(result.failures, result.incidents)
     if isinstance(error, UserCodeError):
         report = error.user_traceback
     if report:

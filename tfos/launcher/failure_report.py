@@ -1,17 +1,33 @@
-"""Write a failed run's report for people: the first cause, then what followed from it. Pure."""
+"""Write a failed run's report for people: the first cause, what followed, what went before. Pure.
+
+The same records, whole, are the JSON report beside the checkpoints and in the run's record.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfos.fault.restart_policy import Incident
+
 __all__ = ["render_failures"]
 
 _LAST_LINES = 20
+_STACK_LINES = 60
 
 
-def render_failures(failures: Sequence[Mapping[str, Any]]) -> str:
-    """Return the report, several lines without a last newline; empty without failures."""
+def render_failures(
+    failures: Sequence[Mapping[str, Any]], incidents: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Return the report, several lines without a last newline; empty without failures.
+
+    Parameters
+    ----------
+    failures
+        Failure records, the cause first.
+    incidents
+        What restarts answered before; see `tfos.fault.restart_policy.Incident.to_json`.
+    """
     if not failures:
         return ""
     first, *rest = failures
@@ -19,6 +35,9 @@ def render_failures(failures: Sequence[Mapping[str, Any]]) -> str:
     if rest:
         lines.append("what followed:")
         lines.extend(f"  {record['key']}: {record['message']}" for record in rest)
+    if incidents:
+        lines.append("restarts before:")
+        lines.extend(f"  {Incident.headline(incident)}" for incident in incidents)
     return "\n".join(lines)
 
 
@@ -34,6 +53,9 @@ def _body(record: Mapping[str, Any]) -> list[str]:
     lines.append(", ".join(part for part in place if part))
     if record["traceback"]:
         lines.extend(["", *str(record["traceback"]).splitlines()])
+    if record["stacks"]:
+        lines.extend(["", "its threads when it was killed:"])
+        lines.extend(f"  {line}" for line in str(record["stacks"]).splitlines()[:_STACK_LINES])
     if record["last_lines"]:
         lines.extend(["", "its last lines:"])
         lines.extend(f"  {line}" for line in record["last_lines"][-_LAST_LINES:])
