@@ -37,6 +37,10 @@ test: java lint $(DATA) ## Lint, check types, run every test.
 test-unit: $(STAMP) ## Run the unit tests: no Spark, ZooKeeper or TensorFlow; seconds.
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
 
+.PHONY: test-faults
+test-faults: java $(STAMP) ## Cause every fault at every point; writes docs/fault-matrix.md. An hour and a half.
+	TFOS_FAULT_TABLE=$(CURDIR)/docs/fault-matrix.md $(BIN)/python -m pytest -m "" tests/fault $(PYTEST_ARGS)
+
 .PHONY: lint
 lint: $(STAMP) ## Check style, spelling and types.
 	$(BIN)/ruff check .

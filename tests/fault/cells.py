@@ -1,0 +1,150 @@
+"""Say what the fault matrix consists of, and what each cell of it is to end in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfos.errors import ExitCode
+from tfos.fault.injection import POINTS
+
+ACTIONS = ("kill", "stop", "exit", "expire")
+
+RESPAWN, GENERATION = ("respawn",), ("new_generation",)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What suffers a fault, in a job of its own.
+
+    `trains`: it runs ``train``. `respawns`: its process is replaced in place. `exact`: whatever
+    happens to it, every row counts exactly as often as epochs were asked for; others count at
+    least so often.
+    """
+
+    name: str
+    arch: str
+    target: str
+    trains: bool = False
+    respawns: bool = False
+    exact: bool = True
+    master: str = "local"
+    app: str = "counted.py"
+    rows: int = 4000
+    step: int = 60
+
+
+SUBJECTS = {
+    subject.name: subject
+    for subject in (
+        Subject("worker", "ps", "worker-0", respawns=True, exact=False),
+        Subject("ps", "ps", "ps-0"),
+        Subject("chief", "ps", "chief-0", trains=True),
+        Subject("local", "local", "chief-0", trains=True),
+        Subject(
+            *("session-worker", "session", "worker-0"),
+            trains=True,
+            respawns=True,
+            exact=False,
+            app="counted_session.py",
+        ),
+        Subject(
+            *("session-chief", "session", "chief-0"),
+            trains=True,
+            exact=False,
+            app="counted_session.py",
+        ),
+        # The other worker must not be through before the loss is noticed: more rows.
+        Subject("host", "ps", "worker-0/host", exact=False, rows=12000, step=30),
+        Subject(
+            *("executor", "ps", "worker-0/executor"),
+            exact=False,
+            master="local-cluster[4,1,1024]",
+            rows=12000,
+            step=30,
+        ),
+        Subject("driver", "ps", "driver"),
+        Subject("zookeeper", "ps", "zookeeper"),
+    )
+}
+
+PROCESSES = ("worker", "ps", "chief", "local", "session-worker", "session-chief")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fault of one subject."""
+
+    subject: Subject
+    action: str
+    point: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.subject.name}-{self.action}-{self.point}"
+
+    @property
+    def fault(self) -> str:
+        action = "exit=3" if self.action == "exit" else self.action
+        point = f"step={self.subject.step}" if self.point == "step" else self.point
+        return f"{action}:{self.subject.target}@{point}"
+
+    @property
+    def left_out(self) -> str | None:
+        """Why this combination is not run; None when it is."""
+        subject, action, point = self.subject, self.action, self.point
+        if subject.name not in PROCESSES:
+            if action in ("exit", "expire"):
+                return "only a role has a training process that can exit and a session of its own"
+            if action == "stop" and point != "step":
+                return "as stop at step: nothing depends on when it fell silent"
+        if action == "exit":
+            if point == "register":
+                return "a process that waits for its role cannot be told to exit"
+            if point in ("checkpoint", "shutdown"):
+                return "as kill: the host sees the same end of the same process"
+            if point == "feed" and not subject.trains:
+                return "as kill: a server runs no code of the user's, whatever its exit code"
+        if action == "expire" and point == "checkpoint":
+            return "as expire at step: a checkpoint does not touch ZooKeeper"
+        return None
+
+    @property
+    def code(self) -> ExitCode:
+        """The exit code that the run is to end with."""
+        subject, action, point = self.subject, self.action, self.point
+        if subject.name == "driver":
+            return ExitCode.TIMEOUT if action == "stop" else ExitCode.INFRASTRUCTURE
+        if subject.name == "zookeeper":
+            return ExitCode.OK if point == "shutdown" else ExitCode.INFRASTRUCTURE
+        if action == "exit" and point == "feed":
+            return ExitCode.USER_CODE
+        return ExitCode.OK
+
+    @property
+    def reactions(self) -> tuple[str, ...]:
+        """What answers the fault, as the run's record calls it."""
+        if self.code != ExitCode.OK or self.point == "shutdown" or self.subject.name == "zookeeper":
+            return ()
+        if self.point == "register" and self.action != "stop":
+            return ()
+        if self.subject.name == "executor" and self.action == "stop":
+            return ()
+        return RESPAWN if self.subject.respawns and self.action != "expire" else GENERATION
+
+
+ALL = [Cell(s, action, point) for s in SUBJECTS.values() for action in ACTIONS for point in POINTS]
+CELLS = [cell for cell in ALL if cell.left_out is None]
+
+FAST = frozenset(
+    {
+        "worker-kill-step",
+        "worker-stop-step",
+        "ps-kill-step",
+        "chief-kill-checkpoint",
+        "local-kill-step",
+        "session-worker-kill-step",
+        "host-kill-feed",
+        "executor-kill-step",
+    }
+)
+"""One of each way to recover: these run with the ordinary tests."""

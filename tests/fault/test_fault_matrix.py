@@ -1,0 +1,158 @@
+"""Cause every fault at every point, for real: each run ends as `cells.py` says."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cells import ALL, CELLS, FAST, Cell
+from fault_table import FaultTable
+
+from tfos.errors import ExitCode
+from tfos.testing import DrillCluster, DrillRun
+
+APPS = Path(__file__).parent / "apps"
+EPOCHS, BATCH = 2, 50
+DETECTED_WITHIN_S = 12.0
+CONFIGURATION = """\
+supervision: {heartbeat_timeout_s: 2}
+registry: {session_timeout_s: 4}
+checkpoints: {every_s: 1}
+feed: {segment_bytes: 16k}
+"""
+"""Everything short; segments so small that a feed has many."""
+
+pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(420)]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[DrillCluster]:
+    (tmp_path / "runs").mkdir()
+    with DrillCluster(tmp_path / "runs") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def table() -> FaultTable | None:
+    path = os.environ.get("TFOS_FAULT_TABLE")
+    return None if path is None else FaultTable(Path(path))
+
+
+def options(cell: Cell, directory: Path) -> list[str]:
+    configuration = directory / "fast.yaml"
+    configuration.write_text(CONFIGURATION)
+    parameters = {"rows": cell.subject.rows, "epochs": EPOCHS, "slow": 0.03}
+    return [
+        *("--master", cell.subject.master, "--arch", cell.subject.arch),
+        *("--num-workers", "2", "--num-ps", "1", "--conf", str(configuration)),
+        *("--checkpoint-dir", str(directory / "checkpoints")),
+        *(word for name, value in parameters.items() for word in ("-p", f"{name}={value}")),
+        # A driver that hangs is the client's to end.
+        *(("--timeout", "30") if cell.name == "driver-stop-step" else ()),
+    ]
+
+
+def parameters() -> list:
+    return [
+        pytest.param(cell, id=cell.name, marks=() if cell.name in FAST else pytest.mark.faults)
+        for cell in CELLS
+    ]
+
+
+@pytest.mark.parametrize("cell", parameters())
+def test_fault(cell: Cell, cluster: DrillCluster, table: FaultTable | None, tmp_path: Path) -> None:
+    given = options(cell, tmp_path)
+    run = cluster.submit(APPS / cell.subject.app, *given, inject=[cell.fault])
+    show(run)
+    assert [fault.fault for fault in run.faults] == [cell.fault]
+    assert run.code == cell.code
+    # What a dead driver or server leaves alone ends when its session does.
+    cluster.assert_nothing_left(within_s=5.0 if cell.code == ExitCode.OK else 15.0)
+    assert [incident.reaction for incident in run.incidents] == list(cell.reactions)
+    for incident in run.incidents:
+        assert incident.detected_s is not None
+        assert incident.detected_s < DETECTED_WITHIN_S
+    if cell.code == ExitCode.OK:
+        check_training(cell, run)
+    if cell.subject.name == "zookeeper" and cell.code != ExitCode.OK:
+        assert "ZooKeeper" in run.record["error"]
+    if cell.subject.name == "driver":
+        resumed = cluster.submit(APPS / cell.subject.app, *given)
+        show(resumed)
+        check_resumed(cell, resumed)
+        cluster.assert_nothing_left()
+    if table is not None:
+        table.put(*row(cell, run))
+
+
+def check_training(cell: Cell, run: DrillRun) -> None:
+    """Every row took part as often as is promised, and training got where it was to get."""
+    result, subject = run.record["result"], cell.subject
+    steps, used = subject.rows * EPOCHS // BATCH, subject.rows * EPOCHS
+    assert math.isfinite(result["loss"])
+    assert result["loss"] < 1e-3
+    assert run.record["steps"] == result["step"]
+    if subject.exact or not run.incidents:
+        assert result["step"] == steps
+        assert (result["fewest"], result["most"], result["seen"]) == (EPOCHS, EPOCHS, used)
+    else:
+        assert result["step"] >= steps
+        assert result["fewest"] >= EPOCHS
+        assert used <= result["seen"] < 2 * used
+
+
+def check_resumed(cell: Cell, run: DrillRun) -> None:
+    assert run.code == ExitCode.OK
+    check_training(cell, run)
+    had_checkpoint = cell.point in ("step", "checkpoint", "shutdown")
+    assert (run.record["resumed_from"] is not None) == had_checkpoint
+
+
+def row(cell: Cell, run: DrillRun) -> tuple[str, ...]:
+    answer = ", ".join(cell.reactions).replace("_", " ") or f"none: ends with {run.code}"
+    if not run.incidents:
+        return cell.name, answer, "", "", "", f"{run.seconds:.0f} s"
+    incident = run.incidents[0]
+    replayed = run.record["result"]["seen"] - cell.subject.rows * EPOCHS
+    if "new_generation" in cell.reactions:
+        replayed += max(incident.step - run.record["result"]["resumed_from"], 0) * BATCH
+    return (
+        cell.name,
+        answer,
+        seconds(incident.detected_s),
+        seconds(incident.recovered_s),
+        str(replayed),
+        f"{run.seconds:.0f} s",
+    )
+
+
+def seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} s"
+
+
+def show(run: DrillRun) -> None:
+    print(f"exit code {run.code} after {run.seconds:.1f} s", run.record.get("result"))
+    print(*run.faults, *run.incidents, sep="\n")
+    print(run.out[-6000:], run.err[-12000:], run.hosts[-6000:], sep="\n--- stderr ---\n")
+
+
+def test_every_combination_is_a_cell_or_says_why_not():
+    assert len({cell.name for cell in ALL}) == len(ALL) == 200
+    assert {cell.name for cell in CELLS} >= FAST
+    assert {cell.left_out for cell in CELLS} == {None}
+
+
+@pytest.mark.faults
+def test_slow_is_not_dead(cluster: DrillCluster, tmp_path: Path) -> None:
+    cell = next(cell for cell in CELLS if cell.name == "worker-stop-step")
+    given = options(cell, tmp_path)
+    run = cluster.submit(APPS / "counted.py", *given, inject=["slow=4:worker-0@step=60"])
+    show(run)
+    assert len(run.faults) == 1
+    assert run.code == ExitCode.OK
+    assert run.incidents == ()
+    check_training(cell, run)
+    cluster.assert_nothing_left()
