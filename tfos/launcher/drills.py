@@ -21,6 +21,7 @@ log = logging.getLogger("tfos")
 
 LOOK_EVERY_S = 0.05
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+_ANNOUNCE_S = 0.2
 _SLOW_RUNS_S, _SLOW_STANDS_S = 0.02, 0.18
 
 
@@ -86,6 +87,9 @@ class HostDrill:
             threading.Thread(target=_slow_down, args=arguments, daemon=True).start()
         else:
             victim = {"process": pid, "host": os.getpid()}.get(fault.part) or _executor()
+            if fault.part != "process":
+                # What was announced goes through the JVM, and would be lost with us.
+                time.sleep(_ANNOUNCE_S)
             os.kill(victim, _SIGNALS[fault.action])
 
 
