@@ -1,7 +1,7 @@
 """Train the factorization machine as a between-graph tf.compat.v1 program (``--arch session``).
 
-``-p api=session`` opens plain Sessions, ``-p api=monitored`` (the default) a
-MonitoredTrainingSession; the graph is the same.
+``-p api=monitored`` (the default) opens the session that tfos keeps checkpoints for, ``-p api=session``
+plain ones; the graph is the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import tfos
@@ -109,6 +109,7 @@ def train_rows(
         epochs=epochs,
         shuffle_rows=100_000,
         seed=1,
+        start=ctx.resume_position(),
         **READING,
     ):
         if ctx.should_stop():
@@ -120,33 +121,27 @@ def train_rows(
         ctx.report(int(step), rows=rows, rmse=float(rmse))
 
 
-@contextmanager
-def open_session(ctx: tfos.TrainContext, api: str) -> Iterator[Any]:
+def open_session(ctx: tfos.TrainContext, api: str) -> AbstractContextManager[Any]:
     """Open a session on this process's server, with variables initialised by the chief."""
+    return ctx.monitored_session() if api == "monitored" else plain_session(ctx)
+
+
+@contextmanager
+def plain_session(ctx: tfos.TrainContext) -> Iterator[Any]:
+    """Open a Session; the chief initialises the variables, workers wait for that."""
     import tensorflow as tf
 
     tf1 = tf.compat.v1
-    target, config = ctx.server.target, ctx.session_config()
-    with tf1.Session(target, config=config) as session:
-        if not ctx.is_chief:
-            await_variables(ctx, session)
-        elif api == "session":
+    with tf1.Session(ctx.server.target, config=ctx.session_config()) as session:
+        if ctx.is_chief:
             session.run(tf1.global_variables_initializer())
-        if api == "session":
-            yield session
-    if api == "monitored":
-        with tf1.train.MonitoredTrainingSession(
-            target, is_chief=ctx.is_chief, config=config
-        ) as monitored:
-            yield monitored
+        else:
+            await_variables(ctx, session)
+        yield session
 
 
 def await_variables(ctx: tfos.TrainContext, session: Any) -> None:
-    """Block until the chief has initialised every variable.
-
-    A worker's MonitoredTrainingSession waits too, but looks only every 30 seconds: its peers would
-    have taken most of their steps by then.
-    """
+    """Block until the chief has initialised every variable."""
     import tensorflow as tf
 
     missing = tf.compat.v1.report_uninitialized_variables()
