@@ -139,9 +139,12 @@ def react(
 def _stuck(failure: Failure, step: int, incidents: Sequence[Incident]) -> bool:
     """Whether the role failed before and the run has not come further since.
 
-    What the cluster does to a role (a lost host, a lost session) says nothing about the step.
+    What the cluster does to a role (a lost host, a lost session) says nothing about the step,
+    neither now nor then.
     """
-    if failure.cause is Cause.INFRASTRUCTURE or not incidents:
+    if not incidents:
         return False
     last = incidents[-1]
+    if Cause.INFRASTRUCTURE in (failure.cause, last.failure.cause):
+        return False
     return last.failure.key == failure.key and step <= last.step
