@@ -101,15 +101,28 @@ class Checkpoints(Protocol):
         *,
         positions: Mapping[int, FeedPosition] | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> CheckpointInfo | None:
+    ) -> None:
         """Keep what `write` puts into the empty local directory it is given.
 
-        Blocks until the checkpoint is complete. Returns None when the run keeps no checkpoints.
+        Blocks while `write` runs; the checkpoint becomes complete in the background. One is under
+        way at a time: the next save first waits for it, for at most 30 minutes. Does nothing when
+        the run keeps no checkpoints. The end of ``train`` waits for the last one.
 
         Raises
         ------
         CheckpointError
-            If it cannot be written; what was complete before stays complete.
+            If it cannot be written, or the save before it could not; what was complete before
+            stays complete.
+        """
+
+    def flush(self) -> None:
+        """Block until the last save is complete, for at most 30 minutes. Idempotent.
+
+        Raises
+        ------
+        CheckpointError
+            If it could not be written, or is not complete by then. An error is raised once: here
+            or by the next `save`.
         """
 
     def latest(self) -> CheckpointInfo | None:

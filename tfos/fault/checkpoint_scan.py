@@ -93,7 +93,7 @@ def _inspect(storage: CheckpointStorage, name: str) -> CheckpointInfo | None:
             f"the manifest of {path} is not the one that was committed", path=path
         )
     info = read_manifest(manifest, path)
-    sizes = storage.sizes(name, info.files)
+    sizes = storage.sizes(name)
     for file, entry in info.files.items():
         if sizes.get(file) != entry.size_bytes:
             raise CheckpointCorruptError(

@@ -12,32 +12,33 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, NamedTuple, TypeVar
 
 from tfos.errors import CheckpointCorruptError, CheckpointError, ConfigError
+from tfos.fault.checkpoint_commit import commit_staged, remove_or_warn, retain, told
 from tfos.fault.checkpoint_manifest import (
     COMMIT_NAME,
-    MANIFEST_NAME,
     CheckpointInfo,
-    FileEntry,
-    commit_marker,
     is_checkpoint_name,
     write_manifest,
 )
-from tfos.fault.checkpoint_scan import StorageScan, scan_storage
-from tfos.fault.checkpoint_storage import open_storage, sha256_of
-from tfos.fault.durable_files import explained, out_of_space, tree_files, write_durably
+from tfos.fault.checkpoint_place import open_storage
+from tfos.fault.checkpoint_report import keep_report
+from tfos.fault.checkpoint_scan import scan_storage
+from tfos.fault.durable_files import out_of_space, read_chunks, sha256_of
 from tfos.read_plan import FeedPosition
 
-__all__ = ["CheckpointInfo", "CheckpointStore", "LoadedCheckpoint"]
+__all__ = ["SAVE_WAIT_S", "CheckpointInfo", "CheckpointStore", "LoadedCheckpoint"]
+
+SAVE_WAIT_S: Final = 1800.0
+"""Longest wait for a save under way: tens of gigabytes on their way to an object store."""
 
 _logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 _OPTION: Final = "--checkpoint-dir"
 _JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_SAVE_WAIT_S: Final = 600.0
 _PROBE_TIMEOUT_S: Final = 20.0
 
 
@@ -82,25 +83,31 @@ class CheckpointStore:
         self._storage = open_storage(url, job_name)
         self._keep = keep
         self._run_id = run_id
+        # Held from the beginning of a save to its end in another thread.
         self._writing = threading.Lock()
+        self._saved = False
 
     @property
     def location(self) -> str:
         """The directory or URL of this job's checkpoints."""
         return self._storage.location
 
-    def save(
+    def begin_save(
         self,
         step: int,
         generation: int,
         write: Callable[[str], None],
         positions: Mapping[int, FeedPosition | Sequence[int]] | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> CheckpointInfo:
-        """Write a checkpoint and return it once it is complete and on disk.
+        *,
+        on_complete: Callable[[CheckpointInfo], None] = lambda info: None,
+    ) -> Future[CheckpointInfo]:
+        """Have `write` fill a local directory, and make a checkpoint of it in the background.
 
-        Blocks until then, and while another thread saves. Removes what an interrupted save left
-        and, once this one is complete, the checkpoints beyond `keep`.
+        Blocks while `write` runs and while another save of this store is under way, for at most
+        30 minutes. Checksums, upload, commit marker and the removal of checkpoints beyond `keep`
+        follow in a thread that does not hold the process: wait for the future before it ends. The
+        first save also removes what interrupted ones left.
 
         Parameters
         ----------
@@ -116,12 +123,20 @@ class CheckpointStore:
             How far each feed has been read: feed index -> (epoch, row).
         metadata
             Anything else to keep, JSON values only.
+        on_complete
+            Called from the background thread, before the future is done.
+
+        Returns
+        -------
+        Future
+            The checkpoint, once it is complete and on disk. It fails with CheckpointError if it
+            could not be written (no space, no permission, nothing written) or if a later
+            generation of this run has saved already.
 
         Raises
         ------
         CheckpointError
-            If it cannot be written: no space, no permission, nothing written; or if a later
-            generation of this run has saved already.
+            If the directory cannot be filled, or another save does not end.
         TypeError, ValueError
             If an argument is not of the kind asked for.
         """
@@ -139,23 +154,63 @@ class CheckpointStore:
         if draft.step < 0:
             raise ValueError(f"step is {step}: it must be 0 or more")
         write_manifest(draft)  # what is not JSON is told before the work, not after
-        with self._exclusive():
-            before = scan_storage(self._storage)
-            self._refuse_if_over(draft.generation, before)
-            self._remove_unfinished(before)
-            with self._storage.staging() as staging:
-                self._call_write(write, staging, draft.step)
-                # Writing takes time: another generation may have begun to save meanwhile.
-                self._refuse_if_over(draft.generation, scan_storage(self._storage))
-                name = before.free_name(draft.step, draft.generation)
-                draft = replace(
-                    draft, path=self._storage.path(name), sequence=before.next_sequence()
-                )
-                with self._told(draft.step):
-                    info = _seal(staging, draft)
-                self._storage.publish(staging, name, COMMIT_NAME)
-            self._retain(info)
-        return info
+        with ExitStack() as stack:
+            stack.enter_context(self._exclusive())
+            # What a process that died here left takes room; later leftovers would be another's.
+            first = not self._saved
+            if first:
+                remove_or_warn(self._storage, self._storage.leftovers())
+            staging = stack.enter_context(self._storage.staging())
+            self._call_write(write, staging, draft.step)
+            still_open = stack.pop_all()
+
+        def complete() -> CheckpointInfo:
+            with still_open:
+                info = commit_staged(self._storage, staging, draft, tidy=first)
+                self._saved = True
+                retain(self._storage, info, self._keep)
+            on_complete(info)
+            return info
+
+        return _in_background("tfos-checkpoint-save", complete)
+
+    def save(
+        self,
+        step: int,
+        generation: int,
+        write: Callable[[str], None],
+        positions: Mapping[int, FeedPosition | Sequence[int]] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> CheckpointInfo:
+        """Save as `begin_save` does, and block until the checkpoint is complete and on disk."""
+        return self.begin_save(step, generation, write, positions, metadata).result()
+
+    def write_report(self, run_id: str, report: Mapping[str, Any]) -> str:
+        """Keep a run's report beside the checkpoints, as ``reports/<run_id>.json``.
+
+        Complete or absent; the reports of the 20 latest runs by their ids are kept, this one among
+        them. `remove_all` leaves reports alone. Blocks for as long as the storage takes.
+
+        Parameters
+        ----------
+        run_id
+            Letters, digits, dots, dashes, underscores. Those of tfos begin with the time.
+        report
+            JSON values only.
+
+        Returns
+        -------
+        str
+            The report's path or URL.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written; an old one that cannot be removed is only warned of.
+        TypeError, ValueError
+            If an argument is not of the kind asked for.
+        """
+        return keep_report(self._storage, run_id, report)
 
     def latest(self) -> CheckpointInfo | None:
         """Return the newest complete checkpoint, None without one.
@@ -205,7 +260,8 @@ class CheckpointStore:
         path = self._storage.fetch(info.name, info.files, directory)
         for file, entry in info.files.items():
             try:
-                found = sha256_of(os.path.join(path, *file.split("/")))
+                with open(os.path.join(path, *file.split("/")), "rb") as source:
+                    found = sha256_of(read_chunks(source))
             except FileNotFoundError as error:
                 raise CheckpointCorruptError(
                     f"{info.path} lost its file {file} after it was listed", path=info.path
@@ -263,7 +319,8 @@ class CheckpointStore:
             If the storage cannot be read; what cannot be removed is only warned of.
         """
         with self._exclusive():
-            self._remove_unfinished(scan_storage(self._storage))
+            scan = scan_storage(self._storage)
+            remove_or_warn(self._storage, (*scan.unfinished, *self._storage.leftovers()))
 
     def remove_all(self) -> None:
         """Remove every checkpoint of this job, for a run that starts over. Idempotent.
@@ -290,16 +347,8 @@ class CheckpointStore:
         CheckpointError
             If that fails or does not end; names the directory and the option.
         """
-        result: Future[None] = Future()
-
-        def probe() -> None:
-            try:
-                result.set_result(self._storage.probe())
-            except BaseException as error:
-                result.set_exception(error)
-
         # A thread of its own: a network file system that hangs cannot be interrupted.
-        threading.Thread(target=probe, name="tfos-checkpoint-probe", daemon=True).start()
+        result = _in_background("tfos-checkpoint-probe", self._storage.probe)
         try:
             result.result(_PROBE_TIMEOUT_S)
         except FutureTimeoutError as error:
@@ -310,39 +359,18 @@ class CheckpointStore:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        if not self._writing.acquire(timeout=_SAVE_WAIT_S):
+        if not self._writing.acquire(timeout=SAVE_WAIT_S):
             raise CheckpointError(
-                f"another save to {self.location} has not ended within {_SAVE_WAIT_S:g} s"
+                f"a checkpoint that is being written to {self.location} has not come to its end "
+                f"within {SAVE_WAIT_S:g} s: look at that storage, or let {_OPTION} name another"
             )
         try:
             yield
         finally:
             self._writing.release()
 
-    def _remove_unfinished(self, scan: StorageScan) -> None:
-        for name in (*scan.unfinished, *self._storage.leftovers()):
-            self._remove_or_warn(name)
-
-    def _remove_or_warn(self, name: str) -> None:
-        try:
-            self._storage.remove(name, COMMIT_NAME)
-        except CheckpointError as error:
-            _logger.warning("%s stays: %s", self._storage.path(name), error)
-
-    def _refuse_if_over(self, generation: int, scan: StorageScan) -> None:
-        newest = scan.newest_generation(self._run_id)
-        if generation < newest:
-            raise CheckpointError(
-                f"generation {generation} is over: {newest} is live and has saved to "
-                f"{self.location}; this process should have ended"
-            )
-
-    def _told(self, step: int) -> AbstractContextManager[None]:
-        path, option = self._storage.staging_place
-        return explained(f"the checkpoint of step {step} was not written", path, option)
-
     def _call_write(self, write: Callable[[str], None], staging: str, step: int) -> None:
-        with self._told(step):
+        with told(self._storage, step):
             try:
                 write(staging)
             except OSError:
@@ -352,40 +380,18 @@ class CheckpointStore:
                     raise
                 raise OSError(errno.ENOSPC, str(error)) from error
 
-    def _retain(self, saved: CheckpointInfo) -> None:
+
+def _in_background(name: str, call: Callable[[], _T]) -> Future[_T]:
+    """Run a call in a thread of its own that does not hold the process."""
+    future: Future[_T] = Future()
+
+    def run() -> None:
         try:
-            scan = scan_storage(self._storage)
-        except CheckpointError as error:
-            # This one is complete: failing now would make its writer believe otherwise.
-            _logger.warning("old checkpoints stay until the next save: %s", error)
-            return
-        kept = 0
-        for info in scan.complete:
-            again = (info.step, info.generation) == (saved.step, saved.generation)
-            if kept == self._keep or (again and info.name != saved.name):
-                self._remove_or_warn(info.name)
-            else:
-                kept += 1
-        if kept == self._keep:
-            for name, why in scan.damaged.items():
-                _logger.warning("removing a damaged checkpoint: %s", why)
-                self._remove_or_warn(name)
+            result = call()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
 
-
-def _seal(staging: str, draft: CheckpointInfo) -> CheckpointInfo:
-    """Add the manifest and the commit marker to a staged checkpoint."""
-    files = tree_files(staging)
-    if not files or not {MANIFEST_NAME, COMMIT_NAME}.isdisjoint(files):
-        raise CheckpointError(
-            f"the checkpoint of step {draft.step} was not written: expected files in the given "
-            f"directory, none of them {MANIFEST_NAME} or {COMMIT_NAME}, found {files or 'none'}"
-        )
-    entries = {}
-    for file in files:
-        path = os.path.join(staging, *file.split("/"))
-        entries[file] = FileEntry(os.path.getsize(path), sha256_of(path))
-    info = replace(draft, files=entries)
-    manifest = write_manifest(info)
-    write_durably(os.path.join(staging, MANIFEST_NAME), manifest)
-    write_durably(os.path.join(staging, COMMIT_NAME), commit_marker(manifest))
-    return info
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import BinaryIO, Final
 
 from tfos.errors import CheckpointError
 
@@ -16,13 +17,16 @@ __all__ = [
     "fsync_directory",
     "fsync_tree",
     "out_of_space",
+    "read_chunks",
     "remove_tree",
+    "sha256_of",
     "tree_files",
     "write_durably",
 ]
 
 _SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _NEARLY_FULL_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 20
 
 
 def write_durably(path: str, data: bytes) -> None:
@@ -71,6 +75,20 @@ def tree_files(path: str) -> list[str]:
                 raise CheckpointError(f"{full} is neither a regular file nor a directory")
         found += [os.path.relpath(os.path.join(directory, name), path) for name in names]
     return sorted(name.replace(os.sep, "/") for name in found)
+
+
+def read_chunks(source: BinaryIO) -> Iterator[bytes]:
+    """Yield an open file's content in pieces of at most 1 MiB; raises OSError."""
+    while chunk := source.read(_CHUNK_BYTES):
+        yield chunk
+
+
+def sha256_of(chunks: Iterable[bytes]) -> str:
+    """Return the SHA-256 of content that comes in pieces, in hexadecimal."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def remove_tree(path: str) -> None:

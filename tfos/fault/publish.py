@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from tfos.errors import CheckpointError
-from tfos.fault.checkpoint_storage import open_file_system, upload_tree
+from tfos.fault.checkpoint_place import open_file_system
+from tfos.fault.checkpoint_storage_remote import upload_tree
 from tfos.fault.durable_files import explained, fsync_directory, fsync_tree, remove_tree
 
 __all__ = ["publish_directory"]

@@ -158,6 +158,7 @@ class _Loop:
             self._evaluate_and_judge()
         if self.progress.step > self._saved_step:
             self._save()
+        self._ctx.checkpoints.flush()
         self._report(now=True)
 
     # -- evaluation ---------------------------------------------------------------------------

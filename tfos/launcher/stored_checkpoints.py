@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from typing_extensions import Self
-
-from tfos.fault.checkpoints import CheckpointInfo, CheckpointStore
+from tfos.errors import CheckpointError
+from tfos.fault.checkpoints import SAVE_WAIT_S, CheckpointInfo, CheckpointStore
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import Checkpoints
@@ -18,19 +20,30 @@ from tfos.training_parts import Checkpoints
 __all__ = ["StoredCheckpoints"]
 
 
+_log = logging.getLogger("tfos")
+
+_AFTER_ERROR_S: Final = 10.0
+
+
 class _Link(Protocol):
     def tell(self, kind: str, **content: Any) -> None: ...
 
 
 class StoredCheckpoints(Checkpoints):
-    """The run's checkpoint store, for one generation; tells the host what it read and wrote."""
+    """The run's checkpoint store, for one generation; tells the host what it read and wrote.
 
-    def __init__(self, store: CheckpointStore | None, spec: TrainingSpec, link: _Link):
+    A context manager: leaving it waits for the save under way, and raises its error. After an error
+    of the block it waits for 10 s at most, and not at all once this process was told to stop.
+    """
+
+    def __init__(self, store: CheckpointStore | None, spec: TrainingSpec, link: _Link) -> None:
         self._store = store
         self._facts = spec.facts
         self._link = link
+        self._turn = threading.Lock()
+        self._saving: Future[CheckpointInfo] | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> StoredCheckpoints:
         return self
 
     def __exit__(
@@ -39,7 +52,14 @@ class StoredCheckpoints(Checkpoints):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.flush()
+        if error is None:
+            self.flush()
+        elif isinstance(error, Exception):
+            # What restarts this training goes on from the checkpoint that is nearly there.
+            try:
+                self._flush(_AFTER_ERROR_S)
+            except Exception as second:
+                _log.warning("the last checkpoint did not become complete: %s", second)
 
     def save(
         self,
@@ -48,31 +68,35 @@ class StoredCheckpoints(Checkpoints):
         *,
         positions: Mapping[int, FeedPosition] | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> CheckpointInfo | None:
+    ) -> None:
         """Save; see `tfos.base.Checkpoints`."""
         if self._store is None:
-            return None
-        info = self._store.save(
-            step,
-            self._facts.generation,
-            write,
-            positions=positions,
-            metadata=metadata,
-        )
-        self._link.tell("artifact", name="checkpoint", path=info.path)
-        return info
+            return
+        with self._turn:
+            self.flush()
+            self._saving = self._store.begin_save(
+                step,
+                self._facts.generation,
+                write,
+                positions=positions,
+                metadata=metadata,
+                on_complete=self._tell,
+            )
 
     def flush(self) -> None:
         """Wait for the last save; see `tfos.base.Checkpoints`."""
+        self._flush(SAVE_WAIT_S)
 
     def latest(self) -> CheckpointInfo | None:
         """Return the latest; see `tfos.base.Checkpoints`."""
+        self.flush()
         return None if self._store is None else self._store.latest()
 
     def restore(self, read: Callable[[str], None]) -> CheckpointInfo | None:
         """Restore; see `tfos.base.Checkpoints`."""
         if self._store is None:
             return None
+        self.flush()
         with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=os.getcwd()) as downloads:
             loaded = self._store.latest_loaded(downloads)
             if loaded is None:
@@ -81,3 +105,19 @@ class StoredCheckpoints(Checkpoints):
         for name in ("resumed_from", "checkpoint"):
             self._link.tell("artifact", name=name, path=loaded.info.path)
         return loaded.info
+
+    def _tell(self, info: CheckpointInfo) -> None:
+        self._link.tell("artifact", name="checkpoint", path=info.path)
+
+    def _flush(self, timeout_s: float) -> None:
+        saving = self._saving
+        if saving is None:
+            return
+        if not wait([saving], timeout_s).done:
+            raise CheckpointError(
+                f"the last checkpoint of {self._facts.key} was not complete after {timeout_s:g} s: "
+                "look at the storage that --checkpoint-dir names, or name another"
+            )
+        # Its error is told once: what follows is another save's.
+        self._saving = None
+        saving.result()

@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from tfos.errors import CheckpointCorruptError, CheckpointError, ConfigError
-from tfos.fault import checkpoint_storage
+from tfos.fault.checkpoint_storage_local import LocalStorage
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.read_plan import FeedPosition
 
@@ -168,14 +168,17 @@ def test_when_none_is_whole_it_is_an_error_not_a_fresh_start(place, tmp_path):
         store.latest_loaded(str(tmp_path))
 
 
-def test_one_without_its_marker_is_absent_and_removed_by_the_next_save(place, caplog):
+def test_one_without_its_marker_is_absent_and_removed_by_the_next_process(place, caplog):
     store = place.store()
     store.save(1, 1, weights("a"))
     place.remove(f"{store.save(2, 1, weights('b')).name}/COMMITTED")
     assert store.latest().step == 1
     assert caplog.text == ""
+    # It may be another generation's upload by now: a process tidies before its first save alone.
     store.save(3, 1, weights("c"))
-    assert place.entries() == ["ckpt-000000000001-g1", "ckpt-000000000003-g1"]
+    assert "ckpt-000000000002-g1" in place.entries()
+    place.store().save(3, 1, weights("c"))
+    assert place.entries() == ["ckpt-000000000001-g1", "ckpt-000000000003-g1-r2"]
 
 
 def test_clean_removes_what_interrupted_saves_left(place):
@@ -389,9 +392,7 @@ def test_a_file_in_the_way_is_told(tmp_path):
 def test_a_directory_that_does_not_answer_is_told(tmp_path, monkeypatch):
     answered = threading.Event()
     monkeypatch.setattr("tfos.fault.checkpoints._PROBE_TIMEOUT_S", 0.01)
-    monkeypatch.setattr(
-        checkpoint_storage._LocalStorage, "probe", lambda self: answered.wait(10) and None
-    )
+    monkeypatch.setattr(LocalStorage, "probe", lambda self: answered.wait(10) and None)
     with pytest.raises(CheckpointError, match=r"did not answer within 0\.01 s"):
         CheckpointStore(str(tmp_path), "fm").check_writable()
     answered.set()
@@ -450,3 +451,100 @@ def test_a_failure_to_tidy_does_not_undo_a_complete_save(place, monkeypatch, cap
     )
     assert store.save(2, 1, weights("b")) == store.latest()
     assert "busy" in caplog.text
+
+
+def test_a_generation_that_ends_while_it_uploads_is_refused_before_its_marker(place, monkeypatch):
+    old, new = place.store(run_id="r1"), place.store(run_id="r1")
+    old.save(1, 1, weights("a"))
+    kind = type(old._storage)
+    publish = kind.publish
+
+    def overtaken(self, staging, name, last, check):
+        def overtake():
+            monkeypatch.setattr(kind, "publish", publish)
+            new.save(5, 2, weights("b"))
+            check()
+
+        publish(self, staging, name, last, overtake)
+
+    monkeypatch.setattr(kind, "publish", overtaken)
+    with pytest.raises(CheckpointError, match="generation 1 is over"):
+        old.save(6, 1, weights("c"))
+    assert place.entries() == ["ckpt-000000000001-g1", "ckpt-000000000005-g2"]
+
+
+def test_a_save_goes_on_in_the_background_and_another_waits(place, monkeypatch):
+    store = place.store()
+    go, told = threading.Event(), []
+    kind = type(store._storage)
+    publish = kind.publish
+    monkeypatch.setattr(kind, "publish", lambda self, *a: (go.wait(30), publish(self, *a))[1])
+    first = store.begin_save(1, 1, weights("a"), on_complete=told.append)
+    assert not first.done()
+    monkeypatch.setattr("tfos.fault.checkpoints.SAVE_WAIT_S", 0.05)
+    with pytest.raises(CheckpointError, match=r"has not come to its end within 0\.05 s"):
+        store.begin_save(2, 1, lambda d: pytest.fail("written"))
+    assert told == []
+    go.set()
+    assert [first.result(10)] == told == store.list()
+
+
+def test_a_failed_background_save_leaves_nothing_and_the_next_one_goes(place, monkeypatch):
+    store = place.store()
+    kind = type(store._storage)
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "publish", lambda *a: (_ for _ in ()).throw(CheckpointError("no")))
+        failed = store.begin_save(1, 1, weights("a"))
+        with pytest.raises(CheckpointError, match="no"):
+            failed.result(10)
+    store.save(2, 1, weights("b"))
+    assert place.entries() == ["ckpt-000000000002-g1"]
+
+
+def run_id(number: int) -> str:
+    return f"20260101-0000{number:02d}-abc"
+
+
+def test_reports_are_kept_beside_checkpoints(place, tmp_path):
+    store = place.store()
+    path = store.write_report(run_id(0), {"outcome": "done", "note": "é"})
+    assert path == f"{store.location}/reports/{run_id(0)}.json"
+    assert json.loads(place.read(f"reports/{run_id(0)}.json")) == {"outcome": "done", "note": "é"}
+    store.write_report(run_id(0), {"outcome": "failed"})
+    assert json.loads(place.read(f"reports/{run_id(0)}.json")) == {"outcome": "failed"}
+    store.save(1, 1, weights("a"))
+    store.clean()
+    store.remove_all()
+    assert store.latest() is None
+    assert place.entries() == ["reports"]
+    assert store.latest_loaded(str(tmp_path)) is None
+
+
+def test_the_newest_20_reports_stay_and_the_one_just_written(place):
+    store = place.store()
+    for number in range(2, 25):
+        store.write_report(run_id(number), {})
+    kept = sorted(store._storage.sizes("reports"))
+    assert kept == [f"{run_id(number)}.json" for number in range(5, 25)]
+    store.write_report(run_id(1), {})
+    kept = sorted(store._storage.sizes("reports"))
+    assert kept == [f"{run_id(number)}.json" for number in (1, *range(6, 25))]
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(place, monkeypatch):
+    store = place.store()
+    store.write_report("r1", {"a": 1})
+    with pytest.raises(TypeError):
+        store.write_report("r1", {"a": object()})
+    with pytest.raises(ValueError, match="cannot name a report"):
+        store.write_report("../r1", {})
+
+    def refuse(*args, **options):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("tfos.fault.checkpoint_storage_local.write_durably", refuse)
+    monkeypatch.setattr(type(place.fs), "pipe_file", refuse)
+    with pytest.raises(CheckpointError, match="could not be written"):
+        store.write_report("r1", {"a": 2})
+    assert json.loads(place.read("reports/r1.json")) == {"a": 1}
+    assert place.entries() == ["reports"]

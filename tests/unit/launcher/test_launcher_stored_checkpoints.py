@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tfos.errors import CheckpointError
+from tfos.fault.checkpoint_storage_local import LocalStorage
+from tfos.fault.checkpoints import CheckpointStore
+from tfos.launcher.stored_checkpoints import StoredCheckpoints
+
+
+class Link:
+    def __init__(self) -> None:
+        self.told: list[dict[str, str]] = []
+        self.threads: set[str] = set()
+
+    def tell(self, kind: str, **content: str) -> None:
+        json.dumps(content)
+        self.threads.add(threading.current_thread().name)
+        self.told.append({"type": kind, **content})
+
+
+@pytest.fixture
+def link():
+    return Link()
+
+
+@pytest.fixture
+def stored(tmp_path, link):
+    facts = SimpleNamespace(generation=1, key="chief-0")
+    store = CheckpointStore(str(tmp_path / "store"), "fm", run_id="r1")
+    return StoredCheckpoints(store, SimpleNamespace(facts=facts), link)
+
+
+@pytest.fixture
+def upload(monkeypatch):
+    """Hold every save between its `write` and its commit until `go` is set."""
+    held = SimpleNamespace(began=threading.Event(), go=threading.Event(), error=None)
+    publish = LocalStorage.publish
+
+    def hold(self, *args):
+        held.began.set()
+        assert held.go.wait(30)
+        if held.error is not None:
+            raise held.error
+        publish(self, *args)
+
+    monkeypatch.setattr(LocalStorage, "publish", hold)
+    yield held
+    held.go.set()
+
+
+def write(directory: str) -> None:
+    Path(directory, "weights").write_bytes(b"w")
+
+
+def save_and_fail(stored: StoredCheckpoints, error: BaseException) -> None:
+    with stored:
+        stored.save(1, write)
+        raise error
+
+
+def test_save_returns_before_the_checkpoint_is_complete_and_flush_after(stored, upload, link):
+    stored.save(7, write)
+    assert upload.began.wait(10)
+    assert stored._store.latest() is None
+    assert link.told == []
+    upload.go.set()
+    stored.flush()
+    path = stored._store.latest().path
+    assert link.told == [{"type": "artifact", "name": "checkpoint", "path": path}]
+    assert link.threads == {"tfos-checkpoint-save"}
+    stored.flush()
+
+
+def test_a_second_save_waits_for_the_first(stored, upload):
+    stored.save(1, write)
+    assert upload.began.wait(10)
+    wrote = threading.Event()
+    second = threading.Thread(target=stored.save, args=(2, lambda d: (write(d), wrote.set())))
+    second.start()
+    assert not wrote.wait(0.2)
+    upload.go.set()
+    second.join(10)
+    stored.flush()
+    assert [info.step for info in stored._store.list()] == [2, 1]
+
+
+@pytest.mark.parametrize("raiser", ["flush", "save", "latest", "restore"])
+def test_a_failure_is_told_once_by_what_is_called_next(stored, upload, link, raiser):
+    upload.error = CheckpointError("the bucket is gone")
+    upload.go.set()
+    stored.save(1, write)
+    call = {
+        "flush": stored.flush,
+        "latest": stored.latest,
+        "restore": lambda: stored.restore(lambda path: None),
+        "save": lambda: stored.save(2, lambda d: pytest.fail("written")),
+    }[raiser]
+    with pytest.raises(CheckpointError, match="the bucket is gone"):
+        call()
+    assert link.told == []
+    upload.error = None
+    stored.save(3, write)
+    stored.flush()
+    assert stored.latest().step == 3
+
+
+def test_a_save_that_does_not_end_is_told_in_time(stored, upload, monkeypatch):
+    monkeypatch.setattr("tfos.launcher.stored_checkpoints.SAVE_WAIT_S", 0.05)
+    stored.save(1, write)
+    for again in (stored.flush, lambda: stored.save(2, write), stored.flush):
+        with pytest.raises(CheckpointError, match=r"of chief-0 was not complete after 0\.05 s"):
+            again()
+    upload.go.set()
+    while stored._saving is not None and not stored._saving.done():
+        time.sleep(0.01)
+    assert stored._store.latest().step == 1
+
+
+def test_what_write_raises_comes_at_once_and_another_save_goes(stored):
+    with pytest.raises(KeyError):
+        stored.save(1, lambda d: {}["variable"])
+    stored.save(2, write)
+    stored.flush()
+    assert [info.step for info in stored._store.list()] == [2]
+
+
+def test_leaving_the_block_waits_and_raises(stored, upload):
+    threading.Timer(0.1, upload.go.set).start()
+    with stored:
+        stored.save(1, write)
+    assert stored._store.latest().step == 1
+    upload.error = CheckpointError("full")
+    with pytest.raises(CheckpointError, match="full"), stored:
+        stored.save(2, write)
+
+
+def test_an_error_of_the_block_still_lets_the_save_end_and_is_not_hidden(stored, upload, caplog):
+    threading.Timer(0.1, upload.go.set).start()
+    with pytest.raises(KeyError):
+        save_and_fail(stored, KeyError("bug"))
+    assert stored._store.latest().step == 1
+    upload.error = CheckpointError("full")
+    with pytest.raises(KeyError):
+        save_and_fail(stored, KeyError("bug"))
+    assert "the last checkpoint did not become complete: full" in caplog.text
+
+
+def test_one_that_was_told_to_stop_does_not_wait(stored, upload):
+    class Stopped(BaseException):
+        pass
+
+    begin = time.monotonic()
+    with pytest.raises(Stopped):
+        save_and_fail(stored, Stopped())
+    assert time.monotonic() - begin < 5
+    assert stored._store.latest() is None
+
+
+def test_a_run_without_checkpoints_keeps_none(link):
+    facts = SimpleNamespace(generation=1, key="chief-0")
+    with StoredCheckpoints(None, SimpleNamespace(facts=facts), link) as none:
+        none.save(1, lambda d: pytest.fail("written"))
+        none.flush()
+        assert none.latest() is None
+        assert none.restore(lambda path: None) is None
+
+
+def test_what_is_saved_is_restored_and_told(stored, link):
+    stored.save(5, write)
+    found = []
+    info = stored.restore(lambda path: found.append(Path(path, "weights").read_bytes()))
+    assert (info.step, found) == (5, [b"w"])
+    assert [(m["name"], m["path"]) for m in link.told] == [
+        ("checkpoint", info.path),
+        ("resumed_from", info.path),
+        ("checkpoint", info.path),
+    ]

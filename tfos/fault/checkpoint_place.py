@@ -1,0 +1,49 @@
+"""Open the place that a path or URL names."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import fsspec
+
+from tfos.errors import CheckpointError, ConfigError
+from tfos.fault.checkpoint_storage import OPTION, CheckpointStorage
+from tfos.fault.checkpoint_storage_local import LocalStorage
+from tfos.fault.checkpoint_storage_remote import RemoteStorage
+
+__all__ = ["open_file_system", "open_storage"]
+
+
+def open_storage(url: str, job_name: str) -> CheckpointStorage:
+    """Open the directory of a job's checkpoints under a path or URL; touches nothing yet.
+
+    Raises
+    ------
+    ConfigError
+        If the URL's scheme is unknown, or its client is not installed.
+    """
+    file_system, root, local = open_file_system(url, OPTION)
+    if local:
+        return LocalStorage(f"{os.path.abspath(root).rstrip('/')}/{job_name}")
+    root = root.rstrip("/")
+    return RemoteStorage(file_system, f"{root}/{job_name}", f"{url.rstrip('/')}/{job_name}")
+
+
+def open_file_system(url: str, option: str) -> tuple[Any, str, bool]:
+    """Return the fsspec file system of a URL, the path in it, and whether it is the local one.
+
+    Raises
+    ------
+    ConfigError
+        As `open_storage` says; names `option`.
+    """
+    try:
+        file_system, root = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{option} {url!r} cannot be used: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{option} {url!r} cannot be reached: {error}") from error
+    protocol = file_system.protocol
+    names = (protocol,) if isinstance(protocol, str) else tuple(protocol)
+    return file_system, str(root), "file" in names

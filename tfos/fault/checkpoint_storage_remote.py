@@ -1,0 +1,190 @@
+"""Keep checkpoint directories behind fsspec: HDFS, object stores."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from tfos.errors import CheckpointError
+from tfos.fault.checkpoint_storage import (
+    OPTION,
+    PROBE,
+    STAGING,
+    CheckpointStorage,
+    remove_staging,
+)
+from tfos.fault.durable_files import (
+    explained,
+    out_of_space,
+    read_chunks,
+    remove_tree,
+    tree_files,
+)
+
+__all__ = ["RemoteStorage", "upload_tree"]
+
+_logger = logging.getLogger(__name__)
+
+
+class RemoteStorage(CheckpointStorage):
+    """A directory of a file system without a rename of directories in one step."""
+
+    def __init__(self, file_system: Any, root: str, location: str) -> None:
+        super().__init__(location)
+        self._fs = file_system
+        self._root = root
+
+    @property
+    def staging_place(self) -> tuple[str, str]:
+        """See `CheckpointStorage.staging_place`."""
+        return tempfile.gettempdir(), "TMPDIR"
+
+    def names(self) -> list[str]:
+        """See `CheckpointStorage.names`."""
+        with self._explained("listed"):
+            # Listings are cached by default, and other processes write here too.
+            self._fs.invalidate_cache()
+            try:
+                found = self._fs.ls(self._root, detail=False)
+            except FileNotFoundError:
+                return []
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+
+    def read(self, name: str, file: str) -> bytes | None:
+        """See `CheckpointStorage.read`."""
+        with self._explained("read"):
+            try:
+                return bytes(self._fs.cat_file(f"{self._root}/{name}/{file}"))
+            except FileNotFoundError:
+                return None
+
+    def sizes(self, name: str) -> dict[str, int]:
+        """See `CheckpointStorage.sizes`."""
+        with self._explained("read"):
+            root = f"{self._root}/{name}/"
+            try:
+                found = self._fs.find(root, detail=True)
+            except FileNotFoundError:
+                return {}
+            return {
+                path[path.index(root) + len(root) :]: int(entry["size"])
+                for path, entry in found.items()
+            }
+
+    def chunks(self, name: str, file: str) -> Iterator[bytes]:
+        """See `CheckpointStorage.chunks`."""
+        path = f"{self._root}/{name}/{file}"
+        with (
+            self._explained("read"),
+            suppress(FileNotFoundError),
+            self._fs.open(path, "rb") as source,
+        ):
+            yield from read_chunks(source)
+
+    @contextmanager
+    def staging(self) -> Iterator[str]:
+        """See `CheckpointStorage.staging`."""
+        with explained("a checkpoint could not be staged", *self.staging_place):
+            path = tempfile.mkdtemp(prefix="tfos-checkpoint-")
+        try:
+            yield path
+        finally:
+            remove_staging(path)
+
+    def publish(self, staging: str, name: str, last: str, check: Callable[[], None]) -> None:
+        """See `CheckpointStorage.publish`."""
+        try:
+            with self._explained("written"):
+                upload_tree(self._fs, staging, f"{self._root}/{name}", last, check)
+        except CheckpointError:
+            try:
+                self.remove(name, last)
+            except CheckpointError as error:
+                _logger.warning("an unfinished checkpoint stays until the next run: %s", error)
+            raise
+
+    def write(self, name: str, file: str, data: bytes) -> None:
+        """See `CheckpointStorage.write`."""
+        path = f"{self._root}/{name}/{file}"
+        aside = f"{self._root}/{STAGING}{uuid.uuid4().hex}"
+        with self._explained("written"):
+            self._fs.makedirs(f"{self._root}/{name}", exist_ok=True)
+            # Only a move is one step everywhere: on HDFS a file shows before it is whole.
+            self._fs.pipe_file(aside, data)
+            if self._fs.exists(path):
+                self._fs.rm_file(path)
+            self._fs.mv(aside, path)
+
+    def fetch(self, name: str, files: Iterable[str], directory: str) -> str:
+        """See `CheckpointStorage.fetch`."""
+        target = os.path.join(directory, name)
+        with explained("a checkpoint could not be loaded", directory, "TMPDIR"):
+            remove_tree(target)
+            os.makedirs(target)
+        for file in files:
+            local = os.path.join(target, *file.split("/"))
+            os.makedirs(os.path.dirname(local), exist_ok=True)
+            with self._explained("read", target):
+                self._fs.get_file(f"{self._root}/{name}/{file}", local)
+        return target
+
+    def remove(self, name: str, first: str) -> None:
+        """See `CheckpointStorage.remove`."""
+        with self._explained("removed"):
+            self._fs.invalidate_cache()
+            path = f"{self._root}/{name}"
+            for doomed in (f"{path}/{first}", path):
+                try:
+                    if self._fs.exists(doomed):
+                        self._fs.rm(doomed, recursive=doomed == path)
+                except FileNotFoundError:
+                    continue  # somebody else was faster
+
+    def probe(self) -> None:
+        """See `CheckpointStorage.probe`."""
+        path = f"{self._root}/{PROBE}{uuid.uuid4().hex}"
+        with self._explained("kept"):
+            self._fs.makedirs(self._root, exist_ok=True)
+            self._fs.pipe_file(path, b"tfos")
+            self._fs.rm_file(path)
+
+    @contextmanager
+    def _explained(self, done: str, local: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except Exception as error:  # clients of object stores raise types of their own
+            if local is not None and out_of_space(error, local):
+                with explained("a checkpoint could not be loaded", local, "TMPDIR"):
+                    raise OSError(errno.ENOSPC, str(error)) from error
+            raise CheckpointError(
+                f"checkpoints could not be {done}: {type(error).__name__}: {error} "
+                f"({self.location}, set by {OPTION})"
+            ) from error
+
+
+def upload_tree(
+    file_system: Any,
+    local: str,
+    remote: str,
+    last: str | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Copy every file under a local directory to a remote one.
+
+    The file `last` goes after the others, and `check` is called before it: what it raises stops it.
+    """
+    files = sorted(tree_files(local), key=lambda file: file == last)
+    for directory in sorted({f"{remote}/{file}".rpartition("/")[0] for file in files}):
+        file_system.makedirs(directory, exist_ok=True)
+    for file in files:
+        if file == last:
+            check()
+        file_system.put_file(os.path.join(local, *file.split("/")), f"{remote}/{file}")
