@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tfos.errors import ConfigError
-from tfos.topology import TaskKey
+from tfos.topology import Role, TaskKey
 
 __all__ = ["ACTIONS", "POINTS", "Drill", "Fault"]
 
 ACTIONS = {
     "kill": "SIGKILL",
     "stop": "SIGSTOP: it hangs",
-    "exit": "exit=CODE: the training process exits with this code",
-    "slow": "slow=SECONDS: it runs for a tenth of the time, for so long",
+    "exit": "exit=CODE: the training process exits with this code, 0 to 255",
+    "slow": "slow=SECONDS: it runs for a tenth of the time, for so long (at most 999999.999)",
     "expire": "its ZooKeeper session expires",
 }
 """What can be done, and what it means."""
@@ -32,10 +32,14 @@ POINTS = {
 _PARTS = {"": "process", "/host": "host", "/executor": "executor"}
 _ALONE = ("driver", "zookeeper")
 _FAULT = re.compile(
-    r"(?P<action>[a-z]+)(=(?P<amount>[0-9.]+))?"
-    r":(?P<target>[a-z]+(-\d+)?)(?P<part>/[a-z]+)?"
-    r"@(?P<point>[a-z]+)(=(?P<step>\d+))?"
+    r"(?P<action>[^=:@]+)(=(?P<amount>[^:@]*))?"
+    r":(?P<target>[^/:@]+)(?P<part>/[^:@]*)?"
+    r"@(?P<point>[^=:@]+)(=(?P<step>[0-9]+))?"
 )
+_NUMBERS = {
+    "exit": re.compile(r"1?[0-9]{1,2}|2[0-4][0-9]|25[0-5]"),
+    "slow": re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Fault:
     step: int = 0
 
     def __str__(self) -> str:
-        amount = f"={self.amount:g}" if self.action in ("exit", "slow") else ""
+        amount = f"={self.amount:.9g}" if self.action in _NUMBERS else ""
         target = self.part if self.key is None else str(self.key)
         part = f"/{self.part}" if self.part in ("host", "executor") else ""
         step = f"={self.step}" if self.point == "step" else ""
@@ -88,25 +92,30 @@ class Fault:
         action, point, target = match["action"], match["point"], match["target"]
         if action not in ACTIONS:
             raise _malformed(text, f"ACTION is one of {', '.join(ACTIONS)}")
-        if (match["amount"] is not None) != (action in ("exit", "slow")):
+        amount = match["amount"]
+        if action not in _NUMBERS and amount is not None:
+            raise _malformed(text, f"{action} takes no number")
+        if action in _NUMBERS and not _NUMBERS[action].fullmatch(amount or ""):
             raise _malformed(text, f"write {ACTIONS[action]}")
         if point not in POINTS or (match["step"] is not None) != (point == "step"):
             raise _malformed(text, f"POINT is one of {', '.join(POINTS)} (step=N)")
-        key, part = None, target
-        if target not in _ALONE:
-            key, part = _role(text, target), _PARTS.get(match["part"] or "", "")
-        if not part or (target in _ALONE and match["part"]):
-            raise _malformed(text, "TARGET is ROLE-INDEX, optionally /host or /executor, or driver")
+        key, part = _target(text, target, match["part"] or "")
         if action in ("exit", "slow", "expire") and part != "process":
-            raise _malformed(text, f"{action} is for a role, such as {action}:worker-0")
-        return cls(action, float(match["amount"] or 0), part, key, point, int(match["step"] or 0))
+            raise _malformed(text, f"{action} is for a role's process, such as worker-0")
+        return cls(action, float(amount or 0), part, key, point, int(match["step"] or 0))
 
 
-def _role(text: str, target: str) -> TaskKey:
+def _target(text: str, target: str, part: str) -> tuple[TaskKey | None, str]:
+    if target in _ALONE and not part:
+        return None, target
     try:
-        return TaskKey.parse(target)
-    except ValueError as error:
-        raise _malformed(text, str(error)) from None
+        return TaskKey.parse(target), _PARTS[part]
+    except (KeyError, ValueError):
+        raise _malformed(
+            text,
+            f"TARGET is ROLE-INDEX (ROLE one of {', '.join(Role)}), as it is or with /host or "
+            f"/executor, or {' or '.join(_ALONE)}",
+        ) from None
 
 
 def _malformed(text: str, why: str) -> ConfigError:
