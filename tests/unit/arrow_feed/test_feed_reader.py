@@ -332,3 +332,92 @@ def test_the_service_refuses_another_schema(reader):
     other = FeedSchema.from_arrow(pa.schema([("i", pa.int32())]))
     with pytest.raises(SchemaMismatchError, match="schema"):
         service.open(request(ReadPlan(), schema=other))
+
+
+def taken(service, number):
+    """Take a batch; return the rows before and after it, counted over epochs."""
+    status = service.next(number)[-1].tolist()
+    after = status[1] * ROWS + status[2]
+    return after - status[3], after
+
+
+def rows_used(service):
+    used = service.used("train")
+    return None if used is None else used.epoch * ROWS + used.row
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 4, 16])
+def test_what_is_taken_for_used_trails_what_was_handed_out(reader, ahead):
+    """Whichever `ahead` batches are still on their way, no row of them is taken for used."""
+    service = FeedService({"train": reader}, 0)
+    number = service.open(request(ReadPlan(batch_size=130, epochs=3), ahead=ahead))
+    assert service.used("train") is None
+    ends = [0]
+    while ends[-1] < 3 * ROWS:
+        ends.append(taken(service, number)[1])
+        assert rows_used(service) == ends[max(0, len(ends) - 1 - ahead)]
+    assert len(ends) == 3 * 8 + 1
+
+
+def test_what_is_used_is_told_of_each_dataset_by_itself(reader, spool):
+    service = FeedService({"train": reader, "eval": SpoolReader(spool)}, 0)
+    number = service.open(request(ReadPlan(batch_size=10)))
+    service.next(number)
+    assert service.used("train") == (0, 10)
+    assert service.used("eval") is None
+
+
+@pytest.mark.parametrize("shuffle_rows", [0, 150])
+@pytest.mark.parametrize("ahead", [0, 3])
+@pytest.mark.parametrize("batches", [0, 1, 5, 8, 9, 15])
+def test_a_replacing_process_misses_no_row_and_repeats_few(reader, shuffle_rows, ahead, batches):
+    plan = ReadPlan(batch_size=128, epochs=2, shuffle_rows=shuffle_rows)
+    first = FeedService({"train": reader}, 0)
+    number = first.open(request(plan, endless=True, ahead=ahead))
+    handed = [first.next(number)[0] for _ in range(batches)]
+    # Of those handed out the last `ahead` die with the process, the one in use among them.
+    used = flat_of(handed[: max(0, batches - ahead)])
+    second = FeedService({"train": reader}, 0, first.used("train"))
+    number = second.open(request(plan, endless=True, ahead=ahead))
+    again = []
+    while len(arrays := second.next(number)[0][0]):
+        again.append(arrays[None])
+    assert used + flat_of(again) == flat(reader.batches(plan))
+
+
+def flat_of(arrays):
+    """Return the first column's rows of batches."""
+    return [i for batch in arrays for i in batch[0].tolist()]
+
+
+EARLY, LATE = FeedPosition(0, 600), FeedPosition(1, 200)
+
+
+@pytest.mark.parametrize(
+    ("start", "told", "continue_at", "begins"),
+    [
+        (EARLY, None, None, EARLY),
+        (EARLY, None, LATE, LATE),
+        (LATE, None, EARLY, LATE),
+        (FeedPosition(), None, EARLY, EARLY),
+        # The checkpoint's position of this very feed stands for the plan's.
+        (LATE, EARLY, None, EARLY),
+        (LATE, EARLY, FeedPosition(0, 700), FeedPosition(0, 700)),
+        (FeedPosition(), LATE, EARLY, LATE),
+    ],
+)
+def test_an_endless_reading_starts_at_the_later_of_what_it_is_told_and_what_was_used(
+    reader, start, told, continue_at, begins
+):
+    service = FeedService({"train": reader}, 2, continue_at)
+    plan = ReadPlan(batch_size=50, epochs=2, start=start)
+    starts = {1: FeedPosition(1, 900)} | ({} if told is None else {2: told})
+    number = service.open(request(plan, endless=True, starts=starts, ahead=3))
+    assert taken(service, number)[0] == begins.epoch * ROWS + begins.row
+    assert service.used("train") == begins
+
+
+def test_a_reading_with_an_end_starts_where_it_is_told(reader):
+    service = FeedService({"train": reader}, 0, LATE)
+    number = service.open(request(ReadPlan(batch_size=50), ahead=3))
+    assert taken(service, number)[0] == 0
