@@ -330,10 +330,11 @@ class TrainContext:
         """
         if self.feed.continue_at is not None:
             return self.feed.continue_at
-        found, feeds = self.checkpoints.latest(), self.facts.num_feeds
+        found = self.checkpoints.latest()
         if found is None:
             return FeedPosition()
-        positions = continued_positions(found.positions, found.metadata.get("num_feeds"), feeds)
+        orders = found.metadata.get("row_orders", ())
+        positions = continued_positions(found.positions, orders, self.facts.row_orders)
         return positions.get(self.facts.key.index, FeedPosition())
 
     def monitored_session(self, hooks: Sequence[Any] = ()) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -105,21 +105,25 @@ class ReadPlan:
 
 
 def continued_positions(
-    positions: Mapping[int, FeedPosition], feeds_then: int | None, feeds_now: int
+    positions: Mapping[int, FeedPosition], orders_then: Sequence[int], orders_now: Sequence[int]
 ) -> dict[int, FeedPosition]:
     """Return where each feed goes on, by its index; one that is left out begins at the beginning.
 
-    Rows are dealt differently to another number of feeds, so rows within the epoch mean nothing
-    then: the earliest unfinished epoch is read again from its start (each row at least once).
+    Where a position within an epoch means other rows than it did, that epoch is read again from its
+    start (each row at least once): of a feed whose rows come in another order, and of every feed
+    where rows are dealt to another number of them.
 
     Parameters
     ----------
     positions
         How far each feed had been read.
-    feeds_then, feeds_now
-        How many feeds there were, and are.
+    orders_then, orders_now
+        What tells the order of each feed's rows, by feed index, when it was read and now.
     """
-    if feeds_then == feeds_now:
-        return dict(positions)
-    epoch = min((p.epoch for p in positions.values()), default=0)
-    return {feed: FeedPosition(epoch, 0) for feed in range(feeds_now)}
+    if len(orders_then) != len(orders_now):
+        epoch = min((p.epoch for p in positions.values()), default=0)
+        return {feed: FeedPosition(epoch, 0) for feed in range(len(orders_now))}
+    return {
+        feed: position if orders_then[feed] == orders_now[feed] else FeedPosition(position.epoch, 0)
+        for feed, position in positions.items()
+    }

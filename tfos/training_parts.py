@@ -48,8 +48,9 @@ class ProcessFacts:
         Every role's endpoint.
     trainers
         The roles that run ``Job.train``.
-    num_feeds
-        How many processes the ``train`` DataFrame is dealt to.
+    row_orders
+        Of each process that the ``train`` DataFrame is dealt to, by feed index, what tells the
+        order of its rows from another; kept with data positions.
     params, args
         The job's parameters and arguments.
     checkpoint_every_s
@@ -64,11 +65,16 @@ class ProcessFacts:
     key: TaskKey
     cluster: ClusterSpec
     trainers: tuple[TaskKey, ...]
-    num_feeds: int
+    row_orders: tuple[int, ...]
     params: Mapping[str, str] = field(default_factory=dict)
     args: Sequence[str] = ()
     checkpoint_every_s: float = 60.0
     model_dir: str | None = None
+
+    @property
+    def num_feeds(self) -> int:
+        """How many processes the ``train`` DataFrame is dealt to."""
+        return len(self.row_orders)
 
 
 class CheckpointInfo(Protocol):

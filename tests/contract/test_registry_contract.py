@@ -34,9 +34,9 @@ def member(key=WORKER, attempt=0, pid=41, port=5000, host="host-7"):
     return Member(key, Endpoint("10.0.0.7", port), host, pid, attempt, "exec-3", task=1_000_000)
 
 
-def generation(number, port=5000, checkpoint=None):
+def generation(number, port=5000, row_orders=None):
     cluster = ClusterSpec({WORKER: Endpoint("a", port), PS: Endpoint("b", port)})
-    return Generation(number, cluster, checkpoint)
+    return Generation(number, cluster, row_orders or {})
 
 
 class Heard:
@@ -171,9 +171,9 @@ class TestRegister:
 
 class TestGenerations:
     def test_one_already_published_is_returned_at_once_and_whole(self, driver, host):
-        driver.publish_generation(generation(1, checkpoint="hdfs://x/ckpt-3"))
+        driver.publish_generation(generation(1, row_orders={WORKER: 2**53 - 1}))
         got = host.await_generation(0, soon())
-        assert got == generation(1, checkpoint="hdfs://x/ckpt-3")
+        assert got == generation(1, row_orders={WORKER: 2**53 - 1})
         assert list(got.cluster.by_role) == ["ps", "worker"]
 
     def test_the_latest_is_returned_to_one_that_missed_some(self, driver, host):

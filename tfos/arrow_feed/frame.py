@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,13 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
     from pyspark.sql.types import DataType, StructField, StructType
 
-__all__ = ["LENGTH_METADATA", "partition_for", "prepare_frame", "tag_frames"]
+__all__ = ["LENGTH_METADATA", "is_repeatable", "partition_for", "prepare_frame", "tag_frames"]
 
 LENGTH_METADATA = "tfos.length"
 """Column metadata that says an array always has so many elements: it becomes [batch, length]."""
+
+# A broadcast moves no row of the partition.
+_SHUFFLE = re.compile(r"(?<!Broadcast)(?<!Reused)Exchange")
 
 _DTYPES = {
     "boolean": "bool",
@@ -136,6 +140,16 @@ def partition_for(df: DataFrame, count: int) -> DataFrame:
     if not adaptive and execution.toRdd().getNumPartitions() >= count:
         return df.coalesce(count)
     return df.repartition(count)
+
+
+def is_repeatable(df: DataFrame) -> bool:
+    """Say whether Spark, asked again, gives each partition the same rows in the same order.
+
+    A shuffle does not: its blocks are read in the order in which they arrive. Runs on the driver;
+    plans the query, runs no job.
+    """
+    plan = df._jdf.queryExecution().executedPlan().toString()
+    return _SHUFFLE.search(plan) is None
 
 
 def _selected(leaf: _Leaf) -> Column:

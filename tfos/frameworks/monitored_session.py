@@ -62,8 +62,8 @@ def open_session(ctx: TrainContext, hooks: Sequence[Any]) -> Any:
     if found is None:
         create(None)
     else:
-        feeds_then, feeds_now = found.metadata.get("num_feeds"), ctx.facts.num_feeds
-        keeper.positions = continued_positions(found.positions, feeds_then, feeds_now)
+        orders = found.metadata.get("row_orders", ())
+        keeper.positions = continued_positions(found.positions, orders, ctx.facts.row_orders)
         log.info("resumed from step %d (%s)", found.step, found.path)
     return opened[0]
 
@@ -166,7 +166,7 @@ def _keeper(ctx: TrainContext) -> Any:
                 step,
                 lambda directory: self._write(session, directory),
                 positions=dict(self.positions),
-                metadata={"num_feeds": ctx.facts.num_feeds},
+                metadata={"row_orders": ctx.facts.row_orders},
             )
             self._saved_step = step
 

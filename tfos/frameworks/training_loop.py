@@ -193,7 +193,7 @@ class _Loop:
             lambda directory: self._write(directory),
             positions=self.progress.positions,
             metadata={
-                "num_feeds": self.progress.num_feeds,
+                "row_orders": self._ctx.facts.row_orders,
                 "rows": self.progress.rows,
                 "evaluated_epoch": self._evaluated_epoch,
                 "read": self._plan.read.to_json(),
@@ -229,14 +229,15 @@ class _Loop:
         self.progress.step = self._saved_step = found.step
         self._evaluated_epoch = int(found.metadata.get("evaluated_epoch", 0))
         self.metrics.update(found.metadata.get("metrics", {}))
-        feeds_then, feeds_now = found.metadata.get("num_feeds"), self.progress.num_feeds
-        self.progress.positions = continued_positions(found.positions, feeds_then, feeds_now)
-        if feeds_then != feeds_now:
+        before = found.metadata.get("row_orders", ())
+        now = self._ctx.facts.row_orders
+        self.progress.positions = continued_positions(found.positions, before, now)
+        if self.progress.positions != found.positions:
             log.warning(
-                "the checkpoint was written with %s feeds and there are %d now: its epoch starts "
-                "over",
-                feeds_then,
-                feeds_now,
+                "rows come in another order than when the checkpoint was written (%d workers then, "
+                "%d now): the epoch that was under way starts over",
+                len(before),
+                len(now),
             )
         log.info("resumed from step %d (%s)", found.step, found.path)
         return found.step

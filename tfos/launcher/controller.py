@@ -393,7 +393,8 @@ class Controller:
     def _publish(self, number: int) -> None:
         self.phases.setdefault("registered", time.time())
         cluster = ClusterSpec({key: m.endpoint for key, m in self._members.items()})
-        self._registry.publish_generation(Generation(number, cluster))
+        orders = {key: member.row_order for key, member in self._members.items()}
+        self._registry.publish_generation(Generation(number, cluster, orders))
         self._registry.watch_outcomes(number, lambda keys: self._events.put(_Heard("outcomes")))
         self._drill.reach("feed")
         if number == 1:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos.arrow_feed.frame import partition_for, prepare_frame, tag_frames
+from tfos.arrow_feed.frame import is_repeatable, partition_for, prepare_frame, tag_frames
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.errors import JobDefinitionError
 from tfos.frameworks.contract import TRAIN, Framework
@@ -64,11 +64,14 @@ class FedFrames:
     frames
         The DataFrame of each fed role, with one partition a task; rows are tagged with their
         dataset where a role is fed by several.
+    repeatable
+        Whether every role gets the same rows in the same order when Spark is asked again.
     """
 
     names: tuple[str, ...]
     schemas: Mapping[str, FeedSchema]
     frames: Mapping[Role, Any]
+    repeatable: bool
 
     @classmethod
     def prepare(
@@ -94,4 +97,5 @@ class FedFrames:
             elif fed:
                 together, _ = tag_frames({name: frames[name] for name in fed})
                 dealt[spec.role] = partition_for(together, spec.count)
-        return cls(names, schemas, dealt)
+        repeatable = all(map(is_repeatable, dealt.values()))
+        return cls(names, schemas, dealt, repeatable)

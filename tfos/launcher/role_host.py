@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import socket
 import sys
 import tempfile
@@ -96,8 +97,10 @@ class RoleHost:
         Whether its training processes run ``Job.train``.
     trainers
         Every role that does.
-    num_feeds
-        How many processes the ``train`` DataFrame is dealt to.
+    fed
+        The roles that the ``train`` DataFrame is dealt to, by feed index.
+    repeatable
+        Whether Spark, asked again, gives each of them the same rows in the same order.
     job
         The pickled Job; handed on unopened.
     schemas
@@ -115,7 +118,8 @@ class RoleHost:
     role: Role
     trains: bool
     trainers: tuple[TaskKey, ...]
-    num_feeds: int
+    fed: tuple[TaskKey, ...]
+    repeatable: bool
     job: bytes = field(repr=False)
     schemas: Mapping[str, Any]
     feeds: tuple[str, ...]
@@ -236,7 +240,7 @@ class _Hosted:
                 key=self._key,
                 cluster=generation.cluster,
                 trainers=program.trainers,
-                num_feeds=program.num_feeds,
+                row_orders=tuple(generation.row_orders[key] for key in program.fed),
                 params=config.params,
                 args=config.args,
                 checkpoint_every_s=config.checkpoints.every_s,
@@ -313,6 +317,7 @@ class _Hosted:
             attempt=self._attempt,
             executor=os.environ.get("CONTAINER_ID", ""),
             task=self._task,
+            row_order=0 if self._program.repeatable else secrets.randbits(53),
         )
 
     def _failure(self, error: Exception) -> Failure:

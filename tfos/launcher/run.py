@@ -281,7 +281,13 @@ class _Run:
             role=roles[0].role,
             trains=True,
             trainers=trainers,
-            num_feeds=sum(s.count for s in roles if TRAIN in framework.feeds(s.role, fed.names)),
+            fed=tuple(
+                key
+                for spec in roles
+                if TRAIN in framework.feeds(spec.role, fed.names)
+                for key in spec.keys
+            ),
+            repeatable=fed.repeatable,
             job=pickle_job(self.job),
             schemas={n: schema.to_json() for n, schema in fed.schemas.items()},
             feeds=(),

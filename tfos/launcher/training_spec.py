@@ -78,6 +78,7 @@ class TrainingSpec:
                 "key": str(facts.key),
                 "cluster": facts.cluster.to_json(),
                 "trainers": [str(key) for key in facts.trainers],
+                "row_orders": list(facts.row_orders),
                 "params": dict(facts.params),
                 "args": list(facts.args),
             },
@@ -95,6 +96,7 @@ class TrainingSpec:
         facts = document.pop("facts")
         facts["key"] = TaskKey.parse(facts["key"])
         facts["cluster"] = ClusterSpec.from_json(facts["cluster"])
+        facts["row_orders"] = tuple(facts["row_orders"])
         facts["trainers"] = tuple(TaskKey.parse(key) for key in facts["trainers"])
         continue_at = document.pop("continue_at")
         return cls(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
@@ -69,6 +69,9 @@ class Member:
     task
         Spark's task attempt id, unique in the application: what to kill to have the task run
         again; -1 where it is not known.
+    row_order
+        Tells one order of the rows fed to the role from another: a position within an epoch means
+        the same rows only in the same order. 0 for the order that Spark always gives.
     """
 
     key: TaskKey
@@ -78,6 +81,7 @@ class Member:
     attempt: int = 0
     executor: str = ""
     task: int = -1
+    row_order: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the document kept in the registry."""
@@ -89,6 +93,7 @@ class Member:
             "attempt": self.attempt,
             "executor": self.executor,
             "task": self.task,
+            "row_order": self.row_order,
         }
 
     def may_replace(self, holder: Member) -> bool:
@@ -111,6 +116,7 @@ class Member:
             attempt=int(data["attempt"]),
             executor=str(data["executor"]),
             task=int(data["task"]),
+            row_order=int(data["row_order"]),
         )
 
 
@@ -124,26 +130,27 @@ class Generation:
         Counts up through a run's restarts.
     cluster
         Every member's endpoint.
-    checkpoint
-        Where the checkpoint to start from is; None for none.
+    row_orders
+        Of each fed role, `Member.row_order`.
     """
 
     number: int
     cluster: ClusterSpec
-    checkpoint: str | None = None
+    row_orders: Mapping[TaskKey, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document kept in the registry."""
         return {
             "number": self.number,
             "cluster": self.cluster.to_json(),
-            "checkpoint": self.checkpoint,
+            "row_orders": {str(key): order for key, order in self.row_orders.items()},
         }
 
     @classmethod
     def from_json(cls, data: Document) -> Generation:
         """Read back what `to_json` wrote; raises ValueError or KeyError on anything else."""
-        return cls(int(data["number"]), ClusterSpec.from_json(data["cluster"]), data["checkpoint"])
+        orders = {TaskKey.parse(key): int(order) for key, order in data["row_orders"].items()}
+        return cls(int(data["number"]), ClusterSpec.from_json(data["cluster"]), orders)
 
 
 @dataclass(frozen=True)

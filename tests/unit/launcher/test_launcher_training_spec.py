@@ -27,7 +27,7 @@ def test_the_spec_survives_its_file_and_is_private(
             key=ps,
             cluster=ClusterSpec({chief: Endpoint("h", 1), ps: Endpoint("h", 2)}),
             trainers=(chief,),
-            num_feeds=2,
+            row_orders=(0, 7),
             params={"a": "1"},
             args=["x"],
             checkpoint_every_s=5.0,
