@@ -111,6 +111,8 @@ class _Loop:
 
         if not plan.state:
             raise ConfigError("ctx.fit needs state={...}: the models and optimizers to keep")
+        # Under a strategy TensorFlow traces a function for every save, and warns of it each time.
+        logging.getLogger("tensorflow").addFilter(_is_not_of_saving)
         self._plan = plan
         self._ctx = ctx
         self._checkpoint = tf.train.Checkpoint(**plan.state)
@@ -241,6 +243,10 @@ class _Loop:
             )
         log.info("resumed from step %d (%s)", found.step, found.path)
         return found.step
+
+
+def _is_not_of_saving(record: logging.LogRecord) -> bool:
+    return "MultiDeviceSaver.save" not in record.getMessage()
 
 
 def _this_process() -> str:
