@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from tfos import __version__
+from tfos.cli_checkpoints import checkpoints
 from tfos.cli_manual import ManualCommand, SectionOption
 from tfos.config import JobConfig
 from tfos.config_files import load
@@ -377,3 +378,4 @@ def main() -> None:
 
 
 main.add_command(pl_submit)
+main.add_command(checkpoints)

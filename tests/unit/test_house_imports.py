@@ -17,12 +17,12 @@ LEVELS = [
     # Settings' layers and what the rooms are made of; none of these knows another.
     {"config_files", "base", "arrow_feed", "fault", "frameworks", "registry"},
     {"launcher"},
-    {"cli_manual", "cli", "testing"},
+    {"cli_manual", "cli_checkpoints", "cli", "testing"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # A framework adapter runs `train` with the context users write against, and the feed's datasets
 # and checkpoints come through it.
-ALLOWED_SIDEWAYS = {("cli", "cli_manual"), ("frameworks", "base")}
+ALLOWED_SIDEWAYS = {("cli", "cli_manual"), ("cli", "cli_checkpoints"), ("frameworks", "base")}
 HEAVY = ("tensorflow", "tf_keras", "keras", "pyspark", "kazoo", "horovod", "pandas")
 MAY_IMPORT = {"kazoo": {"registry"}, "tensorflow": {"frameworks", "arrow_feed"}}
 

@@ -15,15 +15,15 @@ from tfos.fault.checkpoint_storage_remote import RemoteStorage
 __all__ = ["open_file_system", "open_storage"]
 
 
-def open_storage(url: str, job_name: str) -> CheckpointStorage:
+def open_storage(url: str, job_name: str, option: str = OPTION) -> CheckpointStorage:
     """Open the directory of a job's checkpoints under a path or URL; touches nothing yet.
 
     Raises
     ------
     ConfigError
-        If the URL's scheme is unknown, or its client is not installed.
+        If the URL's scheme is unknown, or its client is not installed; names `option`.
     """
-    file_system, root, local = open_file_system(url, OPTION)
+    file_system, root, local = open_file_system(url, option)
     if local:
         return LocalStorage(f"{os.path.abspath(root).rstrip('/')}/{job_name}")
     root = root.rstrip("/")
