@@ -1,0 +1,55 @@
+"""The MovieLens example, slowed down, counting how often each rating is used."""
+
+import sys
+import time
+from pathlib import Path
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "fm_movielens"
+if str(EXAMPLE) not in sys.path:
+    sys.path.insert(0, str(EXAMPLE))
+
+from fm import FMJob  # noqa: E402 - found by the line above
+
+
+class SoakJob(FMJob):
+    def pre_train(self, spark):
+        from pyspark.sql import functions as F
+        from pyspark.sql.window import Window
+
+        frames = super().pre_train(spark)
+        whole = frames["train"].withColumn("genre_list", F.col("genres").cast("string"))
+        order = Window.orderBy("user", "movie", "rating", "genre_list")
+        numbered = whole.withColumn("row", F.row_number().over(order) - 1).drop("genre_list")
+        # By number, so that both workers get rows of every user.
+        frames["train"] = numbered.repartition(2, "row")
+        frames["eval"] = frames["eval"].withColumn("row", F.lit(0))
+        return frames
+
+    def train(self, ctx):
+        import tensorflow as tf
+
+        slow = float(ctx.params.get("slow", "0"))
+        with ctx.scope():
+            used = tf.Variable(tf.zeros([self.catalogue.train_rows], tf.int32), name="used")
+        fit = ctx.fit
+
+        def counting(step, *, state, **reading):
+            def counted(batch):
+                metrics = step(batch)
+                ones = tf.ones_like(batch["row"])
+                used.scatter_add(tf.IndexedSlices(ones, batch["row"]))
+                if slow:
+                    tf.py_function(lambda: time.sleep(slow), [], [])
+                return metrics
+
+            return fit(counted, state={**state, "used": used}, **reading)
+
+        ctx.fit = counting
+        found = super().train(ctx)
+        counts = tf.convert_to_tensor(used).numpy()
+        return {
+            "rmse": found["rmse"],
+            "least": int(counts.min()),
+            "most": int(counts.max()),
+            "mean": float(counts.mean()),
+        }
