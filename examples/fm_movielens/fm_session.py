@@ -1,7 +1,7 @@
 """Train the factorization machine as a between-graph tf.compat.v1 program (``--arch session``).
 
-``-p api=monitored`` (the default) opens the session that tfos keeps checkpoints for, ``-p api=session``
-plain ones; the graph is the same.
+``-p api=monitored`` (the default) opens the session that tfos keeps checkpoints for,
+``-p api=session`` plain ones; the graph is the same.
 """
 
 from __future__ import annotations
