@@ -27,6 +27,7 @@ from tfos.testing import DrillCluster, DrillRun
 
 APP = Path(__file__).parent / "apps" / "soak_job.py"
 ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "fm_movielens"
 EPOCHS, BATCH_SIZE, WORKERS = 30, 256, 2
 STEPS = EPOCHS * 80_000 // BATCH_SIZE
 SETTINGS = """\
@@ -91,6 +92,7 @@ def run(directory: Path, data: Path, disturbed_s: float, draw: random.Random) ->
             *("--checkpoint-dir", str(directory / "checkpoints")),
             *("-p", f"data={data}", "-p", f"slow={slow}"),
             *("-p", f"epochs={EPOCHS}", "-p", f"batch_size={BATCH_SIZE}"),
+            env={"PYTHONPATH": str(EXAMPLE)},
         )
         ended: list[DrillRun] = []
         waiting = threading.Thread(target=lambda: ended.append(cluster.finish(process)))
@@ -145,7 +147,8 @@ def main(minutes: float, seed: int, data: Path) -> None:
     print(
         f"{len(run_.record['incidents'])} restarts; recovery median {median(took):.1f} s, longest "
         f"{max(took):.1f} s; RMSE {disturbed['rmse']:.4f} against {quiet['rmse']:.4f}; each rating "
-        f"used at least {disturbed['least']} times in {EPOCHS} epochs (mean {disturbed['mean']:.2f})"
+        f"used at least {disturbed['least']} times in {EPOCHS} epochs "
+        f"(mean {disturbed['mean']:.2f})"
     )
     good = abs(disturbed["rmse"] - quiet["rmse"]) <= 0.01 and disturbed["least"] >= EPOCHS
     sys.exit(0 if good else 1)
