@@ -169,7 +169,8 @@ class CheckpointStore:
                 info = commit_staged(self._storage, staging, draft, tidy=first)
                 self._saved = True
                 retain(self._storage, info, self._keep)
-            on_complete(info)
+                # Before the next save may begin: completions are told in their order.
+                on_complete(info)
             return info
 
         return _in_background("tfos-checkpoint-save", complete)

@@ -1,0 +1,260 @@
+"""The checkpoint store on S3, as moto's server plays it: no rename, a marker that comes last."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from tfos.errors import CheckpointCorruptError, CheckpointError
+from tfos.fault.checkpoints import CheckpointStore
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    log = tmp_path_factory.mktemp("moto") / "log"
+    with log.open("w") as out, subprocess.Popen(argv, stdout=out, stderr=out) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, log.read_text()
+                    assert time.monotonic() < deadline, log.read_text()
+                    time.sleep(0.1)
+            yield url
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def credentials(server) -> Iterator[None]:
+    given = {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in given.items():
+            patched.setenv(name, value)
+        yield
+
+
+class Bucket:
+    """A bucket of its own for each test, and a way to tamper with it."""
+
+    def __init__(self) -> None:
+        self.name = f"test-{next(NUMBERS)}-{os.getpid()}"
+        self.url = f"s3://{self.name}/ckpt"
+        self.fs = fsspec.filesystem("s3")
+
+    def store(self, **options) -> CheckpointStore:
+        return CheckpointStore(self.url, "fm", **options)
+
+    def keys(self) -> list[str]:
+        self.fs.invalidate_cache()
+        root = f"{self.name}/ckpt/fm/"
+        return sorted(path.removeprefix(root) for path in self.fs.find(root))
+
+    def entries(self) -> list[str]:
+        return sorted({key.partition("/")[0] for key in self.keys()})
+
+    def write(self, key: str, data: bytes) -> None:
+        self.fs.pipe_file(f"{self.name}/ckpt/fm/{key}", data)
+
+    def remove(self, key: str) -> None:
+        self.fs.rm_file(f"{self.name}/ckpt/fm/{key}")
+
+
+@pytest.fixture
+def bucket():
+    made = Bucket()
+    made.store().check_writable()
+    return made
+
+
+def weights(text: str):
+    def write(directory: str) -> None:
+        Path(directory, "model.index").write_text(f"index {text}")
+        Path(directory, "shards").mkdir()
+        Path(directory, "shards", "data-0").write_bytes(text.encode() * 1000)
+
+    return write
+
+
+def test_what_is_saved_is_listed_and_loaded(bucket, tmp_path):
+    assert bucket.entries() == []
+    assert bucket.store().latest() is None
+    saved = bucket.store(run_id="r1").save(120, 2, weights("a"), {0: (1, 500)}, {"loss": 0.5})
+    assert saved.path == f"{bucket.url}/fm/ckpt-000000000120-g2"
+    assert bucket.store().list() == [saved]
+    loaded = bucket.store().latest_loaded(str(tmp_path))
+    assert loaded.info == saved
+    assert Path(loaded.path, "shards", "data-0").read_bytes() == b"a" * 1000
+    assert bucket.keys() == [
+        f"{saved.name}/{file}"
+        for file in ("COMMITTED", "MANIFEST.json", "model.index", "shards/data-0")
+    ]
+
+
+def test_only_the_last_are_kept_and_a_step_saved_again_replaces(bucket):
+    store = bucket.store(keep=2)
+    for step in (1, 2, 3):
+        store.save(step, 1, weights("a"))
+    again = store.save(3, 1, weights("b"))
+    assert [info.name for info in store.list()] == [again.name, "ckpt-000000000002-g1"]
+    assert bucket.entries() == sorted(["ckpt-000000000002-g1", again.name])
+
+
+@pytest.mark.parametrize("damage", ["size", "lost", "content", "manifest"])
+def test_a_damaged_one_is_passed_over_and_told(bucket, tmp_path, caplog, damage):
+    store = bucket.store()
+    store.save(1, 1, weights("a"))
+    newest = store.save(2, 1, weights("b"))
+    if damage == "lost":
+        bucket.remove(f"{newest.name}/model.index")
+    else:
+        key = "MANIFEST.json" if damage == "manifest" else "shards/data-0"
+        bucket.write(f"{newest.name}/{key}", b"c" * (1000 if damage == "content" else 7))
+    with caplog.at_level(logging.WARNING):
+        assert store.latest().step == (2 if damage == "content" else 1)
+        assert store.latest_loaded(str(tmp_path)).info.step == 1
+    assert "passing over a damaged checkpoint: " in caplog.text
+    assert newest.path in caplog.text
+
+
+def test_when_none_is_whole_it_is_an_error(bucket, tmp_path):
+    info = bucket.store().save(1, 1, weights("a"))
+    bucket.write(f"{info.name}/shards/data-0", b"x" * 1000)
+    with pytest.raises(CheckpointCorruptError, match="--fresh"):
+        bucket.store().latest_loaded(str(tmp_path))
+
+
+def test_remove_all_takes_checkpoints_and_leaves_reports_and_other_jobs(bucket):
+    store = bucket.store()
+    store.save(1, 1, weights("a"))
+    bucket.remove(f"{store.save(2, 1, weights('a')).name}/COMMITTED")
+    other = CheckpointStore(bucket.url, "other")
+    other.save(1, 1, weights("c"))
+    url = store.write_report("20260101-000000-abc", {"outcome": "done"})
+    assert store.write_report("20260101-000000-abc", {"outcome": "failed"}) == url
+    store.remove_all()
+    assert bucket.keys() == ["reports/20260101-000000-abc.json"]
+    assert json.loads(bucket.fs.cat_file(url)) == {"outcome": "failed"}
+    assert store.latest() is None
+    assert other.latest().step == 1
+
+
+def test_a_generation_that_is_over_is_refused_before_its_marker(bucket, monkeypatch):
+    old, new = bucket.store(run_id="r1"), bucket.store(run_id="r1")
+    put_file, overtaken = bucket.fs.put_file, []
+
+    def overtake(local, remote, **options):
+        put_file(local, remote, **options)
+        if not overtaken:
+            overtaken.append(remote)
+            new.save(5, 2, weights("b"))
+
+    assert old._storage._fs is bucket.fs
+    monkeypatch.setattr(bucket.fs, "put_file", overtake)
+    with pytest.raises(CheckpointError, match="generation 1 is over"):
+        old.save(6, 1, weights("a"))
+    assert bucket.entries() == ["ckpt-000000000005-g2"]
+
+
+SAVER = """
+import os, sys
+from pathlib import Path
+from tfos.fault.checkpoints import CheckpointStore
+store = CheckpointStore(sys.argv[1], "fm", keep=2)
+found = store.latest()
+step = found.step if found else 0
+def write(directory):
+    for number in range(16):
+        Path(directory, f"data-{number}").write_bytes(b"%d" % step + os.urandom(50_000))
+print(step, flush=True)
+while True:
+    step += 1
+    told = lambda info: print(info.step, flush=True)
+    store.begin_save(step, 1, write, {0: (0, step)}, {"step": step}, on_complete=told)
+"""
+
+
+def test_a_saver_killed_while_it_uploads_leaves_a_whole_checkpoint(bucket, tmp_path, caplog):
+    store = bucket.store(keep=2)
+    chance = random.Random(5)
+    acknowledged, unfinished = 0, 0
+    for _ in range(8):
+        argv = [sys.executable, "-c", SAVER, bucket.url]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as saver:
+            resumed = int(saver.stdout.readline())
+            assert resumed >= acknowledged
+            time.sleep(chance.uniform(0.1, 1.0))
+            saver.kill()
+            told = [int(line) for line in saver.stdout.read().split()]
+        acknowledged = max([resumed, *told])
+        keys = bucket.keys()
+        unfinished += any(f"{name}/COMMITTED" not in keys for name in bucket.entries())
+        loaded = store.latest_loaded(str(tmp_path))
+        if loaded is None:
+            assert acknowledged == 0
+            continue
+        assert loaded.info.step in (acknowledged, acknowledged + 1)
+        assert loaded.info.metadata == {"step": loaded.info.step}
+        assert len(loaded.info.files) == 16
+        acknowledged = loaded.info.step
+    assert caplog.text == ""
+    assert unfinished >= 2, "the kills came at idle moments: nothing was proven"
+    assert acknowledged > 0
+    bucket.store(keep=2).save(acknowledged + 1, 1, weights("z"))
+    assert len(bucket.entries()) == 2
+    print(f"{acknowledged} saves, {unfinished} of 8 kills left an upload unfinished")
+
+
+def test_people_can_list_and_verify_it(bucket):
+    store = bucket.store()
+    whole = store.save(1, 1, weights("a"))
+    damaged = store.save(2, 1, weights("b"))
+    bucket.write(f"{damaged.name}/shards/data-0", b"x" * 1000)
+    bucket.remove(f"{store.save(3, 1, weights('b')).name}/COMMITTED")
+    program = "from tfos.cli import main; main()"
+    argv = [sys.executable, "-c", program, "checkpoints", bucket.url, "--verify", "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    found = [(e["step"], e["state"], e["resumes"]) for e in json.loads(done.stdout)]
+    assert found == [(2, "damaged", False), (1, "complete", True), (3, "unfinished", False)]
+    assert whole.path in done.stdout
+
+
+def test_a_server_that_is_away_is_told_in_time(bucket):
+    program = (
+        "import sys; from tfos.fault.checkpoints import CheckpointStore\n"
+        "CheckpointStore(sys.argv[1], 'fm').check_writable()"
+    )
+    env = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    begin = time.monotonic()
+    argv = [sys.executable, "-c", program, bucket.url]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=env)
+    assert time.monotonic() - begin < 50
+    assert f"{bucket.url}/fm did not answer within 20 s; let --checkpoint-dir" in done.stderr
