@@ -95,6 +95,7 @@ class _Run:
     controller: Controller | None = None
     lock_lost: str | None = None
     server: EmbeddedZooKeeper | None = None
+    store: CheckpointStore | None = None
 
     def run(self) -> RunResult:
         self.phases["started"] = time.time()
@@ -111,10 +112,35 @@ class _Run:
             interrupted = InterruptedRunError("interrupted by SIGINT", signal_name="SIGINT")
             self._attach_result(interrupted)
             raise interrupted from None
-        return RunResult(outcome="done", exit_code=0, **self._fields())
+        return self._reported(RunResult(outcome="done", exit_code=0, **self._fields()))
 
     def _attach_result(self, error: TfosError) -> None:
-        error.result = RunResult.from_error(error, **self._fields())  # type: ignore[attr-defined]
+        result = self._reported(RunResult.from_error(error, **self._fields()))
+        error.result = result  # type: ignore[attr-defined]
+
+    def _reported(self, result: RunResult) -> RunResult:
+        """Keep what failed beside the checkpoints, where anything did and there are any."""
+        if self.store is None or not (result.failures or result.incidents):
+            return result
+        try:
+            report = result.to_json()
+            told = (
+                "job",
+                "run_id",
+                "outcome",
+                "error",
+                "started",
+                "ended",
+                "failures",
+                "incidents",
+            )
+            path = self.store.write_report(
+                self.known["run_id"], {name: report[name] for name in told}
+            )
+        except TfosError as error:
+            log.warning("the report of failures is not kept: %s", error)
+            return result
+        return replace(result, report=path)
 
     def _fields(self) -> dict[str, Any]:
         return {**self.known, "started": self.started, "ended": now_iso(), "phases": self.phases}
@@ -150,6 +176,7 @@ class _Run:
             return
         store = CheckpointStore(checkpoints.dir, name, keep=checkpoints.keep)
         store.check_writable()
+        self.store = store
         if checkpoints.fresh:
             store.remove_all()
 
