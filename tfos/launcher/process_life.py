@@ -248,6 +248,9 @@ class TrainingLife:
         elif kind == "saving":
             self._watchdog.see_work(now)
             report.saving = message["on"]
+            if report.saving:
+                # A small checkpoint is complete before the registry could say that it is written.
+                self._drill.reach("checkpoint", self.pid, self._exit_with)
         elif kind == "ask":
             self.send({"type": "answer", "id": message["id"], **self._answers[message["what"]]()})
         elif kind == "outcome":

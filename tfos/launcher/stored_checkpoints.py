@@ -74,14 +74,20 @@ class StoredCheckpoints(Checkpoints):
             return
         with self._turn:
             self.flush()
-            self._saving = self._store.begin_save(
-                step,
-                self._facts.generation,
-                write,
-                positions=positions,
-                metadata=metadata,
-                on_complete=self._tell,
-            )
+            self._link.tell("saving", on=True)
+            try:
+                self._saving = self._store.begin_save(
+                    step,
+                    self._facts.generation,
+                    write,
+                    positions=positions,
+                    metadata=metadata,
+                    on_complete=self._tell,
+                )
+            except BaseException:
+                self._link.tell("saving", on=False)
+                raise
+            self._saving.add_done_callback(lambda _: self._link.tell("saving", on=False))
 
     def flush(self) -> None:
         """Wait for the last save; see `tfos.base.Checkpoints`."""
