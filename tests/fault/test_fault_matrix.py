@@ -136,7 +136,7 @@ def seconds(value: float | None) -> str:
 def show(run: DrillRun) -> None:
     print(f"exit code {run.code} after {run.seconds:.1f} s", run.record.get("result"))
     print(*run.faults, *run.incidents, sep="\n")
-    print(run.out[-6000:], run.err[-12000:], run.hosts[-6000:], sep="\n--- stderr ---\n")
+    print(run.out[-6000:], run.err[-12000:], sep="\n--- stderr ---\n")
 
 
 def test_every_combination_is_a_cell_or_says_why_not():

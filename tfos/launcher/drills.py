@@ -15,13 +15,15 @@ from tfos.fault.injection import Drill, Fault
 from tfos.registry.contract import Registry
 from tfos.topology import TaskKey
 
-__all__ = ["DriverDrill", "HostDrill", "drill_of"]
+__all__ = ["DRILL_LOG_VARIABLE", "DriverDrill", "HostDrill", "drill_of"]
 
 log = logging.getLogger("tfos")
 
+DRILL_LOG_VARIABLE = "TFOS_DRILL_LOG"
+"""Names a file that gets each announcement too: a log's last line is lost with a killed JVM."""
+
 LOOK_EVERY_S = 0.05
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
-_ANNOUNCE_S = 0.2
 _SLOW_RUNS_S, _SLOW_STANDS_S = 0.02, 0.18
 
 
@@ -87,9 +89,6 @@ class HostDrill:
             threading.Thread(target=_slow_down, args=arguments, daemon=True).start()
         else:
             victim = {"process": pid, "host": os.getpid()}.get(fault.part) or _executor()
-            if fault.part != "process":
-                # What was announced goes through the JVM, and would be lost with us.
-                time.sleep(_ANNOUNCE_S)
             os.kill(victim, _SIGNALS[fault.action])
 
 
@@ -119,7 +118,12 @@ class DriverDrill:
 
 
 def _announce(fault: Fault) -> None:
-    log.warning("drill: %s at=%.3f", fault, time.time())
+    line = f"drill: {fault} at={time.time():.3f}"
+    log.warning("%s", line)
+    path = os.environ.get(DRILL_LOG_VARIABLE)
+    if path is not None:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 def _executor() -> int:

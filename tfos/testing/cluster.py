@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +16,9 @@ from types import TracebackType
 
 import psutil
 
-from tfos.launcher.prerequisites import find_spark_home
+from tfos.launcher.drills import DRILL_LOG_VARIABLE
 from tfos.registry.embedded import EmbeddedZooKeeper
-from tfos.testing.drill_run import DrillRun
+from tfos.testing.drill_run import DrillRun, read_faults
 from tfos.testing.leftovers import count_znodes, processes_marked, spools_of
 from tfos.topology import Endpoint
 
@@ -74,7 +73,7 @@ class DrillCluster:
         self._limit_s = limit_s
         self._record = directory / "result.json"
         self._temporary = directory / "tmp"
-        self._spark_home = directory / "spark"
+        self._faults = directory / "faults.log"
         self._started: dict[int, float] = {}
         self._server = EmbeddedZooKeeper() if zookeeper else None
         self._znodes = 0
@@ -82,7 +81,6 @@ class DrillCluster:
     def __enter__(self) -> DrillCluster:
         self._temporary.mkdir()
         (self._directory / "no-conf").mkdir()
-        _link_spark(self._spark_home)
         if self._server is not None:
             self._server.start()
             self._znodes = self._count_znodes(self._server)
@@ -144,6 +142,7 @@ class DrillCluster:
         if self._server is not None:
             command += ["--zookeeper", self._server.address]
         command += [word for fault in inject for word in ("--inject", fault)]
+        self._faults.write_text("")
         began = time.monotonic()
         process = subprocess.Popen(
             [*command, *options, str(app)],
@@ -152,7 +151,7 @@ class DrillCluster:
                 _MARK: self._mark,
                 "TMPDIR": str(self._temporary),
                 "TFOS_CONF_DIR": str(self._directory / "no-conf"),
-                "SPARK_HOME": str(self._spark_home),
+                DRILL_LOG_VARIABLE: str(self._faults),
                 **(env or {}),
             },
             cwd=self._directory,
@@ -179,7 +178,8 @@ class DrillCluster:
         self.run_ids.update(re.findall(r"tfos: run (\S+) of ", out))
         record = json.loads(self._record.read_text()) if self._record.exists() else {}
         took_s = time.monotonic() - self._started.pop(process.pid)
-        return DrillRun(process.returncode, out, err, self._take_host_logs(), record, took_s)
+        faults = read_faults(self._faults.read_text())
+        return DrillRun(process.returncode, out, err, record, faults, took_s)
 
     def processes(self) -> list[psutil.Process]:
         """Return every live process that descends from a ``pl_submit`` of this cluster."""
@@ -204,13 +204,6 @@ class DrillCluster:
         if left:
             raise AssertionError("left behind:\n  " + "\n  ".join(left))
 
-    def _take_host_logs(self) -> str:
-        """Return what executors with a JVM of their own wrote, and remove it."""
-        logs = sorted(self._spark_home.glob("work/*/*/stderr"))
-        text = "".join(path.read_text(errors="replace") for path in logs)
-        shutil.rmtree(self._spark_home / "work", ignore_errors=True)
-        return text
-
     def _leftovers(self) -> list[str]:
         left = []
         for process in self.processes():
@@ -228,10 +221,3 @@ class DrillCluster:
     def _count_znodes(self, server: EmbeddedZooKeeper) -> int:
         address = Endpoint.parse(server.address)
         return count_znodes(address.host, address.port)
-
-
-def _link_spark(home: Path) -> None:
-    """Make a Spark home of links: executors of ``local-cluster`` write their logs below it."""
-    home.mkdir()
-    for entry in find_spark_home().iterdir():
-        (home / entry.name).symlink_to(entry)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CausedFault", "DrillIncident", "DrillRun"]
+__all__ = ["CausedFault", "DrillIncident", "DrillRun", "read_faults"]
 
 _CAUSED = re.compile(r"drill: (\S+) at=(\d+\.\d+)")
 
@@ -66,11 +66,11 @@ class DrillRun:
     code
         Its exit code, as `tfos.errors.ExitCode`; minus a signal's number if one killed it.
     out, err
-        What it wrote.
-    hosts
-        What role hosts in executors of their own wrote; those of a ``local`` master write to `err`.
+        What it wrote. Role hosts write there too, unless their executors have a JVM of their own.
     record
         The run's record (`tfos.RunResult` as JSON); empty when there is none.
+    faults
+        The faults that were caused, oldest first.
     seconds
         How long it took.
     """
@@ -78,20 +78,14 @@ class DrillRun:
     code: int
     out: str
     err: str
-    hosts: str = ""
     record: Mapping[str, Any] = field(default_factory=dict)
+    faults: tuple[CausedFault, ...] = ()
     seconds: float = 0.0
 
     @property
     def text(self) -> str:
         """Everything written."""
-        return self.out + self.err + self.hosts
-
-    @property
-    def faults(self) -> tuple[CausedFault, ...]:
-        """The faults that were caused, oldest first."""
-        found = _CAUSED.findall(self.text)
-        return tuple(sorted((CausedFault(f, float(at)) for f, at in found), key=lambda c: c.at))
+        return self.out + self.err
 
     @property
     def incidents(self) -> tuple[DrillIncident, ...]:
@@ -114,3 +108,9 @@ class DrillRun:
             detected_s=None if since is None else document["at"] - since,
             recovered_s=cause["time"] + took_s - since if known else None,
         )
+
+
+def read_faults(text: str) -> tuple[CausedFault, ...]:
+    """Return the faults that announcements speak of, oldest first."""
+    found = (CausedFault(fault, float(at)) for fault, at in _CAUSED.findall(text))
+    return tuple(sorted(found, key=lambda caused: caused.at))
