@@ -16,14 +16,15 @@ from tfos.testing import DrillCluster, DrillRun
 
 APPS = Path(__file__).parent / "apps"
 EPOCHS, BATCH = 2, 50
-DETECTED_WITHIN_S = 12.0
+DETECTED_WITHIN_S = 15.0
 CONFIGURATION = """\
-supervision: {heartbeat_timeout_s: 2}
-registry: {session_timeout_s: 4}
+registry: {session_timeout_s: 6}
 checkpoints: {every_s: 1}
 feed: {segment_bytes: 16k}
 """
 """Everything short; segments so small that a feed has many."""
+SHORT_PATIENCE = "supervision: {heartbeat_timeout_s: 4}\n"
+"""For what is stopped, and there alone: on a busy machine healthy processes pause as well."""
 
 pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(420)]
 
@@ -31,7 +32,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.m
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[DrillCluster]:
     (tmp_path / "runs").mkdir()
-    with DrillCluster(tmp_path / "runs") as cluster:
+    with DrillCluster(tmp_path / "runs", limit_s=200.0) as cluster:
         yield cluster
 
 
@@ -43,7 +44,8 @@ def table() -> FaultTable | None:
 
 def options(cell: Cell, directory: Path) -> list[str]:
     configuration = directory / "fast.yaml"
-    configuration.write_text(CONFIGURATION)
+    patience = SHORT_PATIENCE if cell.action == "stop" else ""
+    configuration.write_text(CONFIGURATION + patience)
     parameters = {"rows": cell.subject.rows, "epochs": EPOCHS, "slow": 0.03}
     return [
         *("--master", cell.subject.master, "--arch", cell.subject.arch),
