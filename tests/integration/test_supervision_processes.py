@@ -1,0 +1,429 @@
+"""One role's lives, with real processes: a small program stands where the training process does.
+
+The test is the driver: it orders over a registry in memory and reads what the role tells there.
+"""
+
+from __future__ import annotations
+
+import queue
+import stat
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tfos.config import JobConfig
+from tfos.errors import RendezvousTimeoutError
+from tfos.fault.failure import Cause, Failure
+from tfos.fault.injection import Drill, Fault
+from tfos.launcher import supervision as supervision_module
+from tfos.launcher.drills import HostDrill
+from tfos.launcher.host_session import HostSession
+from tfos.launcher.supervision import Supervision
+from tfos.launcher.training_spec import TrainingSpec
+from tfos.read_plan import FeedPosition
+from tfos.registry.contract import Generation, Member, StopNotice
+from tfos.registry.memory import InMemoryRun
+from tfos.topology import ClusterSpec, Endpoint, Life, Role, TaskKey
+from tfos.training_parts import ProcessFacts
+
+KEY, CHIEF = TaskKey(Role.WORKER, 0), TaskKey(Role.CHIEF, 0)
+MEMBER = Member(KEY, Endpoint("h", 5000), "h", 41, task=7)
+CLUSTER = ClusterSpec({KEY: MEMBER.endpoint, CHIEF: Endpoint("h", 5001)})
+BOUND_S = 20.0
+READ = FeedPosition(1, 40)
+
+PROGRAM = """
+    import json, os, signal, sys, time
+    from tfos.fault.control_channel import ControlChannel
+
+    channel = ControlChannel.from_environment()
+
+    def receive(kind):
+        while True:
+            message = channel.receive(60.0)
+            if message is not None and message["type"] == kind:
+                return message
+
+    def tell(type, **content):
+        channel.send({"type": type, **content})
+
+    with open(receive("begin")["spec"]) as file:
+        act = json.load(file)["facts"]["params"]["act"]
+    print("acts", act)
+    tell("beat", read=[1, 40], reading=True)
+    tell("progress", step=5, rows=640, metrics={"loss": 0.5})
+    if act == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if act == "hang":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if act == "exit":
+        os._exit(3)
+    failure = None
+    if act == "raise":
+        failure = dict(
+            cause="user_code", message="ZeroDivisionError: oh", hint="", exit_code=None,
+            traceback="line 1",
+        )
+    if act == "run":
+        receive("stop")
+    tell("outcome", failure=failure, result={"rmse": 1.0} if act == "done" else None)
+"""
+
+
+def spec(life: Life, act: str, continue_at: FeedPosition | None) -> TrainingSpec:
+    """Return what a life is told; the program heeds `act` alone."""
+    facts = ProcessFacts(
+        job_name="fm",
+        run_id="r1",
+        generation=life.generation,
+        key=life.key,
+        cluster=CLUSTER,
+        trainers=(CHIEF,),
+        row_orders=(0,),
+        params={"act": act},
+    )
+    return TrainingSpec(
+        facts=facts,
+        arch="ps",
+        trains=False,
+        job_file="",
+        app_directories=[],
+        schemas={},
+        spool=None,
+        feed_index=0,
+        continue_at=continue_at,
+        checkpoint_url=None,
+        checkpoint_keep=3,
+        wait_timeout_s=1.0,
+        log_level="info",
+    )
+
+
+class Stage:
+    """A role, its registry, and what each of its lives is to do ("run" unless said)."""
+
+    def __init__(self, directory: Path, faults: tuple[str, ...] = (), **settings) -> None:
+        self.directory = directory
+        self.acts: dict[tuple[int, int], str] = {}
+        self.told: dict[tuple[int, int], FeedPosition | None] = {}
+        self.run = InMemoryRun()
+        self.driver = self.run.connect()
+        self.driver.attend()
+        config = JobConfig.model_validate({"arch": "ps", **settings})
+        self.session = HostSession(self.run.connect, MEMBER, patience_s=BOUND_S)
+        self.role = Supervision(
+            config,
+            KEY,
+            self.session,
+            directory,
+            self._spec,
+            HostDrill(Drill(map(Fault.parse, faults)), self.session.expire),
+        )
+        self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._play)
+        self._thread.start()
+
+    def _spec(self, life: Life, generation: Generation, read: FeedPosition | None) -> TrainingSpec:
+        assert generation.number == life.generation
+        order = (life.generation, life.respawn)
+        self.told[order] = read
+        return spec(life, self.acts.get(order, "run"), read)
+
+    def _play(self) -> None:
+        error: BaseException | None = None
+        try:
+            self.role.run(lambda: {"train": 1000})
+        except BaseException as raised:
+            error = raised
+        self._ended.put(error)
+
+    def begins(self, generation: int) -> None:
+        """Wait until the role is registered and begin a generation."""
+        self.wait_for(lambda: self.driver.members() == {KEY: MEMBER})
+        self.driver.publish_generation(Generation(generation, CLUSTER))
+
+    def steps_in(self, generation: int, respawn: int) -> dict[str, object]:
+        """Wait until the role tells that a life has taken its steps; return its progress."""
+
+        def told() -> dict[str, object] | None:
+            document = self.driver.progress().get(KEY, {"step": -1})
+            if document["step"] != 5:
+                return None
+            order = (document["generation"], document["respawn"])
+            return document if order == (generation, respawn) else None
+
+        return self.wait_for(told)
+
+    def failure_of(self, generation: int, respawn: int) -> Failure:
+        """Wait until the failure of a life is told."""
+        life = Life(KEY, generation, respawn)
+        return Failure.from_json(self.wait_for(lambda: self.driver.failures().get(life)))
+
+    def wait_for(self, what: Callable[[], object]):
+        deadline = time.monotonic() + BOUND_S
+        while not (found := what()):
+            assert time.monotonic() < deadline
+            assert self._ended.empty(), self._ended.get()
+            time.sleep(0.01)
+        return found
+
+    def stops(self) -> BaseException | None:
+        """End the run as a driver does; return what the role's loop raised."""
+        self.driver.stop(StopNotice("done", "trained"))
+        return self.ends()
+
+    def ends(self) -> BaseException | None:
+        error = self._ended.get(timeout=BOUND_S)
+        self._thread.join(BOUND_S)
+        assert not list(self.directory.iterdir())
+        assert not psutil.Process().children(recursive=True)
+        return error
+
+    def close(self) -> None:
+        self.role.fail(Failure("worker-0", Cause.INFRASTRUCTURE, "the scene is over", 1.0))
+        self._thread.join(BOUND_S)
+        assert not self._thread.is_alive()
+        self.session.close()
+        self.driver.close()
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
+    program = tmp_path / "program"
+    program.write_text(f"#!{sys.executable}\n{textwrap.dedent(PROGRAM)}")
+    program.chmod(stat.S_IRWXU)
+    # Only the training process is started by it: as "program -m tfos.launcher.training_process".
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(supervision_module, "PROGRESS_EVERY_S", 0.0)
+    (tmp_path / "role").mkdir()
+    made: list[Stage] = []
+
+    def make(*faults: str, acts: dict[tuple[int, int], str] | None = None, **settings) -> Stage:
+        settings.setdefault("supervision", {}).setdefault("standby", False)
+        made.append(Stage(tmp_path / "role", faults, **settings))
+        made[-1].acts.update(acts or {})
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_a_life_is_begun_told_of_and_ended(stage):
+    scene = stage()
+    scene.begins(1)
+    document = scene.steps_in(1, 0)
+    assert document["read"] == list(READ)
+    assert document["stepping_since"] <= time.time()
+    assert scene.stops() is None
+    outcome = scene.role.outcome({"train": 7})
+    assert (outcome.failure, outcome.step, outcome.rows) == (None, 5, {"train": 7})
+    assert outcome.metrics == {"loss": 0.5}
+    assert "stepping" in outcome.phases
+    assert scene.driver.failures() == {}
+
+
+def test_a_killed_process_is_told_of_and_the_next_life_continues_where_it_was(stage):
+    scene = stage(acts={(1, 0): "die", (1, 1): "die"})
+    scene.begins(1)
+    for respawn in (0, 1):
+        failure = scene.failure_of(1, respawn)
+        assert failure.cause is Cause.PROCESS_DEATH
+        assert (failure.signal_name, failure.step) == ("SIGKILL", 5)
+        assert tuple(failure.last_lines) == ("acts die",)
+        scene.driver.order_respawn(Life(KEY, 1, respawn + 1))
+    scene.steps_in(1, 2)
+    assert scene.told == {(1, 0): None, (1, 1): READ, (1, 2): READ}
+    assert scene.stops() is None
+    # The driver heard of both: they are no part of how the role ended.
+    assert scene.role.outcome({}).failure is None
+
+
+def test_a_new_generation_ends_the_life_and_begins_from_the_checkpoint(stage):
+    scene = stage()
+    for generation in (1, 2, 3):
+        scene.begins(generation)
+        scene.steps_in(generation, 0)
+    assert scene.told == {(1, 0): None, (2, 0): None, (3, 0): None}
+    assert scene.stops() is None
+    assert scene.driver.failures() == {}
+
+
+def test_only_the_newest_order_is_lived(stage):
+    scene = stage(acts={(1, 0): "die"})
+    scene.begins(1)
+    scene.failure_of(1, 0)
+    for respawn in (1, 2, 3):
+        scene.driver.order_respawn(Life(KEY, 1, respawn))
+    scene.driver.publish_generation(Generation(2, CLUSTER))
+    scene.steps_in(2, 0)
+    assert set(scene.told) <= {(1, 0), (1, 1), (1, 2), (1, 3), (2, 0)}
+    assert scene.told[2, 0] is None
+    assert scene.stops() is None
+
+
+def test_the_users_error_is_told_as_it_was(stage):
+    scene = stage(acts={(1, 0): "raise"})
+    scene.begins(1)
+    failure = scene.failure_of(1, 0)
+    assert (failure.cause, failure.message) == (Cause.USER_CODE, "ZeroDivisionError: oh")
+    assert failure.traceback == "line 1"
+    assert scene.stops() is None
+
+
+def test_a_role_that_runs_no_code_of_the_users_cannot_fail_by_it(stage):
+    scene = stage(acts={(1, 0): "exit"})
+    scene.begins(1)
+    failure = scene.failure_of(1, 0)
+    assert (failure.cause, failure.exit_code) == (Cause.PROCESS_DEATH, 3)
+    assert scene.stops() is None
+
+
+def test_a_hung_process_is_ended_and_told_of(stage):
+    scene = stage(acts={(1, 0): "hang"}, supervision={"heartbeat_timeout_s": 2.0})
+    scene.begins(1)
+    failure = scene.failure_of(1, 0)
+    assert failure.cause is Cause.STALLED
+    assert "it gave no sign of life for 2." in failure.message
+    assert scene.stops() is None
+
+
+def test_who_is_done_says_so_waits_and_lives_again_if_that_is_ordered(stage):
+    scene = stage(acts={(1, 0): "done"})
+    scene.begins(1)
+    outcome = scene.wait_for(lambda: scene.driver.outcomes(1).get(KEY))
+    assert (outcome["failure"], outcome["result"]) == (None, {"rmse": 1.0})
+    assert outcome["rows"] == {"train": 1000}
+    scene.begins(2)
+    scene.steps_in(2, 0)
+    assert scene.stops() is None
+
+
+def test_a_lost_session_ends_the_life_and_the_host_comes_back(stage):
+    scene = stage()
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    scene.session.registry.expire()
+    failure = scene.failure_of(1, 0)
+    assert failure.cause is Cause.INFRASTRUCTURE
+    assert "worker-0 lost its ZooKeeper session (embedded)" in failure.message
+    scene.wait_for(lambda: scene.driver.members() == {KEY: MEMBER})
+    scene.driver.order_respawn(Life(KEY, 1, 1))
+    scene.steps_in(1, 1)
+    assert scene.told[1, 1] == READ
+    assert scene.stops() is None
+
+
+def test_a_lost_session_before_the_first_life_costs_nothing(stage):
+    scene = stage()
+    # Registered, and listening as well.
+    scene.wait_for(lambda: scene.session._subscriptions)
+    scene.session.registry.expire()
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    assert scene.stops() is None
+    assert scene.driver.failures() == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("kill:worker-0@feed", Cause.PROCESS_DEATH),
+        ("kill:worker-0@step=5", Cause.PROCESS_DEATH),
+        ("expire:worker-0@step=5", Cause.INFRASTRUCTURE),
+    ],
+)
+def test_a_drill_ends_one_life(stage, fault, cause):
+    scene = stage(fault)
+    scene.begins(1)
+    assert scene.failure_of(1, 0).cause is cause
+    scene.driver.order_respawn(Life(KEY, 1, 1))
+    scene.steps_in(1, 1)
+    assert scene.stops() is None
+    assert len(scene.driver.failures()) == 1
+
+
+def test_a_drill_before_registering_costs_only_the_waiting_process(stage):
+    scene = stage("kill:worker-0@register")
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    assert (scene.directory / "process-2").exists()
+    assert scene.stops() is None
+
+
+def test_a_drill_after_the_outcome_changes_nothing(stage):
+    scene = stage("kill:worker-0@shutdown", acts={(1, 0): "done"})
+    scene.begins(1)
+    outcome = scene.wait_for(lambda: scene.driver.outcomes(1).get(KEY))
+    assert outcome["failure"] is None
+    assert scene.stops() is None
+    assert scene.driver.failures() == {}
+
+
+def test_a_driver_that_is_gone_ends_the_role(stage):
+    scene = stage()
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    scene.driver.close()
+    assert scene.ends() is None
+
+
+def test_a_failure_around_the_process_ends_the_role_and_is_how_it_ended(stage):
+    scene = stage()
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    failed = Failure("worker-0", Cause.DATA, "a null in column a", 1.0)
+    scene.role.fail(failed)
+    scene.role.fail(Failure("worker-0", Cause.DATA, "another", 2.0))
+    assert scene.ends() is None
+    outcome = scene.role.outcome({})
+    assert outcome.failure == failed
+    scene.role.publish(outcome)
+    assert scene.driver.outcomes(1)[KEY]["failure"]["message"] == "a null in column a"
+
+
+def test_a_role_that_hears_nothing_gives_up_in_time(stage):
+    scene = stage(registry={"register_timeout_s": 0.5})
+    error = scene.ends()
+    assert isinstance(error, RendezvousTimeoutError)
+    assert "worker-0 heard nothing from the driver for 1 s after worker-0.g0.r0" in str(error)
+
+
+def two_processes() -> dict[str, psutil.Process] | None:
+    """Return the role's process and its standby by their directories, once both are there."""
+    found = {Path(process.cwd()).name: process for process in psutil.Process().children()}
+    return found if set(found) == {"process-1", "process-2"} else None
+
+
+def test_a_standby_takes_over(stage):
+    scene = stage(supervision={"standby": True})
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    processes = scene.wait_for(two_processes)
+    processes["process-1"].kill()
+    assert scene.failure_of(1, 0).signal_name == "SIGKILL"
+    scene.driver.order_respawn(Life(KEY, 1, 1))
+    scene.steps_in(1, 1)
+    assert processes["process-2"].is_running()
+    assert scene.stops() is None
+
+
+def test_a_standby_that_died_is_replaced(stage):
+    scene = stage(supervision={"standby": True})
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    processes = scene.wait_for(two_processes)
+    processes["process-2"].kill()
+    scene.wait_for(lambda: not scene.role._standby.alive)
+    processes["process-1"].kill()
+    scene.failure_of(1, 0)
+    scene.driver.order_respawn(Life(KEY, 1, 1))
+    scene.steps_in(1, 1)
+    assert (scene.directory / "process-3").exists()
+    assert scene.stops() is None
