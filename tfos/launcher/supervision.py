@@ -167,7 +167,11 @@ class Supervision:
         last = Life(self._key, 0, 0)
         try:
             self._drill.reach("register", self._standby.supervisor.pid)
-            self._session.join()
+            try:
+                self._session.join()
+            except SessionLostError as error:
+                log.warning("%s: connecting again", error)
+                self._session.rejoin()
             while (life := self._next_order(last, rows)) is not None:
                 try:
                     generation = self._session.registry.generation(life.generation)
