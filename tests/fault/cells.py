@@ -123,8 +123,11 @@ class Cell:
     @property
     def reactions(self) -> tuple[str, ...]:
         """What answers the fault, as the run's record calls it."""
-        if self.code != ExitCode.OK or self.point == "shutdown" or self.subject.name == "zookeeper":
+        if self.code != ExitCode.OK or self.subject.name == "zookeeper":
             return ()
+        if self.point == "shutdown":
+            # Who trains is missed until its outcome is known; a server no longer is.
+            return GENERATION if self.action == "expire" and self.subject.trains else ()
         if self.point == "register" and self.action != "stop":
             return ()
         if self.subject.name == "executor" and self.action == "stop":
