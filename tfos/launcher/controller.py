@@ -49,6 +49,9 @@ log = logging.getLogger(__name__)
 TICK_S = 0.5
 """How often deadlines and progress are looked at when nothing happens."""
 
+RETURN_WITHIN_S = 3.0
+"""How long a lost role host may take to register again before Spark is asked to replace it."""
+
 CANCEL_WAIT_S = 10.0
 """How long cancelled Spark jobs may take to end before they are left to Spark."""
 
@@ -83,6 +86,7 @@ class Controller:
         self._members: dict[TaskKey, Member] = {}
         # Of every role, the host that was registered last, gone or not.
         self._last_members: dict[TaskKey, Member] = {}
+        self._rerun_at: dict[TaskKey, float] = {}
         self._failed: frozenset[Life] = frozenset()
         self._lead_step = -1
         self._register_deadline = time.monotonic() + config.registry.register_timeout_s
@@ -294,6 +298,7 @@ class Controller:
             self._show_progress()
             self._await_recovery()
             self._drill.look(self._registry)
+        self._rerun_missing()
         if self._stop_deadline is not None:
             if now < self._stop_deadline:
                 return []
@@ -359,7 +364,8 @@ class Controller:
                 self._await_registry()
                 self._apply(self._registry_lost())
         elif isinstance(decision, RerunTask):
-            self._rerun(decision.key)
+            log.warning("%s is lost: waiting for it to come back", decision.key)
+            self._rerun_at[decision.key] = time.monotonic() + RETURN_WITHIN_S
         elif isinstance(decision, StopRun):
             self._stop(decision)
         elif isinstance(decision, CancelGroups):
@@ -380,15 +386,18 @@ class Controller:
             fed = [k for k in self.state.expected if k.role is not Role.PS]
             self.recoveries.start(self.state.incidents, [self.state.life_of(k) for k in fed])
 
-    def _rerun(self, key: TaskKey) -> None:
-        """Have Spark run a lost role host's task again; where it has done so, this changes nothing.
+    def _rerun_missing(self) -> None:
+        """Have Spark run the tasks of role hosts again that have not come back by themselves.
 
-        A host that hangs, or is cut off from ZooKeeper, would else hold its task for ever.
+        One that hangs, or is cut off from ZooKeeper, would else hold its task for ever; one whose
+        session expired comes back with its spool, and one that died Spark runs again unasked.
         """
-        member = self._last_members.get(key)
-        log.warning("%s is lost: waiting for Spark to run its task again", key)
-        if member is not None:
-            self._groups[key.role].kill_task(member.task)
+        now = time.monotonic()
+        for key in [key for key, at in self._rerun_at.items() if now >= at]:
+            del self._rerun_at[key]
+            if key not in self._members and key in self._last_members:
+                log.warning("%s has not come back: Spark is to run its task again", key)
+                self._groups[key.role].kill_task(self._last_members[key].task)
 
     def _publish(self, number: int) -> None:
         self.phases.setdefault("registered", time.time())

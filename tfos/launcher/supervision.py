@@ -51,8 +51,10 @@ PROGRESS_WRITES_PER_S = 200
 """What all roles together may write: the more they are, the rarer each one does."""
 RESTART_GRACE_S = 1.0
 """How long a process that is to start again may take to end by itself, ``shutdown`` included."""
-STANDBY_AFTER_S = 5.0
-"""A new standby waits so long for the process to take its first step: both want the CPU."""
+STANDBY_AFTER_STEPPING_S = 2.0
+STANDBY_AFTER_S = 10.0
+"""A new standby starts so long after the first step, or after a life's beginning where no step is
+seen: its import takes seconds of CPU that the start of training wants, and a short run needs none."""
 
 
 class Supervision:
@@ -256,8 +258,9 @@ class Supervision:
         supervision = self._config.supervision
         if not supervision.standby or supervision.max_restarts == 0 or self._ending:
             return False
-        stepping = current.report.stepping_since is not None
-        return stepping or time.monotonic() > began + STANDBY_AFTER_S
+        since = current.report.stepping_since
+        stepped_s = 0.0 if since is None else time.time() - since
+        return stepped_s > STANDBY_AFTER_STEPPING_S or time.monotonic() > began + STANDBY_AFTER_S
 
     # -- processes ------------------------------------------------------------------------------
 

@@ -1,0 +1,146 @@
+"""ZooKeeper beside a run: one run per job name, bounced servers, lost members, dead drivers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from ensemble import Ensemble
+
+from tfos.errors import ExitCode
+from tfos.testing import DrillCluster, DrillRun
+
+APP = Path(__file__).parents[1] / "e2e" / "apps" / "linear.py"
+ROWS, EPOCHS = 6000, 2
+JOB = (
+    *("--arch", "ps", "--num-ps", "1", "--num-workers", "2"),
+    *("-p", f"rows={ROWS}", "-p", "slow=0.03", "-p", "eval=no"),
+)
+CONFIGURATION = "{checkpoints: {every_s: 1}, registry: {session_timeout_s: 4}}"
+
+pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(420)]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> tuple[str, ...]:
+    configuration = tmp_path / "fast.yaml"
+    configuration.write_text(CONFIGURATION)
+    return (*JOB, "--conf", str(configuration), "--checkpoint-dir", str(tmp_path / "checkpoints"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[DrillCluster]:
+    (tmp_path / "runs").mkdir()
+    with DrillCluster(tmp_path / "runs", zookeeper=True) as cluster:
+        yield cluster
+        cluster.assert_nothing_left(within_s=15.0)
+
+
+@contextmanager
+def running(cluster: DrillCluster, *options: str, record: Path) -> Iterator[Callable[[], DrillRun]]:
+    """Start a run, wait until it has saved a checkpoint; gives the call that awaits its end."""
+    process = cluster.start(APP, *options, "--result-json", str(record))
+    ended: list[DrillRun] = []
+    # Its output must be read all along.
+    waiting = threading.Thread(target=lambda: ended.append(cluster.finish(process)))
+    waiting.start()
+    try:
+        checkpoints = Path(options[options.index("--checkpoint-dir") + 1])
+        deadline = time.monotonic() + 180.0
+        while not list(checkpoints.glob("*/ckpt-*/COMMITTED")):
+            assert waiting.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+        def finish() -> DrillRun:
+            waiting.join(200.0)
+            assert ended, "the run did not end"
+            print(ended[0].text[-8000:])
+            return ended[0]
+
+        yield finish
+    finally:
+        if waiting.is_alive():
+            process.send_signal(signal.SIGTERM)
+            waiting.join(60.0)
+
+
+def check_complete(run: DrillRun, record: Path, restarts: int = 0) -> None:
+    assert run.code == ExitCode.OK
+    told = json.loads(record.read_text())
+    assert told["restarts"] == restarts
+    assert told["result"]["seen"] >= EPOCHS * ROWS
+
+
+def run_id(checkpoints: Path) -> str:
+    manifest = next(checkpoints.glob("*/ckpt-*/MANIFEST.json"))
+    return json.loads(manifest.read_text())["run_id"]
+
+
+def test_a_second_run_of_a_job_names_the_first(cluster, job, tmp_path):
+    record = tmp_path / "first.json"
+    with running(cluster, *job, record=record) as finish:
+        second = cluster.submit(APP, *job)
+        assert second.code == ExitCode.ALREADY_RUNNING
+        assert f"run {run_id(tmp_path / 'checkpoints')}" in second.text
+        check_complete(finish(), record)
+
+
+def test_a_bounced_server_does_not_disturb_training(cluster, job, tmp_path):
+    record = tmp_path / "run.json"
+    with running(cluster, *job, record=record) as finish:
+        assert cluster.zookeeper is not None
+        cluster.zookeeper.restart()
+        check_complete(finish(), record)
+
+
+def test_a_lost_session_ends_the_process_and_the_role_comes_back(cluster, job, tmp_path):
+    record = tmp_path / "run.json"
+    job = (*job, "--inject", "expire:worker-0@step=60")
+    with running(cluster, *job, record=record) as finish:
+        run = finish()
+    check_complete(run, record, restarts=1)
+    (incident,) = json.loads(record.read_text())["incidents"]
+    assert incident["failures"][0]["key"] == "worker-0"
+
+
+def test_what_a_killed_driver_leaves_ends_and_a_resubmit_resumes(cluster, job, tmp_path):
+    record = tmp_path / "first.json"
+    with running(cluster, *job, record=record) as finish:
+        (driver,) = [p for p in cluster.processes() if "driver_main.py" in _python_script(p)]
+        driver.kill()
+        first = finish()
+    assert first.code == ExitCode.INFRASTRUCTURE
+    deadline = time.monotonic() + 10.0
+    while cluster.processes() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [" ".join(p.cmdline())[:200] for p in cluster.processes()] == []
+    # Its lock frees itself: the next run waits for that, however soon it comes.
+    record = tmp_path / "second.json"
+    with running(cluster, *job, record=record) as finish:
+        check_complete(finish(), record)
+    assert json.loads(record.read_text())["resumed_from"] is not None
+
+
+def _python_script(process: psutil.Process) -> str:
+    words = process.cmdline()
+    return words[1] if len(words) > 1 and "python" in words[0] else ""
+
+
+def test_training_goes_on_when_a_member_of_the_ensemble_dies(job, tmp_path):
+    record = tmp_path / "run.json"
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "servers").mkdir()
+    with Ensemble(3, tmp_path / "servers") as servers, DrillCluster(tmp_path / "runs") as cluster:
+        options = (*job, "--zookeeper", servers.hosts)
+        with running(cluster, *options, record=record) as finish:
+            servers.kill(servers.leader())
+            check_complete(finish(), record)
+        cluster.assert_nothing_left()
