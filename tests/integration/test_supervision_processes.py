@@ -201,6 +201,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     # Only the training process is started by it: as "program -m tfos.launcher.training_process".
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setattr(supervision_module, "PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(supervision_module, "STANDBY_AFTER_STEPPING_S", 0.0)
     (tmp_path / "role").mkdir()
     made: list[Stage] = []
 
@@ -322,8 +323,7 @@ def test_a_lost_session_ends_the_life_and_the_host_comes_back(stage):
 
 def test_a_lost_session_before_the_first_life_costs_nothing(stage):
     scene = stage()
-    # Registered, and listening as well.
-    scene.wait_for(lambda: scene.session._subscriptions)
+    scene.wait_for(lambda: scene.driver.members())
     scene.session.registry.expire()
     scene.begins(1)
     scene.steps_in(1, 0)

@@ -196,6 +196,7 @@ class Stage:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
     monkeypatch.setattr(controller_module, "TICK_S", 0.02)
+    monkeypatch.setattr(controller_module, "RETURN_WITHIN_S", 0.05)
     made: list[Stage] = []
 
     def make(**settings) -> Stage:
@@ -323,7 +324,8 @@ def test_a_member_replaced_by_a_newer_attempt_begins_the_next_generation_at_once
     assert scene.groups[Role.WORKER].killed.empty()
 
 
-def test_a_host_whose_session_is_lost_comes_back_by_itself(stage):
+def test_a_host_whose_session_is_lost_comes_back_and_its_task_goes_on(stage, monkeypatch):
+    monkeypatch.setattr(controller_module, "RETURN_WITHIN_S", BOUND_S)
     scene = stage()
     hosts = scene.all_register()
     lost = hosts[WORKER]
@@ -343,6 +345,22 @@ def test_a_host_whose_session_is_lost_comes_back_by_itself(stage):
     ((reaction, generation, keys),) = told(scene)
     assert (reaction, generation) == ("new_generation" if order == (2, 0) else "respawn", 1)
     assert set(keys) == {"worker-0"}
+    assert scene.groups[Role.WORKER].killed.empty()
+
+
+def test_a_host_that_came_back_is_not_ended_when_its_time_to_return_is_up(stage, monkeypatch):
+    monkeypatch.setattr(controller_module, "RETURN_WITHIN_S", 0.5)
+    scene = stage()
+    hosts = scene.all_register()
+    hosts[PS].session.expire()
+    scene.wait_for(lambda: scene.controller.state.incidents)
+    hosts[PS].enter()
+    for host in hosts.values():
+        host.lives(2, 0)
+    # The next to be lost is asked for after it: by then the first one's time has passed.
+    hosts[OTHER].session.close()
+    assert scene.groups[Role.WORKER].killed.get(timeout=BOUND_S) == hosts[OTHER].member.task
+    assert scene.groups[Role.PS].killed.empty()
 
 
 def test_a_host_lost_while_roles_register_is_run_again_and_is_no_incident(stage):
