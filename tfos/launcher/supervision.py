@@ -54,7 +54,7 @@ RESTART_GRACE_S = 1.0
 STANDBY_AFTER_STEPPING_S = 2.0
 STANDBY_AFTER_S = 10.0
 """A new standby starts so long after the first step, or after a life's beginning where no step is
-seen: its import takes seconds of CPU that the start of training wants, and a short run needs none."""
+seen: its import takes seconds of CPU that the start of training wants; a short run needs none."""
 
 
 class Supervision:
