@@ -5,6 +5,7 @@ The test is the driver: it orders over a registry in memory and reads what the r
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import stat
 import sys
@@ -110,6 +111,7 @@ class Stage:
 
     def __init__(self, directory: Path, faults: tuple[str, ...] = (), **settings) -> None:
         self.directory = directory
+        self._others = set(psutil.Process().children(recursive=True))
         self.acts: dict[tuple[int, int], str] = {}
         self.told: dict[tuple[int, int], FeedPosition | None] = {}
         self.run = InMemoryRun()
@@ -134,6 +136,19 @@ class Stage:
         order = (life.generation, life.respawn)
         self.told[order] = read
         return spec(life, self.acts.get(order, "run"), read)
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """Return what runs because of the role, by the last part of its directory."""
+        found = {}
+        for process in set(psutil.Process().children(recursive=True)) - self._others:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found[Path(process.cwd()).name] = process
+        return found
+
+    def two_processes(self) -> dict[str, psutil.Process]:
+        """Wait until the role's first process and its standby are there."""
+        self.wait_for(lambda: set(self.processes()) == {"process-1", "process-2"})
+        return self.processes()
 
     def _play(self) -> None:
         error: BaseException | None = None
@@ -182,7 +197,7 @@ class Stage:
         error = self._ended.get(timeout=BOUND_S)
         self._thread.join(BOUND_S)
         assert not list(self.directory.iterdir())
-        assert not psutil.Process().children(recursive=True)
+        assert not self.processes()
         return error
 
     def close(self) -> None:
@@ -395,17 +410,11 @@ def test_a_role_that_hears_nothing_gives_up_in_time(stage):
     assert "worker-0 heard nothing from the driver for 1 s after worker-0.g0.r0" in str(error)
 
 
-def two_processes() -> dict[str, psutil.Process] | None:
-    """Return the role's process and its standby by their directories, once both are there."""
-    found = {Path(process.cwd()).name: process for process in psutil.Process().children()}
-    return found if set(found) == {"process-1", "process-2"} else None
-
-
 def test_a_standby_takes_over(stage):
     scene = stage(supervision={"standby": True})
     scene.begins(1)
     scene.steps_in(1, 0)
-    processes = scene.wait_for(two_processes)
+    processes = scene.two_processes()
     processes["process-1"].kill()
     assert scene.failure_of(1, 0).signal_name == "SIGKILL"
     scene.driver.order_respawn(Life(KEY, 1, 1))
@@ -418,7 +427,7 @@ def test_a_standby_that_died_is_replaced(stage):
     scene = stage(supervision={"standby": True})
     scene.begins(1)
     scene.steps_in(1, 0)
-    processes = scene.wait_for(two_processes)
+    processes = scene.two_processes()
     processes["process-2"].kill()
     scene.wait_for(lambda: not scene.role._standby.alive)
     processes["process-1"].kill()
