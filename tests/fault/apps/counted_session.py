@@ -39,6 +39,7 @@ class CountedSessionJob(tfos.Job):
                 update = tf.group(learn, v1.scatter_add(counts, fed["id"], ones, use_locking=True))
             with ctx.monitored_session() as session:
                 start = ctx.resume_position()
+                self.resumed_from = int(session.run(step)) if ctx.checkpoints.latest() else 0
                 last = self.work(ctx, session, update, loss, fed, start)
                 number, found = session.run([step, counts])
         return {
@@ -52,12 +53,9 @@ class CountedSessionJob(tfos.Job):
 
     def work(self, ctx, session, update, loss, fed, start):
         if ctx.is_chief:
-            step = session.graph.get_tensor_by_name("global_step:0")
-            self.resumed_from = int(session.run(step)) if ctx.checkpoints.latest() else 0
             ctx.await_workers()
             row = {"id": 0, "a": 0.5, "b": 0.5, "y": 2 * 0.5 - 3 * 0.5 + 1}
             return float(session.run(loss, {fed[name]: [value] for name, value in row.items()}))
-        self.resumed_from = 0
         for batch in ctx.batches(
             batch_size=50, epochs=int(self.params["epochs"]), shuffle_rows=200, start=start
         ):
