@@ -86,7 +86,7 @@ def run_id(checkpoints: Path) -> str:
 
 def test_a_second_run_of_a_job_names_the_first(cluster, job, tmp_path):
     record = tmp_path / "first.json"
-    with running(cluster, *job, record=record) as finish:
+    with running(cluster, *job, "-p", "slow=0.3", record=record) as finish:
         second = cluster.submit(APP, *job)
         assert second.code == ExitCode.ALREADY_RUNNING
         assert f"run {run_id(tmp_path / 'checkpoints')}" in second.text
@@ -94,6 +94,10 @@ def test_a_second_run_of_a_job_names_the_first(cluster, job, tmp_path):
 
 
 def test_a_bounced_server_does_not_disturb_training(cluster, job, tmp_path):
+    # Longer than the server takes to come back, on a busy machine too.
+    patient = tmp_path / "patient.yaml"
+    patient.write_text("registry: {session_timeout_s: 30}")
+    job = (*job, "--conf", str(patient))
     record = tmp_path / "run.json"
     with running(cluster, *job, record=record) as finish:
         assert cluster.zookeeper is not None

@@ -57,6 +57,7 @@ PROGRAM = """
     with open(receive("begin")["spec"]) as file:
         act = json.load(file)["facts"]["params"]["act"]
     print("acts", act)
+    tell("phase", name="begun", time=time.time())
     tell("beat", read=[1, 40], reading=True)
     tell("progress", step=5, rows=640, metrics={"loss": 0.5})
     if act == "die":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["TOKEN", "dataset", "serve"]
 
 PREFETCH = 2
-"""Batches that a tracked dataset holds ready."""
+"""Batches that a dataset holds ready."""
 AHEAD = 16
 """How far ahead of their use a program's own dataset may hand out batches, at most, for a process
 that replaces this one to lose none of them."""
@@ -106,7 +106,7 @@ def dataset(
         After the end yield batches without rows, one every 20 ms, for ever.
     tracked
         Yield ``(columns, status)``; status is int64 [4]: feed index, epoch, row (both after this
-        batch, a `FeedPosition`) and rows of the batch. Batches are held ready, `PREFETCH` of them.
+        batch, a `FeedPosition`) and rows of the batch.
     starts
         Where the process of each feed index continues, in place of ``plan.start``: one dataset
         function serves processes that had come to different rows.
@@ -139,7 +139,13 @@ def dataset(
     # A map costs a function call a batch: only a dataset that needs one pays for it.
     if transport.is_ragged:
         found = found.map(tf.autograph.experimental.do_not_convert(_join_ragged))
-    return found.prefetch(PREFETCH) if tracked else found
+        # Run in parallel, as TensorFlow would on its own, it held as many batches as there are
+        # CPUs, of which nobody knows which have been used.
+        options = tf.data.Options()
+        options.experimental_optimization.map_parallelization = False
+        found = found.with_options(options)
+    # Where there is none at the end, TensorFlow adds one of a size of its own choosing.
+    return found.prefetch(PREFETCH)
 
 
 def _readings(request: str, token: str) -> tf.data.Dataset:

@@ -66,10 +66,6 @@ class SpoolReader:
         The spool's root, `SpoolWriter.directory`. Blocks until the writer has set it up.
     wait_timeout_s
         Longest to wait for Spark's next rows, ``feed.wait_timeout_s``.
-    keep
-        Keep every row in the spool, so that a process that takes this one's place can start again
-        from any position; otherwise rows that readings of one epoch have passed may be removed
-        when the spool is full.
     should_stop
         Polled while waiting and before every batch; true ends every reading.
 
@@ -84,10 +80,8 @@ class SpoolReader:
         directory: str | Path,
         *,
         wait_timeout_s: float = 600.0,
-        keep: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._keep = keep
         self._closed = False
         self._asked_to_stop = should_stop
         self._lock = threading.Lock()
@@ -191,7 +185,9 @@ class SpoolReader:
         with self._lock:
             floors = self._floors[name]
             floors[reading] = segment
-            keeps = self._keep or any(other.plan.epochs != 1 for other in floors)
+            # Rows that readings of one epoch have passed may go when the spool is full. Until then
+            # they stay for a process that takes this one's place and starts at a checkpoint.
+            keeps = any(other.plan.epochs != 1 for other in floors)
             retention = Retention(min(floors.values()), keeps)
             if self._told.get(name) != retention:
                 self._told[name] = retention

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from tfos.launcher.prerequisites import (
     find_spark_home,
     parse_app,
 )
+from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.spark_command import (
     describe_submission,
@@ -37,6 +39,8 @@ from tfos.launcher.spark_process import SparkExit, run_spark_submit
 from tfos.launcher.submission import Submission, check_supported, resolve_paths
 
 __all__ = ["record_error", "submit"]
+
+log = logging.getLogger("tfos")
 
 
 def submit(config: JobConfig, app: str, *, dry_run: bool = False) -> int:
@@ -118,6 +122,7 @@ def _submit(config: JobConfig, app: str) -> int:
             config=config.model_dump(mode="json"),
             pid_file=str(room / "driver.pid"),
             result_file=result_file,
+            registry_file=str(room / "registry.json"),
             client_pid=os.getpid(),
             client_start_s=psutil.Process().create_time(),
         )
@@ -138,7 +143,31 @@ def _submit(config: JobConfig, app: str) -> int:
             grace_s=config.supervision.grace_s,
             timeout_s=config.supervision.timeout_s,
         )
-        return _answer(config, ended, result_file)
+        try:
+            return _answer(config, ended, result_file)
+        finally:
+            if _read_record(result_file) is None:
+                _erase_registry(submission.registry_file)
+
+
+def _erase_registry(note: str) -> None:
+    """Remove from an external ZooKeeper what a driver that was killed left there.
+
+    Role hosts that still live find the tree gone, and end.
+    """
+    try:
+        registry = RegistryAddress.noted(note).connect()
+    except FileNotFoundError:
+        return  # the driver came not so far, or its own server died with it
+    except TfosError as error:
+        log.warning("the run's nodes stay in ZooKeeper: %s", error)
+        return
+    try:
+        registry.erase()
+    except TfosError as error:
+        log.warning("the run's nodes stay in ZooKeeper: %s", error)
+    finally:
+        registry.close()
 
 
 def _answer(config: JobConfig, ended: SparkExit, result_file: str) -> int:

@@ -86,6 +86,7 @@ class Controller:
         self._members: dict[TaskKey, Member] = {}
         # Of every role, the host that was registered last, gone or not.
         self._last_members: dict[TaskKey, Member] = {}
+        self._connection = Connection.CONNECTED
         self._rerun_at: dict[TaskKey, float] = {}
         self._failed: frozenset[Life] = frozenset()
         self._lead_step = -1
@@ -148,20 +149,22 @@ class Controller:
         return self.state
 
     def _turn(self) -> None:
-        try:
-            for event in self._next_events():
-                self._apply(event)
-        except RendezvousError as error:
-            # The server fell silent within a call, before the connection's listener said so. What
-            # was to be read is read again once it answers.
-            log.warning("%s", error)
-            self._await_registry()
+        # One after the other: what was heard must not be lost because the next call fails.
+        for source in (self._hear, self._on_tick):
+            try:
+                for event in source():
+                    self._apply(event)
+            except RendezvousError as error:
+                # The server fell silent within a call, before the connection's listener said so.
+                # What was to be read is read again once it answers.
+                log.warning("%s", error)
+                self._await_registry()
 
-    def _next_events(self) -> list[Event]:
+    def _hear(self) -> list[Event]:
         try:
             heard = self._events.get(timeout=TICK_S)
         except queue.Empty:
-            return self._on_tick()
+            return []
         except KeyboardInterrupt:  # a notebook's stop button
             heard = _Heard("interrupt", ("SIGINT", "interrupted"))
         handlers: Mapping[str, Callable[[Any], list[Event]]] = {
@@ -173,7 +176,7 @@ class Controller:
             "interrupt": self._on_interrupt,
             "give_up": self._on_give_up,
         }
-        return [*handlers[heard.what](heard.detail), *self._on_tick()]
+        return handlers[heard.what](heard.detail)
 
     def _apply(self, event: Event) -> None:
         before = self.state
@@ -213,27 +216,29 @@ class Controller:
     def _read_failures(self, lives: frozenset[Life]) -> list[Event]:
         if self._lost_deadline is not None:
             return []
-        events: list[Event] = []
-        for life in sorted(lives - self._failed):
-            failure = Failure.from_json(self._registry.failure(life))
-            self._failed |= {life}
-            step = max(self._furthest_step(), failure.step)
-            events.append(ProcessFailed(life, failure, step, time.time()))
-        # Spark's word on a role that ended comes with it: what was done is known by now.
+        news = sorted(lives - self._failed)
+        failures = [Failure.from_json(self._registry.failure(life)) for life in news]
+        furthest = self._furthest_step() if news else -1
+        # Only now: what could not be read is read again.
+        self._failed |= set(news)
+        events = [
+            ProcessFailed(life, failure, max(furthest, failure.step), time.time())
+            for life, failure in zip(news, failures, strict=True)
+        ]
+        # What was done is known by now: an outcome comes before a failure that followed it.
         return [*self._read_outcomes(), *events]
 
     def _read_members(self) -> list[Event]:
         if self._lost_deadline is not None:
             return []
-        before, self._members = self._members, self._registry.members()
-        self._last_members.update(self._members)
-        lost = {
-            key: self._lost(member)
-            for key, member in before.items()
-            if self._members.get(key) != member
-        }
-        step = self._furthest_step() if lost else -1
-        return [MembersChanged(frozenset(self._members), lost, step, time.time())]
+        members = self._registry.members()
+        gone = [m for key, m in self._members.items() if members.get(key) != m]
+        step = self._furthest_step() if gone else -1
+        # Only now: a loss that could not be told is found again.
+        self._members = members
+        self._last_members.update(members)
+        lost = {member.key: self._lost(member) for member in gone}
+        return [MembersChanged(frozenset(members), lost, step, time.time())]
 
     def _furthest_step(self) -> int:
         steps = [int(document["step"]) for document in self._registry.progress().values()]
@@ -250,19 +255,24 @@ class Controller:
         return [*events, GroupEnded(report.role, report.failure)]
 
     def _on_connection(self, connection: Connection) -> list[Event]:
+        self._connection = connection
         if connection is Connection.CONNECTED:
-            self._lost_deadline = None
-            return [
-                *self._read_outcomes(),
-                *self._read_failures(frozenset(self._registry.failures())),
-                *self._read_members(),
-            ]
+            return self._read_all()
         if connection is Connection.SUSPENDED:
             log.warning("ZooKeeper does not answer; waiting for it")
             self._await_registry()
             return []
         self._lost_deadline = time.monotonic()
         return [self._registry_lost()]
+
+    def _read_all(self) -> list[Event]:
+        """Read what may have been missed while the registry did not answer."""
+        self._lost_deadline = None
+        return [
+            *self._read_outcomes(),
+            *self._read_failures(frozenset(self._registry.failures())),
+            *self._read_members(),
+        ]
 
     def _await_registry(self) -> None:
         if self._lost_deadline is None:
@@ -306,6 +316,9 @@ class Controller:
             return [StopExpired()]
         if self._deadline is not None and now >= self._deadline:
             return [self._timed_out()]
+        if self._lost_deadline is not None and self._connection is Connection.CONNECTED:
+            # A call failed though the connection held: if it answers now, all is well.
+            return self._read_all()
         if self._lost_deadline is not None and now >= self._lost_deadline:
             return [self._registry_lost()]
         waits = phase in (Phase.REGISTERING, Phase.RECOVERING)

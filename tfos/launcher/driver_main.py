@@ -64,7 +64,14 @@ def _run_on_spark(submission: Submission, config: JobConfig, interrupts: Interru
     spark = SparkSession.builder.getOrCreate()
     interrupts.install()
     try:
-        return run(job, spark, config, app_directories=[str(app.parent)], interrupts=interrupts)
+        return run(
+            job,
+            spark,
+            config,
+            app_directories=[str(app.parent)],
+            interrupts=interrupts,
+            registry_file=submission.registry_file,
+        )
     finally:
         application = str(spark.sparkContext.applicationId)
         master = str(spark.sparkContext.master)

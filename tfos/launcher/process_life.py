@@ -157,7 +157,11 @@ class TrainingLife:
         path = self._process.directory / "spec.json"
         self.spec.write(str(path))
         self.send({"type": "begin", "spec": str(path)})
-        self._drill.reach("feed", self.pid, self._exit_with)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the process has said that it read its spec."""
+        return "begun" in self.report.phases
 
     @property
     def pid(self) -> int:
@@ -242,6 +246,8 @@ class TrainingLife:
         elif kind == "phase":
             self._watchdog.see_work(now)
             report.phases[message["name"]] = message["time"]
+            if message["name"] == "begun":
+                self._drill.reach("feed", self.pid, self._exit_with)
         elif kind == "artifact":
             self._watchdog.see_work(now)
             report.artifacts[message["name"]] = message["path"]

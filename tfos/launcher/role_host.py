@@ -30,10 +30,11 @@ from tfos.fault.janitor import removed_at_end
 from tfos.launcher.drills import HostDrill, drill_of
 from tfos.launcher.host_session import HostSession
 from tfos.launcher.ports import address_towards, reserve_port
+from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.supervision import Supervision
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
-from tfos.registry.contract import Generation, Member, Registry
+from tfos.registry.contract import Generation, Member
 from tfos.topology import Endpoint, Life, Role, TaskKey
 
 if TYPE_CHECKING:
@@ -41,42 +42,9 @@ if TYPE_CHECKING:
 
     from tfos.arrow_feed.spool import SpoolWriter
 
-__all__ = ["RegistryAddress", "RoleHost"]
+__all__ = ["RoleHost"]
 
 log = logging.getLogger("tfos")
-
-
-@dataclass(frozen=True)
-class RegistryAddress:
-    """Where the run's registry is, and the secret that opens it. Travels by Spark's own channel."""
-
-    hosts: str
-    root: str
-    secret: str = field(repr=False)
-    session_timeout_s: float
-    connect_timeout_s: float
-
-    def connect(self, *, create: bool = False) -> Registry:
-        """Open a session; raises RendezvousConnectionError within `connect_timeout_s`.
-
-        The driver creates the run's tree. A role host does not: one that comes late must find the
-        run closed, not bring it back.
-        """
-        from tfos.registry.zookeeper import ZooKeeperRegistry
-
-        return ZooKeeperRegistry(
-            self.hosts,
-            self.root,
-            self.secret,
-            session_timeout_s=self.session_timeout_s,
-            connect_timeout_s=self.connect_timeout_s,
-            create=create,
-        )
-
-    @property
-    def first(self) -> Endpoint:
-        """One server of the ensemble, to find the interface that leads there."""
-        return Endpoint.parse(self.hosts.split(",")[0])
 
 
 @dataclass(frozen=True)

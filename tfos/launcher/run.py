@@ -25,9 +25,10 @@ from tfos.launcher.application import UserCodeError, one_line, pickle_job, user_
 from tfos.launcher.controller import Controller
 from tfos.launcher.datasets import FedFrames, check_frames
 from tfos.launcher.interrupts import Interrupts
+from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.role_groups import RoleGroup
-from tfos.launcher.role_host import RegistryAddress, RoleHost
+from tfos.launcher.role_host import RoleHost
 from tfos.launcher.submission import check_supported, master_kind, resolve_master, slots_needed
 from tfos.launcher.verdict import error_of, fields_of
 from tfos.registry.embedded import EmbeddedZooKeeper
@@ -48,6 +49,7 @@ def run(
     *,
     app_directories: Sequence[str] = (),
     interrupts: Interrupts | None = None,
+    registry_file: str | None = None,
 ) -> RunResult:
     """Run a job on a Spark session, from a notebook or any driver program.
 
@@ -67,6 +69,9 @@ def run(
     interrupts
         Signal handling of the calling program; None leaves signals alone (Ctrl-C still ends the
         run in order).
+    registry_file
+        A private file to note in where the run's nodes are in an external ZooKeeper, so that
+        somebody can remove them should this process be killed. None notes nothing.
 
     Returns
     -------
@@ -79,7 +84,8 @@ def run(
         If the run did not finish: `WorkerFailedError`, `ConfigError`, `RunTimeoutError` and so
         on; its ``result`` attribute is the `RunResult`.
     """
-    return _Run(job, spark, config or JobConfig(), tuple(app_directories), interrupts).run()
+    directories = tuple(app_directories)
+    return _Run(job, spark, config or JobConfig(), directories, interrupts, registry_file).run()
 
 
 @dataclass
@@ -89,6 +95,7 @@ class _Run:
     config: JobConfig
     app_directories: tuple[str, ...]
     interrupts: Interrupts | None
+    registry_file: str | None
     started: str = field(default_factory=now_iso)
     phases: dict[str, float] = field(default_factory=dict)
     known: dict[str, Any] = field(default_factory=dict)
@@ -236,6 +243,8 @@ class _Run:
         if config.zookeeper is not None:
             hosts, prefix = _ensemble(config.zookeeper)
             found = address(hosts)
+            if self.registry_file is not None:
+                found.note(self.registry_file)
             yield lambda: found
             return
         self.server = server = EmbeddedZooKeeper(self._driver_host())

@@ -65,6 +65,8 @@ class Submission:
         Where the driver's Python process writes its pid first of all.
     result_file
         Where the driver writes the run's record (`tfos.launcher.result.RunResult`) at the end.
+    registry_file
+        Where the driver notes its run's place in an external ZooKeeper: readable by the user alone.
     client_pid, client_start_s
         The submitting process and its start (`psutil.Process.create_time`, seconds): when that
         process is gone the driver ends the run.
@@ -75,6 +77,7 @@ class Submission:
     config: Mapping[str, Any]
     pid_file: str
     result_file: str
+    registry_file: str
     client_pid: int
     client_start_s: float
 

@@ -212,21 +212,36 @@ class Supervision:
         return None
 
     def _live(self, life: Life, generation: Generation) -> None:
-        read = self._report.read if life.respawn > 0 else None
         self._generation = life.generation
+        every = len(generation.cluster.endpoints) / PROGRESS_WRITES_PER_S
+        self._progress_every_s = max(PROGRESS_EVERY_S, every)
+        spec = self._make_spec(life, generation, self._report.read if life.respawn > 0 else None)
+        current = self._lived(life, spec, self._take_standby())
+        failure = current.report.failure
+        if failure is not None and failure.cause is not Cause.INFRASTRUCTURE and not current.begun:
+            # A standby that died before its life had begun, most often of what killed the process
+            # whose place it was to take.
+            log.warning("the standby of %s ended as it was to begin: starting another", self._key)
+            current = self._lived(life, spec, self._new_process())
+        # Once more, whatever the pace: a checkpoint that the chief takes later counts on it.
+        self._next_progress = 0.0
+        self._publish_progress(current)
+        if current.report.failure is not None or current.report.done:
+            self._untold = (life, current.report.failure)
+
+    def _lived(self, life: Life, spec: TrainingSpec, process: WaitingProcess) -> TrainingLife:
+        """Live a life with a process to its end."""
         config = self._config.supervision
         current = TrainingLife(
             life,
-            self._take_standby(),
-            self._make_spec(life, generation, read),
+            process,
+            spec,
             Watchdog(config.heartbeat_timeout_s, config.stall_timeout_s, time.monotonic()),
             {"positions": self._positions},
             self._drill,
         )
         self._report = current.report
-        self._report.read = read
-        every = len(generation.cluster.endpoints) / PROGRESS_WRITES_PER_S
-        self._progress_every_s = max(PROGRESS_EVERY_S, every)
+        self._report.read = spec.continue_at
         unsubscribe = self._session.watch_peers(life.generation) if self._watches_peers else None
         try:
             current.begin()
@@ -235,11 +250,7 @@ class Supervision:
             current.close()
             if unsubscribe is not None:
                 unsubscribe()
-        # Once more, whatever the pace: a checkpoint that the chief takes later counts on it.
-        self._next_progress = 0.0
-        self._publish_progress(current)
-        if current.report.failure is not None or current.report.done:
-            self._untold = (life, current.report.failure)
+        return current
 
     def _attend(self, current: TrainingLife) -> None:
         began = time.monotonic()

@@ -264,11 +264,8 @@ def test_a_missing_spool_is_an_error_in_time(tmp_path):
         SpoolReader(tmp_path, wait_timeout_s=0.01)
 
 
-@pytest.mark.parametrize(
-    ("keep", "epochs", "expected"), [(False, 1, False), (True, 1, True), (False, 2, True)]
-)
-def test_the_writer_is_told_what_is_still_needed(spool, keep, epochs, expected):
-    reader = SpoolReader(spool, keep=keep)
+@pytest.mark.parametrize(("epochs", "expected"), [(1, False), (2, True)])
+def test_the_writer_is_told_what_is_still_needed(reader, spool, epochs, expected):
     batches = reader.batches(ReadPlan(batch_size=100, epochs=epochs))
     next(batches)
     retention = read_retention(spool / "feed-train")

@@ -1,0 +1,56 @@
+"""Say where a run's registry is and what opens it, and open it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+
+from tfos.registry.contract import Registry
+from tfos.topology import Endpoint
+
+__all__ = ["RegistryAddress"]
+
+
+@dataclass(frozen=True)
+class RegistryAddress:
+    """Where the run's registry is, and the secret that opens it. Travels by Spark's own channel."""
+
+    hosts: str
+    root: str
+    secret: str = field(repr=False)
+    session_timeout_s: float
+    connect_timeout_s: float
+
+    def connect(self, *, create: bool = False) -> Registry:
+        """Open a session; raises RendezvousConnectionError within `connect_timeout_s`.
+
+        The driver creates the run's tree. A role host does not: one that comes late must find the
+        run closed, not bring it back.
+        """
+        from tfos.registry.zookeeper import ZooKeeperRegistry
+
+        return ZooKeeperRegistry(
+            self.hosts,
+            self.root,
+            self.secret,
+            session_timeout_s=self.session_timeout_s,
+            connect_timeout_s=self.connect_timeout_s,
+            create=create,
+        )
+
+    @property
+    def first(self) -> Endpoint:
+        """One server of the ensemble, to find the interface that leads there."""
+        return Endpoint.parse(self.hosts.split(",")[0])
+
+    def note(self, path: str) -> None:
+        """Write this to a new file that only its owner can read."""
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(asdict(self), file)
+
+    @classmethod
+    def noted(cls, path: str) -> RegistryAddress:
+        """Read back what `note` wrote; raises OSError or ValueError."""
+        with open(path, encoding="utf-8") as file:
+            return cls(**json.load(file))
