@@ -125,14 +125,23 @@ class Cell:
         """What answers the fault, as the run's record calls it."""
         if self.code != ExitCode.OK or self.subject.name == "zookeeper":
             return ()
+        if self.point == "register":
+            # Another process, or Spark's next attempt, takes the place; nobody had counted on it.
+            return ()
         if self.point == "shutdown":
             # Who trains is missed until its outcome is known; a server no longer is.
             return GENERATION if self.action == "expire" and self.subject.trains else ()
-        if self.point == "register" and self.action != "stop":
-            return ()
         if self.subject.name == "executor" and self.action == "stop":
             return ()
         return RESPAWN if self.subject.respawns and self.action != "expire" else GENERATION
+
+    @property
+    def may_be_answered(self) -> bool:
+        """Whether a generation is as right as none: a role host outlives its JVM by a moment.
+
+        It may register in that moment, and is then missed.
+        """
+        return self.subject.name == "executor" and self.point == "register"
 
 
 ALL = [Cell(s, action, point) for s in SUBJECTS.values() for action in ACTIONS for point in POINTS]
