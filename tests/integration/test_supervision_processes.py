@@ -22,6 +22,7 @@ from tfos.config import JobConfig
 from tfos.errors import RendezvousTimeoutError
 from tfos.fault.failure import Cause, Failure
 from tfos.fault.injection import Drill, Fault
+from tfos.launcher import role_progress
 from tfos.launcher import supervision as supervision_module
 from tfos.launcher.drills import HostDrill
 from tfos.launcher.host_session import HostSession
@@ -216,7 +217,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     program.chmod(stat.S_IRWXU)
     # Only the training process is started by it: as "program -m tfos.launcher.training_process".
     monkeypatch.setattr(sys, "executable", str(program))
-    monkeypatch.setattr(supervision_module, "PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(role_progress, "EVERY_S", 0.0)
     monkeypatch.setattr(supervision_module, "STANDBY_AFTER_STEPPING_S", 0.0)
     (tmp_path / "role").mkdir()
     made: list[Stage] = []

@@ -220,7 +220,14 @@ def test_relative_paths_start_from_the_directory_and_urls_stay():
 def test_submission_round_trip():
     given = config(arch="ps", params={"a": "b"})
     submission = Submission(
-        "/a.py", None, given.model_dump(mode="json"), "/p", "/r", "/z", client_pid=3, client_start_s=1.5
+        "/a.py",
+        None,
+        given.model_dump(mode="json"),
+        "/p",
+        "/r",
+        "/z",
+        client_pid=3,
+        client_start_s=1.5,
     )
     read = Submission.from_json(submission.to_json())
     assert read == submission

@@ -13,7 +13,7 @@ from typing import Any
 
 from tfos.config import JobConfig
 from tfos.errors import RendezvousError
-from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.fault.failure import Cause, Failure
 from tfos.fault.restart_policy import Incident, RestartBudget
 from tfos.fault.state_machine import (
     CancelGroups,
@@ -22,10 +22,8 @@ from tfos.fault.state_machine import (
     Event,
     GroupEnded,
     Halted,
-    MembersChanged,
     OutcomePublished,
     Phase,
-    ProcessFailed,
     PublishGeneration,
     RerunTask,
     RespawnProcess,
@@ -38,9 +36,10 @@ from tfos.fault.state_machine import (
 from tfos.launcher.drills import DriverDrill, drill_of
 from tfos.launcher.progress import ProgressLine
 from tfos.launcher.recovery_clock import RecoveryClock
+from tfos.launcher.registry_events import RegistryReader
 from tfos.launcher.role_groups import GroupReport, RoleGroup
-from tfos.registry.contract import Connection, Generation, Member, Registry, StopNotice
-from tfos.topology import ClusterSpec, Life, Role, TaskKey, describe_keys
+from tfos.registry.contract import Connection, Generation, Registry, StopNotice
+from tfos.topology import ClusterSpec, Role, TaskKey, describe_keys
 
 __all__ = ["Controller"]
 
@@ -51,6 +50,9 @@ TICK_S = 0.5
 
 RETURN_WITHIN_S = 3.0
 """How long a lost role host may take to register again before Spark is asked to replace it."""
+
+_READ = ("members", "outcomes", "failures")
+"""What is read from the registry in answer to a call of its own."""
 
 CANCEL_WAIT_S = 10.0
 """How long cancelled Spark jobs may take to end before they are left to Spark."""
@@ -83,13 +85,9 @@ class Controller:
         self._deadline = deadline
         self._explain_missing = explain_missing
         self._events: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
-        self._members: dict[TaskKey, Member] = {}
-        # Of every role, the host that was registered last, gone or not.
-        self._last_members: dict[TaskKey, Member] = {}
+        self._told = RegistryReader(registry, self._groups)
         self._connection = Connection.CONNECTED
         self._rerun_at: dict[TaskKey, float] = {}
-        self._failed: frozenset[Life] = frozenset()
-        self._lead_step = -1
         self._register_deadline = time.monotonic() + config.registry.register_timeout_s
         self._stop_deadline: float | None = None
         self._lost_deadline: float | None = None
@@ -168,15 +166,21 @@ class Controller:
         except KeyboardInterrupt:  # a notebook's stop button
             heard = _Heard("interrupt", ("SIGINT", "interrupted"))
         handlers: Mapping[str, Callable[[Any], list[Event]]] = {
-            "members": lambda _: [*self._read_outcomes(), *self._read_members()],
-            "outcomes": lambda _: self._read_outcomes(),
-            "failures": self._read_failures,
+            "members": lambda _: [*self._outcomes(), *self._told.members_changed()],
+            "outcomes": lambda _: self._outcomes(),
+            # What was done is known by then: an outcome comes before a failure that followed it.
+            "failures": lambda new: [*self._told.failures(new), *self._outcomes()],
             "group": self._on_group,
             "connection": self._on_connection,
             "interrupt": self._on_interrupt,
             "give_up": self._on_give_up,
         }
+        if self._lost_deadline is not None and heard.what in _READ:
+            return []  # read when the registry answers again
         return handlers[heard.what](heard.detail)
+
+    def _outcomes(self) -> list[Event]:
+        return self._told.outcomes(self.state.generation)
 
     def _apply(self, event: Event) -> None:
         before = self.state
@@ -202,54 +206,6 @@ class Controller:
 
     # -- events --------------------------------------------------------------------------------
 
-    def _read_outcomes(self) -> list[Event]:
-        if self._lost_deadline is not None:
-            return []
-        # 0 holds those that failed before the first generation.
-        found = [
-            document
-            for number in {0, self.state.generation}
-            for document in self._registry.outcomes(number).values()
-        ]
-        return [OutcomePublished(Outcome.from_json(document)) for document in found]
-
-    def _read_failures(self, lives: frozenset[Life]) -> list[Event]:
-        if self._lost_deadline is not None:
-            return []
-        news = sorted(lives - self._failed)
-        failures = [Failure.from_json(self._registry.failure(life)) for life in news]
-        furthest = self._furthest_step() if news else -1
-        # Only now: what could not be read is read again.
-        self._failed |= set(news)
-        events = [
-            ProcessFailed(life, failure, max(furthest, failure.step), time.time())
-            for life, failure in zip(news, failures, strict=True)
-        ]
-        # What was done is known by now: an outcome comes before a failure that followed it.
-        return [*self._read_outcomes(), *events]
-
-    def _read_members(self) -> list[Event]:
-        if self._lost_deadline is not None:
-            return []
-        members = self._registry.members()
-        gone = [m for key, m in self._members.items() if members.get(key) != m]
-        step = self._furthest_step() if gone else -1
-        # Only now: a loss that could not be told is found again.
-        self._members = members
-        self._last_members.update(members)
-        lost = {member.key: self._lost(member) for member in gone}
-        return [MembersChanged(frozenset(members), lost, step, time.time())]
-
-    def _furthest_step(self) -> int:
-        steps = [int(document["step"]) for document in self._registry.progress().values()]
-        self._lead_step = max([self._lead_step, *steps])
-        return self._lead_step
-
-    def _lost(self, member: Member) -> Failure:
-        """Describe a role host that is gone, in Spark's words where it has any."""
-        told = self._groups[member.key.role].task_failure(member.key.index, member.attempt)
-        return _vanished(member, told)
-
     def _on_group(self, report: GroupReport) -> list[Event]:
         events: list[Event] = [OutcomePublished(outcome) for outcome in report.outcomes]
         return [*events, GroupEnded(report.role, report.failure)]
@@ -268,11 +224,8 @@ class Controller:
     def _read_all(self) -> list[Event]:
         """Read what may have been missed while the registry did not answer."""
         self._lost_deadline = None
-        return [
-            *self._read_outcomes(),
-            *self._read_failures(frozenset(self._registry.failures())),
-            *self._read_members(),
-        ]
+        lives = frozenset(self._registry.failures())
+        return [*self._outcomes(), *self._told.failures(lives), *self._told.members_changed()]
 
     def _await_registry(self) -> None:
         if self._lost_deadline is None:
@@ -355,7 +308,7 @@ class Controller:
         )
 
     def _not_registered(self) -> Event:
-        missing = self.state.expected - self._members.keys()
+        missing = self.state.expected - self._told.members.keys()
         return Halted(
             Verdict.FAILED,
             _driver_failure(
@@ -408,19 +361,20 @@ class Controller:
         now = time.monotonic()
         for key in [key for key, at in self._rerun_at.items() if now >= at]:
             del self._rerun_at[key]
-            if key not in self._members and key in self._last_members:
+            last = self._told.last_host(key)
+            if key not in self._told.members and last is not None:
                 log.warning("%s has not come back: Spark is to run its task again", key)
-                self._groups[key.role].kill_task(self._last_members[key].task)
+                self._groups[key.role].kill_task(last.task)
 
     def _publish(self, number: int) -> None:
         self.phases.setdefault("registered", time.time())
-        cluster = ClusterSpec({key: m.endpoint for key, m in self._members.items()})
-        orders = {key: member.row_order for key, member in self._members.items()}
+        cluster = ClusterSpec({key: m.endpoint for key, m in self._told.members.items()})
+        orders = {key: member.row_order for key, member in self._told.members.items()}
         self._registry.publish_generation(Generation(number, cluster, orders))
         self._registry.watch_outcomes(number, lambda keys: self._events.put(_Heard("outcomes")))
         self._drill.reach("feed")
         if number == 1:
-            log.info("all %d roles are registered", len(self._members))
+            log.info("all %d roles are registered", len(self._told.members))
 
     def _stop(self, decision: StopRun) -> None:
         self.phases["stopping"] = time.time()
@@ -432,22 +386,6 @@ class Controller:
             # Nobody can hear: each role host finds the registry gone by itself, and ends.
             return
         self._registry.stop(StopNotice(outcome, decision.reason))
-
-
-def _vanished(member: Member, told: Failure | None) -> Failure:
-    container = f", container {member.executor}" if member.executor else ""
-    left = "left without a word" if told is None else f"ended: {told.message}"
-    return Failure(
-        key=str(member.key),
-        cause=Cause.INFRASTRUCTURE if told is None else told.cause,
-        message=f"{member.key} vanished: its role host on {member.host} "
-        f"(pid {member.pid}{container}) {left}",
-        traceback="" if told is None else told.traceback,
-        time=time.time(),
-        host=member.host,
-        pid=member.pid,
-        hint="its executor or host was lost or killed; look for memory limits and preemption",
-    )
 
 
 def _driver_failure(cause: Cause, message: str, hint: str) -> Failure:

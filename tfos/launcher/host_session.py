@@ -16,7 +16,16 @@ from tfos.errors import RendezvousClosedError, RendezvousError
 from tfos.registry.contract import Connection, Member, Registry, StopNotice, Subscription
 from tfos.topology import TaskKey
 
-__all__ = ["DriverGone", "HostSession", "Notice", "Ordered", "PeersDone", "SessionLost", "Stopped"]
+__all__ = [
+    "DriverGone",
+    "HostSession",
+    "Notice",
+    "Ordered",
+    "PeersDone",
+    "Replaced",
+    "SessionLost",
+    "Stopped",
+]
 
 log = logging.getLogger("tfos")
 
@@ -44,6 +53,11 @@ class DriverGone:
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """Another host plays this role now, or the run's nodes are gone."""
+
+
+@dataclass(frozen=True)
 class SessionLost:
     """The session with the registry is lost, and this host's membership with it."""
 
@@ -56,7 +70,7 @@ class PeersDone:
     keys: frozenset[TaskKey]
 
 
-Notice = Ordered | Stopped | DriverGone | SessionLost | PeersDone
+Notice = Ordered | Stopped | DriverGone | Replaced | SessionLost | PeersDone
 
 
 class HostSession:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfos.errors import InfrastructureError
+from tfos.errors import InfrastructureError, RendezvousError
 from tfos.fault.failure import Cause, Failure
 from tfos.fault.supervisor import ControlMessage, Exited, Supervisor, failure_from_exit
 from tfos.fault.watchdog import Watchdog
@@ -170,7 +170,10 @@ class TrainingLife:
 
     def look(self, registry: Registry) -> None:
         """Cause what a drill wants now."""
-        self._drill.look(registry, self.pid, self._exit_with)
+        try:
+            self._drill.look(registry, self.pid, self._exit_with)
+        except RendezvousError as error:
+            log.debug("the drill cannot see how far training is: %s", error)
 
     def _exit_with(self, code: int) -> None:
         self.send({"type": "exit", "code": code})

@@ -172,9 +172,7 @@ class _Hosted:
             self._pump(batches)
         finally:
             thread.join()
-        outcome = supervision.outcome(self._rows())
-        supervision.publish(outcome)
-        return outcome
+        return supervision.outcome(self._rows())
 
     # -- the training process ------------------------------------------------------------------
 

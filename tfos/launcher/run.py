@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
-import secrets
-import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -29,9 +24,9 @@ from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
+from tfos.launcher.run_registry import RunRegistry, only_run_of_job
 from tfos.launcher.submission import check_supported, master_kind, resolve_master, slots_needed
 from tfos.launcher.verdict import error_of, fields_of
-from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.topology import TaskKey, describe_keys
 
 if TYPE_CHECKING:
@@ -101,7 +96,7 @@ class _Run:
     known: dict[str, Any] = field(default_factory=dict)
     controller: Controller | None = None
     lock_lost: str | None = None
-    server: EmbeddedZooKeeper | None = None
+    registry: RunRegistry | None = None
     store: CheckpointStore | None = None
 
     def run(self) -> RunResult:
@@ -159,11 +154,14 @@ class _Run:
         framework = load_framework(config.arch)
         self._prepare_checkpoints(name)
         with ExitStack() as stack:
-            stack.enter_context(self._only_run(name, run_id))
-            address = stack.enter_context(self._registry(name, run_id))
+            stack.enter_context(only_run_of_job(config.registry, name, run_id, self._on_lock_lost))
+            self.registry = RunRegistry(
+                config.registry, name, run_id, self._driver_host(), self.registry_file
+            )
+            stack.enter_context(self.registry.serving())
             frames = self._pre_train()
             fed = FedFrames.prepare(frames, framework, framework.roles(config.roles))
-            self._train(framework, fed, address, name, run_id)
+            self._train(framework, fed, self.registry.address(), name, run_id)
 
     @property
     def _master(self) -> str:
@@ -187,79 +185,10 @@ class _Run:
         if checkpoints.fresh:
             store.remove_all()
 
-    # -- the registry --------------------------------------------------------------------------
-
-    @contextmanager
-    def _only_run(self, name: str, run_id: str) -> Iterator[None]:
-        """Hold the job's lock, where an ensemble outlives this run and others can see it.
-
-        An unreachable ensemble is said here, before hours of ETL.
-        """
-        config = self.config.registry
-        if config.zookeeper is None:
-            yield
-            return
-        from tfos.registry.job_lock import JobLock
-
-        hosts, prefix = _ensemble(config.zookeeper)
-        holder = {
-            "run_id": run_id,
-            "host": socket.gethostname(),
-            "pid": str(os.getpid()),
-            "user": getpass.getuser(),
-            "started": self.started,
-        }
-        with JobLock(
-            hosts,
-            f"{prefix}/tfos/{name}/lock",
-            holder=holder,
-            session_timeout_s=config.session_timeout_s,
-            connect_timeout_s=config.connect_timeout_s,
-            on_lost=self._on_lock_lost,
-        ):
-            yield
-
     def _on_lock_lost(self) -> None:
-        why = "the job's lock in ZooKeeper was lost: another run of it may begin"
-        self.lock_lost = why
+        self.lock_lost = "the job's lock in ZooKeeper was lost: another run of it may begin"
         if self.controller is not None:
-            self.controller.give_up(why)
-
-    @contextmanager
-    def _registry(self, name: str, run_id: str) -> Iterator[Callable[[], RegistryAddress]]:
-        """Give the registry's address once it is known; a server starts during ``pre_train``."""
-        config = self.config.registry
-        prefix = ""
-
-        def address(hosts: str) -> RegistryAddress:
-            return RegistryAddress(
-                hosts=hosts,
-                root=f"{prefix}/tfos/{name}/{run_id}",
-                secret=secrets.token_hex(16),
-                session_timeout_s=config.session_timeout_s,
-                connect_timeout_s=config.connect_timeout_s,
-            )
-
-        if config.zookeeper is not None:
-            hosts, prefix = _ensemble(config.zookeeper)
-            found = address(hosts)
-            if self.registry_file is not None:
-                found.note(self.registry_file)
-            yield lambda: found
-            return
-        self.server = server = EmbeddedZooKeeper(self._driver_host())
-        with ThreadPoolExecutor(1, thread_name_prefix="tfos-zookeeper") as pool:
-            starting: Future[Any] = pool.submit(server.start)
-
-            def started() -> RegistryAddress:
-                starting.result()
-                return address(server.address)
-
-            try:
-                yield started
-            finally:
-                starting.exception()  # whatever came of it, it must be over before the stop
-                server.stop()
+            self.controller.give_up(self.lock_lost)
 
     def _driver_host(self) -> str:
         """Return the address at which executors reach this driver."""
@@ -302,7 +231,7 @@ class _Run:
         self,
         framework: Framework,
         fed: FedFrames,
-        address: Callable[[], RegistryAddress],
+        address: RegistryAddress,
         name: str,
         run_id: str,
     ) -> None:
@@ -313,7 +242,7 @@ class _Run:
             config=config.model_dump_json(),
             job_name=name,
             run_id=run_id,
-            registry=address(),
+            registry=address,
             role=roles[0].role,
             trains=True,
             trainers=trainers,
@@ -370,7 +299,7 @@ class _Run:
                 groups,
                 deadline=None if timeout_s is None else time.monotonic() + timeout_s - spent,
                 explain_missing=self._explain_missing,
-                server_pid=None if self.server is None else self.server.pid,
+                server_pid=None if self.registry is None else self.registry.server_pid,
             )
             if self.lock_lost is not None:
                 controller.give_up(self.lock_lost)
@@ -398,12 +327,6 @@ class _Run:
             f"{describe_keys(missing)} found none, or could not reach ZooKeeper; add executors, "
             "free the cluster, or raise registry.register_timeout_s"
         )
-
-
-def _ensemble(zookeeper: str) -> tuple[str, str]:
-    """Split ``HOST:PORT,...[/PATH]`` into the servers and the path that all runs live below."""
-    hosts, slash, path = zookeeper.partition("/")
-    return hosts, slash + path.rstrip("/") if path else ""
 
 
 def _erase(registry: Any) -> None:

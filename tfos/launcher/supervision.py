@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from tfos.config import JobConfig
 from tfos.errors import (
@@ -27,7 +26,6 @@ from tfos.fault.watchdog import Watchdog
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.drills import HostDrill
 from tfos.launcher.host_session import (
-    DriverGone,
     HostSession,
     Notice,
     Ordered,
@@ -36,6 +34,7 @@ from tfos.launcher.host_session import (
     Stopped,
 )
 from tfos.launcher.process_life import LifeReport, TrainingLife, WaitingProcess
+from tfos.launcher.role_progress import RoleProgress
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation
@@ -46,9 +45,6 @@ __all__ = ["Supervision"]
 log = logging.getLogger("tfos")
 
 POLL_S = 0.05
-PROGRESS_EVERY_S = 1.0
-PROGRESS_WRITES_PER_S = 200
-"""What all roles together may write: the more they are, the rarer each one does."""
 RESTART_GRACE_S = 1.0
 """How long a process that is to start again may take to end by itself, ``shutdown`` included."""
 STANDBY_AFTER_STEPPING_S = 2.0
@@ -103,9 +99,7 @@ class Supervision:
         self._drill = drill
         self._standby: WaitingProcess | None = None
         self._started = 0
-        self._progress_every_s = PROGRESS_EVERY_S
-        self._next_progress = 0.0
-        self._shown: Mapping[str, Any] = {}
+        self._progress = RoleProgress(session, key)
         self._phases: dict[str, float] = {}
 
     # -- what other threads call ----------------------------------------------------------------
@@ -176,12 +170,11 @@ class Supervision:
                 self._session.rejoin()
             while (life := self._next_order(last, rows)) is not None:
                 try:
-                    generation = self._session.registry.generation(life.generation)
+                    self._live(life, self._session.registry.generation(life.generation))
+                    last = life
                 except (RendezvousConnectionError, SessionLostError) as error:
-                    log.debug("%s waits for the registry: %s", life, error)
-                    continue
-                self._live(life, generation)
-                last = life
+                    # The order still stands; what became of the session is heard first.
+                    log.warning("%s waits for the registry: %s", life, error)
         finally:
             if self._standby is not None:
                 self._standby.discard()
@@ -213,31 +206,28 @@ class Supervision:
 
     def _live(self, life: Life, generation: Generation) -> None:
         self._generation = life.generation
-        every = len(generation.cluster.endpoints) / PROGRESS_WRITES_PER_S
-        self._progress_every_s = max(PROGRESS_EVERY_S, every)
+        self._progress.begin(life, num_roles=len(generation.cluster.endpoints))
         spec = self._make_spec(life, generation, self._report.read if life.respawn > 0 else None)
-        current = self._lived(life, spec, self._take_standby())
+        current = self._live_with(self._take_standby(), life, spec)
         failure = current.report.failure
         if failure is not None and failure.cause is not Cause.INFRASTRUCTURE and not current.begun:
             # A standby that died before its life had begun, most often of what killed the process
             # whose place it was to take.
             log.warning("the standby of %s ended as it was to begin: starting another", self._key)
-            current = self._lived(life, spec, self._new_process())
+            current = self._live_with(self._new_process(), life, spec)
         # Once more, whatever the pace: a checkpoint that the chief takes later counts on it.
-        self._next_progress = 0.0
-        self._publish_progress(current)
+        self._progress.publish(current.report, at_once=True)
         if current.report.failure is not None or current.report.done:
             self._untold = (life, current.report.failure)
 
-    def _lived(self, life: Life, spec: TrainingSpec, process: WaitingProcess) -> TrainingLife:
-        """Live a life with a process to its end."""
+    def _live_with(self, process: WaitingProcess, life: Life, spec: TrainingSpec) -> TrainingLife:
         config = self._config.supervision
         current = TrainingLife(
             life,
             process,
             spec,
             Watchdog(config.heartbeat_timeout_s, config.stall_timeout_s, time.monotonic()),
-            {"positions": self._positions},
+            {"positions": self._progress.positions},
             self._drill,
         )
         self._report = current.report
@@ -259,7 +249,7 @@ class Supervision:
                 self._on_notice(notice, current)
             if self._ordered > (current.life.generation, current.life.respawn):
                 current.end(RESTART_GRACE_S)
-            self._publish_progress(current)
+            self._progress.publish(current.report)
             if self._session.connected:
                 current.look(self._session.registry)
             if self._standby is None and self._wants_standby(current, began):
@@ -321,10 +311,9 @@ class Supervision:
             self._on_end(notice, current)
 
     def _on_end(self, notice: Notice | Failure, current: TrainingLife | None) -> None:
-        if isinstance(notice, DriverGone) and not self._ending:
-            log.warning("the driver is gone: %s ends", self._key)
-        if isinstance(notice, Stopped):
-            log.debug("stopped: %s", notice.notice.reason)
+        if not self._ending:
+            why = notice.notice.reason if isinstance(notice, Stopped) else type(notice).__name__
+            log.debug("%s ends: %s", self._key, why)
         if not self._ending and current is not None:
             current.ask_to_stop(self._config.supervision.grace_s / 2)
         self._ending = True
@@ -361,47 +350,6 @@ class Supervision:
             log.debug("the end of %s is not told yet: %s", life, error)
             return
         self._untold = None
-
-    def _publish_progress(self, current: TrainingLife) -> None:
-        now = time.monotonic()
-        report = current.report
-        news = report.saving != self._shown.get("saving", False)
-        if (now < self._next_progress and not news) or not self._session.connected:
-            return
-        document = {
-            **report.progress,
-            "generation": current.life.generation,
-            "respawn": current.life.respawn,
-            "stepping_since": report.stepping_since,
-            "saving": report.saving,
-            "read": None if report.read is None else list(report.read),
-        }
-        if document == self._shown or report.stepping_since is None:
-            return
-        self._next_progress = now + self._progress_every_s
-        try:
-            self._session.registry.publish_progress(self._key, document)
-            self._shown = document
-        except (RendezvousConnectionError, SessionLostError) as error:
-            log.debug("progress of %s not published: %s", self._key, error)
-
-    def _positions(self) -> dict[str, Any]:
-        """Say how far every worker has read, as last published, for a checkpoint of this moment."""
-        try:
-            progress = self._session.registry.progress()
-        except RendezvousError as error:
-            log.warning("how far workers have read is unknown: %s", error)
-            return {"positions": {}}
-        return {
-            "positions": {
-                str(key.index): document["read"]
-                for key, document in progress.items()
-                if key.role is Role.WORKER
-                and document["read"] is not None
-                # What a process of an earlier generation had read is not in the variables now.
-                and document["generation"] == self._generation
-            }
-        }
 
     @property
     def _watches_peers(self) -> bool:

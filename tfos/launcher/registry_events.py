@@ -1,0 +1,102 @@
+"""Turn what role hosts wrote to the registry into events of the run. On the driver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.fault.state_machine import Event, MembersChanged, OutcomePublished, ProcessFailed
+from tfos.launcher.role_groups import RoleGroup
+from tfos.registry.contract import Member, Registry
+from tfos.topology import Life, Role, TaskKey
+
+__all__ = ["RegistryReader"]
+
+
+class RegistryReader:
+    """Reads, and remembers what it has told; in the controller's thread.
+
+    Every call raises RendezvousError when the registry does not answer; what could not be told then
+    is told by the next call.
+
+    Parameters
+    ----------
+    registry
+        The driver's session.
+    groups
+        The role groups, to ask Spark how a task ended.
+
+    Attributes
+    ----------
+    members
+        The role hosts registered, as last read.
+    """
+
+    def __init__(self, registry: Registry, groups: Mapping[Role, RoleGroup]) -> None:
+        self._registry = registry
+        self._groups = groups
+        self.members: dict[TaskKey, Member] = {}
+        self._last_hosts: dict[TaskKey, Member] = {}
+        self._failed: frozenset[Life] = frozenset()
+        self._furthest = -1
+
+    def last_host(self, key: TaskKey) -> Member | None:
+        """Return the host that played a role last, gone or not; None before the first."""
+        return self._last_hosts.get(key)
+
+    def outcomes(self, generation: int) -> list[Event]:
+        """Read how roles ended in a generation, or before the first, which is number 0."""
+        found = [
+            document
+            for number in {0, generation}
+            for document in self._registry.outcomes(number).values()
+        ]
+        return [OutcomePublished(Outcome.from_json(document)) for document in found]
+
+    def failures(self, lives: frozenset[Life]) -> list[Event]:
+        """Read the failures of lives that were not told yet."""
+        news = sorted(lives - self._failed)
+        failures = [Failure.from_json(self._registry.failure(life)) for life in news]
+        furthest = self._furthest_step() if news else -1
+        self._failed |= set(news)
+        return [
+            ProcessFailed(life, failure, max(furthest, failure.step), time.time())
+            for life, failure in zip(news, failures, strict=True)
+        ]
+
+    def members_changed(self) -> list[Event]:
+        """Read who is registered; tells of every host that is gone or was replaced."""
+        members = self._registry.members()
+        gone = [m for key, m in self.members.items() if members.get(key) != m]
+        step = self._furthest_step() if gone else -1
+        self.members = members
+        self._last_hosts.update(members)
+        lost = {member.key: self._lost(member) for member in gone}
+        return [MembersChanged(frozenset(members), lost, step, time.time())]
+
+    def _furthest_step(self) -> int:
+        steps = [int(document["step"]) for document in self._registry.progress().values()]
+        self._furthest = max([self._furthest, *steps])
+        return self._furthest
+
+    def _lost(self, member: Member) -> Failure:
+        """Describe a role host that is gone, in Spark's words where it has any."""
+        told = self._groups[member.key.role].task_failure(member.key.index, member.attempt)
+        return _vanished(member, told)
+
+
+def _vanished(member: Member, told: Failure | None) -> Failure:
+    container = f", container {member.executor}" if member.executor else ""
+    left = "left without a word" if told is None else f"ended: {told.message}"
+    return Failure(
+        key=str(member.key),
+        cause=Cause.INFRASTRUCTURE if told is None else told.cause,
+        message=f"{member.key} vanished: its role host on {member.host} "
+        f"(pid {member.pid}{container}) {left}",
+        traceback="" if told is None else told.traceback,
+        time=time.time(),
+        host=member.host,
+        pid=member.pid,
+        hint="its executor or host was lost or killed; look for memory limits and preemption",
+    )
