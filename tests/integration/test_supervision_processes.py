@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -410,6 +411,21 @@ def test_a_role_that_hears_nothing_gives_up_in_time(stage):
     error = scene.ends()
     assert isinstance(error, RendezvousTimeoutError)
     assert "worker-0 heard nothing from the driver for 1 s after worker-0.g0.r0" in str(error)
+
+
+def test_a_host_whose_role_another_one_took_ends_without_a_word(stage):
+    scene = stage()
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    other = scene.run.connect()
+    other.register(replace(MEMBER, attempt=MEMBER.attempt + 1, pid=MEMBER.pid + 1))
+    scene.wait_for(lambda: scene.driver.members()[KEY] != MEMBER)
+    elsewhere = ClusterSpec({**CLUSTER.endpoints, KEY: Endpoint("other", 7000)})
+    scene.driver.publish_generation(Generation(2, elsewhere))
+    assert scene.ends() is None
+    assert scene.driver.outcomes(2) == scene.driver.outcomes(1) == scene.driver.failures() == {}
+    assert list(scene.told) == [(1, 0)]
+    other.close()
 
 
 def test_a_standby_takes_over(stage):

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos.errors import RendezvousClosedError, RendezvousError
-from tfos.registry.contract import Connection, Member, Registry, StopNotice, Subscription
+from tfos.registry.contract import (
+    Connection,
+    Generation,
+    Member,
+    Registry,
+    StopNotice,
+    Subscription,
+)
 from tfos.topology import TaskKey
 
 __all__ = [
@@ -116,6 +123,10 @@ class HostSession:
                 key, lambda generation, respawn: self.notices.put(Ordered(generation, respawn))
             ),
         ]
+
+    def takes_part(self, generation: Generation) -> bool:
+        """Whether this host, and no other in its place, plays the role in a generation."""
+        return generation.cluster.endpoints[self._member.key] == self._member.endpoint
 
     def watch_peers(self, generation: int) -> Subscription:
         """Tell of the roles that end in a generation, until the returned call."""

@@ -170,7 +170,11 @@ class Supervision:
                 self._session.rejoin()
             while (life := self._next_order(last, rows)) is not None:
                 try:
-                    self._live(life, self._session.registry.generation(life.generation))
+                    generation = self._session.registry.generation(life.generation)
+                    if not self._session.takes_part(generation):
+                        log.warning("generation %d has another %s", life.generation, self._key)
+                        return
+                    self._live(life, generation)
                     last = life
                 except (RendezvousConnectionError, SessionLostError) as error:
                     # The order still stands; what became of the session is heard first.
