@@ -52,8 +52,6 @@ def options(cell: Cell, directory: Path) -> list[str]:
         *("--num-workers", "2", "--num-ps", "1", "--conf", str(configuration)),
         *("--checkpoint-dir", str(directory / "checkpoints")),
         *(word for name, value in parameters.items() for word in ("-p", f"{name}={value}")),
-        # A driver that hangs is the client's to end.
-        *(("--timeout", "30") if cell.name == "driver-stop-step" else ()),
     ]
 
 
@@ -67,7 +65,9 @@ def parameters() -> list:
 @pytest.mark.parametrize("cell", parameters())
 def test_fault(cell: Cell, cluster: DrillCluster, table: FaultTable | None, tmp_path: Path) -> None:
     given = options(cell, tmp_path)
-    run = cluster.submit(APPS / cell.subject.app, *given, inject=[cell.fault])
+    # A driver that hangs is the client's to end.
+    limit = ("--timeout", "30") if cell.name == "driver-stop-step" else ()
+    run = cluster.submit(APPS / cell.subject.app, *given, *limit, inject=[cell.fault])
     show(run)
     assert [fault.fault for fault in run.faults] == [cell.fault]
     assert run.code == cell.code
