@@ -119,7 +119,8 @@ def row(cell: Cell, run: DrillRun) -> tuple[str, ...]:
         return cell.name, f"none: ends with {run.code}", "", "", "", f"{run.seconds:.0f} s"
     incident = run.incidents[0]
     replayed = run.record["result"]["seen"] - cell.subject.rows * EPOCHS
-    if incident.reaction == "new_generation":
+    # A generation that was over before the next could begin goes back to nothing.
+    if incident.reaction == "new_generation" and incident.recovered_s is not None:
         replayed += max(incident.step - run.record["result"]["resumed_from"], 0) * BATCH
     return (
         cell.name,
