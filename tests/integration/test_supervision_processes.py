@@ -428,6 +428,19 @@ def test_a_host_whose_role_another_one_took_ends_without_a_word(stage):
     other.close()
 
 
+def test_a_host_that_takes_a_lost_ones_place_waits_for_a_generation_with_it(stage):
+    scene = stage()
+    scene.wait_for(lambda: scene.driver.members() == {KEY: MEMBER})
+    elsewhere = ClusterSpec({**CLUSTER.endpoints, KEY: Endpoint("lost", 7000)})
+    scene.driver.publish_generation(Generation(1, elsewhere))
+    scene.driver.publish_generation(Generation(2, CLUSTER))
+    scene.steps_in(2, 0)
+    assert list(scene.told) == [(2, 0)]
+    assert scene.stops() is None
+    outcome = scene.role.outcome({})
+    assert (outcome.done, outcome.failure) == (False, None)
+
+
 def test_a_standby_takes_over(stage):
     scene = stage(supervision={"standby": True})
     scene.begins(1)

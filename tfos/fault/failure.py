@@ -115,6 +115,9 @@ class Outcome:
         The role.
     failure
         The record when it failed.
+    done
+        Without a failure: whether its process said that it ended well. One that was stopped neither
+        is done nor failed.
     result
         What ``train`` returned, JSON values only; None from roles that ran no ``train``.
     metrics, step
@@ -129,6 +132,7 @@ class Outcome:
 
     key: TaskKey
     failure: Failure | None = None
+    done: bool = True
     result: Any = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     step: int = -1
@@ -141,6 +145,7 @@ class Outcome:
         return {
             "key": str(self.key),
             "failure": None if self.failure is None else self.failure.to_json(),
+            "done": self.done,
             "result": self.result,
             "metrics": dict(self.metrics),
             "step": self.step,
@@ -156,6 +161,7 @@ class Outcome:
         return cls(
             key=TaskKey.parse(data["key"]),
             failure=None if failure is None else Failure.from_json(failure),
+            done=data["done"],
             result=data["result"],
             metrics=data["metrics"],
             step=data["step"],

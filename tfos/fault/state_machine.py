@@ -260,6 +260,9 @@ def _ended_if_empty(state: RunState, *decisions: Decision) -> Transition:
 def _on_outcome(state: RunState, outcome: Outcome) -> Transition:
     if outcome.key in state.outcomes:
         return state, ()
+    stopped = outcome.failure is None and not outcome.done
+    if stopped and state.phase is not Phase.STOPPING:
+        return state, ()
     state = replace(state, outcomes={**state.outcomes, outcome.key: outcome})
     if outcome.failure is not None:
         # Servers torn down after a finished training may complain: that harms nobody.

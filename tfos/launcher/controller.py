@@ -208,7 +208,15 @@ class Controller:
 
     def _on_group(self, report: GroupReport) -> list[Event]:
         events: list[Event] = [OutcomePublished(outcome) for outcome in report.outcomes]
-        return [*events, GroupEnded(report.role, report.failure)]
+        failure = report.failure
+        left = [o.key for o in report.outcomes if o.failure is None and not o.done]
+        if failure is None and left and self.state.phase is not Phase.STOPPING:
+            failure = _driver_failure(
+                Cause.INFRASTRUCTURE,
+                f"{describe_keys(left)} left before training was over",
+                "its role host's log, in Spark's log of its executor, says why",
+            )
+        return [*events, GroupEnded(report.role, failure)]
 
     def _on_connection(self, connection: Connection) -> list[Event]:
         self._connection = connection

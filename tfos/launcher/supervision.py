@@ -120,6 +120,7 @@ class Supervision:
         return Outcome(
             key=self._key,
             failure=self._failure or (None if self._untold is None else self._untold[1]),
+            done=report.done,
             result=report.result,
             metrics=report.progress["metrics"],
             step=report.progress["step"],
@@ -171,10 +172,12 @@ class Supervision:
             while (life := self._next_order(last, rows)) is not None:
                 try:
                     generation = self._session.registry.generation(life.generation)
-                    if not self._session.takes_part(generation):
+                    if self._session.takes_part(generation):
+                        self._live(life, generation)
+                    elif self._generation > 0:
                         log.warning("generation %d has another %s", life.generation, self._key)
                         return
-                    self._live(life, generation)
+                    # Else frozen before this host took a lost one's place: the next will have it.
                     last = life
                 except (RendezvousConnectionError, SessionLostError) as error:
                     # The order still stands; what became of the session is heard first.

@@ -671,3 +671,9 @@ def test_trainers_that_are_all_done_end_the_run_well_whatever_was_answered_befor
     assert history.state.phase is Phase.ENDED
     assert (history.state.verdict is Verdict.DONE) == answered
     assert (history.state.failures == ()) == answered
+
+
+@pytest.mark.parametrize("phase", [Phase.REGISTERING, Phase.TRAINING, Phase.RECOVERING])
+def test_a_role_that_left_without_being_done_does_not_end_training(phase):
+    state = replace(training(), phase=phase)
+    assert transition(state, OutcomePublished(Outcome(CHIEF, done=False))) == (state, ())
