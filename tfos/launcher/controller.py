@@ -289,7 +289,7 @@ class Controller:
 
     def _show_progress(self) -> None:
         try:
-            self._progress.show(self._registry)
+            self._progress.show(self._told)
         except RendezvousError as error:
             log.debug("progress cannot be read: %s", error)
 
@@ -297,7 +297,7 @@ class Controller:
         if not self.recoveries.open:
             return
         try:
-            recovered_s = self.recoveries.look(self._registry.progress())
+            recovered_s = self.recoveries.look(self._told.progress())
         except RendezvousError as error:
             log.debug("progress cannot be read: %s", error)
             return

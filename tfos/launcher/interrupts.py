@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
-from tfos.errors import InterruptedRunError, RunTimeoutError
+from tfos.errors import InterruptedRunError, RunTimeoutError, TfosError
 
 __all__ = ["Interrupts"]
 
@@ -31,6 +31,7 @@ class Interrupts:
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
         self._previous: dict[signal.Signals, Any] = {}
+        self._raised: TfosError | None = None
         self.sink: Callable[[str, str], None] | None = None
 
     def __enter__(self) -> Interrupts:
@@ -56,18 +57,27 @@ class Interrupts:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        # A call into the JVM that the signal ended reports an error of its own instead.
+        if error is not None and self._raised is not None and error is not self._raised:
+            raise self._raised from error
+
+    def _raise(self, error: TfosError) -> NoReturn:
+        self._raised = error
+        raise error
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.sink is not None:
             self.sink(name, f"{name} received")
             return
-        raise InterruptedRunError(f"interrupted by {name}", signal_name=name)
+        self._raise(InterruptedRunError(f"interrupted by {name}", signal_name=name))
 
     def _on_alarm(self, number: int, frame: FrameType | None) -> None:
         if self.sink is None:
-            raise RunTimeoutError(
-                f"the run did not end within --timeout {self._timeout_s:g} s: it was still "
-                "preparing the data; raise --timeout",
-                timeout_s=self._timeout_s,
+            self._raise(
+                RunTimeoutError(
+                    f"the run did not end within --timeout {self._timeout_s:g} s: it was still "
+                    "preparing the data; raise --timeout",
+                    timeout_s=self._timeout_s,
+                )
             )

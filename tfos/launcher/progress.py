@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from tfos.registry.contract import Registry
+from tfos.launcher.registry_events import RegistryReader
 from tfos.topology import TaskKey
 
 __all__ = ["ProgressLine"]
@@ -24,18 +24,18 @@ class ProgressLine:
         self._seen: dict[TaskKey, tuple[float, int]] = {}
         self._shown_step = -1
 
-    def show(self, registry: Registry) -> None:
+    def show(self, told: RegistryReader) -> None:
         """Log a line if it is time and there is news; blocks for one registry read."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + EVERY_S
-        progress = registry.progress()
+        progress = told.progress()
         if not progress:
             return
         lead = max(progress, key=lambda key: int(progress[key]["step"]))
         step = int(progress[lead]["step"])
-        if step == self._shown_step:
+        if step == self._shown_step or step < 0:
             return
         self._shown_step = step
         rate = sum(self._rate(key, document, now) for key, document in progress.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.fault.state_machine import Event, MembersChanged, OutcomePublished, ProcessFailed
@@ -75,9 +76,15 @@ class RegistryReader:
         lost = {member.key: self._lost(member) for member in gone}
         return [MembersChanged(frozenset(members), lost, step, time.time())]
 
-    def _furthest_step(self) -> int:
-        steps = [int(document["step"]) for document in self._registry.progress().values()]
+    def progress(self) -> dict[TaskKey, dict[str, Any]]:
+        """Read how far the roles are, and remember the furthest step: a lost role takes its own."""
+        progress = self._registry.progress()
+        steps = [int(document["step"]) for document in progress.values()]
         self._furthest = max([self._furthest, *steps])
+        return progress
+
+    def _furthest_step(self) -> int:
+        self.progress()
         return self._furthest
 
     def _lost(self, member: Member) -> Failure:
