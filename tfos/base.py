@@ -95,6 +95,8 @@ class TrainContext:
         ``{"ps": ["host:port"], ...}``.
     checkpoints
         Where training state is kept; `fit` uses it by itself.
+    background_error
+        What ended the work that `monitored_session` does in the background; None while it goes on.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class TrainContext:
         self.generation = facts.generation
         self.cluster_spec = facts.cluster.by_role
         self._step = 0
+        self.background_error: BaseException | None = None
 
     # -- who am I -----------------------------------------------------------------------------
 
@@ -374,4 +377,6 @@ class TrainContext:
         ``--timeout`` at the latest, and this returns.
         """
         while self.running_workers() and not self.should_stop():
+            if self.background_error is not None:
+                raise self.background_error
             time.sleep(poll_s)

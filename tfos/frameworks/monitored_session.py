@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfos.errors import InfrastructureError
 from tfos.read_plan import FeedPosition, continued_positions
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _keeper(ctx: TrainContext) -> Any:
             except BaseException as error:
                 # Raised in the program's own thread, at its next step or at its end.
                 log.warning("checkpoints are no longer kept: %s", error)
-                self._error = error
+                self._error = ctx.background_error = error
 
         def _report(self, session: Any) -> None:
             step = int(session.run(self._step))
@@ -158,7 +159,10 @@ def _keeper(ctx: TrainContext) -> Any:
             if self.saver is None:
                 return
             # How far workers had read before the variables are: rows may be used twice, never lost.
-            self.positions.update(ctx.link.read_positions())
+            try:
+                self.positions.update(ctx.link.read_positions())
+            except InfrastructureError as error:
+                log.warning("%s: the checkpoint takes older positions", error)
             step = int(session.run(self._step))
             if step <= self._saved_step:
                 return

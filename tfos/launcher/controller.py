@@ -7,7 +7,7 @@ import os
 import queue
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,18 +158,19 @@ class Controller:
                 log.warning("%s", error)
                 self._await_registry()
 
-    def _hear(self) -> list[Event]:
+    def _hear(self) -> Iterable[Event]:
         try:
             heard = self._events.get(timeout=TICK_S)
         except queue.Empty:
             return []
         except KeyboardInterrupt:  # a notebook's stop button
             heard = _Heard("interrupt", ("SIGINT", "interrupted"))
-        handlers: Mapping[str, Callable[[Any], list[Event]]] = {
+        handlers: Mapping[str, Callable[[Any], Iterable[Event]]] = {
             "members": lambda _: [*self._outcomes(), *self._told.members_changed()],
             "outcomes": lambda _: self._outcomes(),
-            # What was done is known by then: an outcome comes before a failure that followed it.
-            "failures": lambda new: [*self._told.failures(new), *self._outcomes()],
+            # An outcome comes before a failure that followed it, and is of the generation before
+            # the one that the failure may begin.
+            "failures": lambda new: [*self._outcomes(), *self._told.failures(new)],
             "group": self._on_group,
             "connection": self._on_connection,
             "interrupt": self._on_interrupt,
@@ -218,7 +219,7 @@ class Controller:
             )
         return [*events, GroupEnded(report.role, failure)]
 
-    def _on_connection(self, connection: Connection) -> list[Event]:
+    def _on_connection(self, connection: Connection) -> Iterable[Event]:
         self._connection = connection
         if connection is Connection.CONNECTED:
             return self._read_all()
@@ -229,11 +230,17 @@ class Controller:
         self._lost_deadline = time.monotonic()
         return [self._registry_lost()]
 
-    def _read_all(self) -> list[Event]:
-        """Read what may have been missed while the registry did not answer."""
+    def _read_all(self) -> Iterator[Event]:
+        """Read what may have been missed while the registry did not answer.
+
+        One after the other, each applied before the next is read: a generation must not be
+        published with members of which the state has not heard.
+        """
         self._lost_deadline = None
         lives = frozenset(self._registry.failures())
-        return [*self._outcomes(), *self._told.failures(lives), *self._told.members_changed()]
+        yield from self._outcomes()
+        yield from self._told.failures(lives)
+        yield from self._told.members_changed()
 
     def _await_registry(self) -> None:
         if self._lost_deadline is None:
@@ -262,7 +269,7 @@ class Controller:
         failure = _driver_failure(Cause.INFRASTRUCTURE, why, "submit it again: it resumes")
         return [Halted(Verdict.FAILED, failure)]
 
-    def _on_tick(self) -> list[Event]:
+    def _on_tick(self) -> Iterable[Event]:
         now = time.monotonic()
         phase = self.state.phase
         if phase is Phase.TRAINING and self._lost_deadline is None:

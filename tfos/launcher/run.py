@@ -155,6 +155,9 @@ class _Run:
         self._prepare_checkpoints(name)
         with ExitStack() as stack:
             stack.enter_context(only_run_of_job(config.registry, name, run_id, self._on_lock_lost))
+            if self.store is not None and config.checkpoints.fresh:
+                # Not before: another run of the job may be training on them.
+                self.store.remove_all()
             self.registry = RunRegistry(
                 config.registry, name, run_id, self._driver_host(), self.registry_file
             )
@@ -182,8 +185,6 @@ class _Run:
         store = CheckpointStore(checkpoints.dir, name, keep=checkpoints.keep)
         store.check_writable()
         self.store = store
-        if checkpoints.fresh:
-            store.remove_all()
 
     def _on_lock_lost(self) -> None:
         self.lock_lost = "the job's lock in ZooKeeper was lost: another run of it may begin"
@@ -289,10 +290,10 @@ class _Run:
 
     def _control(self, groups: Sequence[RoleGroup], address: RegistryAddress) -> RunState:
         registry = address.connect(create=True)
-        registry.attend()
         timeout_s = self.config.supervision.timeout_s
         spent = time.time() - self.phases["started"]
         try:
+            registry.attend()
             self.controller = controller = Controller(
                 self.config,
                 registry,

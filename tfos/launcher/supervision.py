@@ -96,6 +96,7 @@ class Supervision:
         self._ending = False
         self._report = LifeReport()
         self._generation = 0
+        self._spare = False
         self._drill = drill
         self._standby: WaitingProcess | None = None
         self._started = 0
@@ -177,7 +178,10 @@ class Supervision:
                     elif self._generation > 0:
                         log.warning("generation %d has another %s", life.generation, self._key)
                         return
-                    # Else frozen before this host took a lost one's place: the next will have it.
+                    else:
+                        # Frozen before this host took a lost one's place: a later one has it,
+                        # if there is one.
+                        self._spare = True
                     last = life
                 except (RendezvousConnectionError, SessionLostError) as error:
                     # The order still stands; what became of the session is heard first.
@@ -202,7 +206,7 @@ class Supervision:
             if self._ordered > (last.generation, last.respawn):
                 return Life(self._key, *self._ordered)
             wait_s = POLL_S
-            if time.monotonic() > deadline and not self._report.done:
+            if time.monotonic() > deadline and not (self._report.done or self._spare):
                 # The driver's own deadline comes first and names everybody who is missing.
                 raise RendezvousTimeoutError(
                     f"{self._key} heard nothing from the driver for "
@@ -212,6 +216,7 @@ class Supervision:
         return None
 
     def _live(self, life: Life, generation: Generation) -> None:
+        self._spare = False
         self._generation = life.generation
         self._progress.begin(life, num_roles=len(generation.cluster.endpoints))
         spec = self._make_spec(life, generation, self._report.read if life.respawn > 0 else None)
@@ -239,14 +244,15 @@ class Supervision:
         )
         self._report = current.report
         self._report.read = spec.continue_at
-        unsubscribe = self._session.watch_peers(life.generation) if self._watches_peers else None
+        unsubscribe: Callable[[], None] = lambda: None  # noqa: E731
         try:
+            if self._watches_peers:
+                unsubscribe = self._session.watch_peers(life.generation)
             current.begin()
             self._attend(current)
         finally:
             current.close()
-            if unsubscribe is not None:
-                unsubscribe()
+            unsubscribe()
         return current
 
     def _attend(self, current: TrainingLife) -> None:

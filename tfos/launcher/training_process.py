@@ -67,6 +67,11 @@ class TrainingProcess:
                 outcome["result"] = self._train(framework, job, feed)
             else:
                 framework.serve(spec.facts, self._link)
+        except StoppedError:
+            # The host knows why it ends this process; where somebody else did, that is a death.
+            if job is not None:
+                _shut_down(job)
+            raise
         except BaseException as error:
             outcome["failure"] = self._failure(error)
         self._enter("ended")
@@ -106,7 +111,7 @@ class TrainingProcess:
         self._link.tell("phase", name=phase, time=time.time())
 
     def _failure(self, error: BaseException) -> dict[str, Any] | None:
-        if isinstance(error, StoppedError | KeyboardInterrupt) or self._link.should_stop():
+        if self._link.should_stop():
             # Whatever a process says that was told to stop is a consequence of that.
             log.info("stopped (%s)", type(error).__name__)
             return None
@@ -176,8 +181,9 @@ def main() -> None:
     link = ChannelLink(ControlChannel.from_environment())
     try:
         code = _wait_and_play(link)
-    except StoppedError:  # before it had begun: nobody waits for its word
-        code = 0
+    except StoppedError:
+        log.info("ended by SIGTERM")
+        code = 128 + signal.SIGTERM
     except (CheckpointError, InfrastructureError):
         log.exception("the training process could not tell how it ended")
         code = 1
