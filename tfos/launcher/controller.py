@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,6 @@ from typing import Any
 
 from tfos.config import JobConfig
 from tfos.errors import RendezvousError
-from tfos.fault.failure import Cause, Failure
 from tfos.fault.restart_policy import Incident, RestartBudget
 from tfos.fault.state_machine import (
     CancelGroups,
@@ -21,7 +18,6 @@ from tfos.fault.state_machine import (
     EndRun,
     Event,
     GroupEnded,
-    Halted,
     OutcomePublished,
     Phase,
     PublishGeneration,
@@ -34,12 +30,20 @@ from tfos.fault.state_machine import (
     transition,
 )
 from tfos.launcher.drills import DriverDrill, drill_of
+from tfos.launcher.halts import (
+    gave_up,
+    interrupted,
+    left_early,
+    not_registered,
+    registry_lost,
+    timed_out,
+)
 from tfos.launcher.progress import ProgressLine
 from tfos.launcher.recovery_clock import RecoveryClock
 from tfos.launcher.registry_events import RegistryReader
 from tfos.launcher.role_groups import GroupReport, RoleGroup
 from tfos.registry.contract import Connection, Generation, Registry, StopNotice
-from tfos.topology import ClusterSpec, Role, TaskKey, describe_keys
+from tfos.topology import ClusterSpec, Role, TaskKey
 
 __all__ = ["Controller"]
 
@@ -212,11 +216,7 @@ class Controller:
         failure = report.failure
         left = [o.key for o in report.outcomes if o.failure is None and not o.done]
         if failure is None and left and self.state.phase is not Phase.STOPPING:
-            failure = _driver_failure(
-                Cause.INFRASTRUCTURE,
-                f"{describe_keys(left)} left before training was over",
-                "its role host's log, in Spark's log of its executor, says why",
-            )
+            failure = left_early(left)
         return [*events, GroupEnded(report.role, failure)]
 
     def _on_connection(self, connection: Connection) -> Iterable[Event]:
@@ -228,7 +228,7 @@ class Controller:
             self._await_registry()
             return []
         self._lost_deadline = time.monotonic()
-        return [self._registry_lost()]
+        return [registry_lost(self._config)]
 
     def _read_all(self) -> Iterator[Event]:
         """Read what may have been missed while the registry did not answer.
@@ -246,28 +246,13 @@ class Controller:
         if self._lost_deadline is None:
             self._lost_deadline = time.monotonic() + self._config.registry.session_timeout_s
 
-    def _registry_lost(self) -> Event:
-        where = self._config.registry.zookeeper or "embedded"
-        return Halted(
-            Verdict.FAILED,
-            _driver_failure(
-                Cause.INFRASTRUCTURE,
-                f"ZooKeeper ({where}) was lost: it has not answered for "
-                f"{self._config.registry.session_timeout_s:g} s",
-                "without it no role can be watched; look at its log, or raise "
-                "registry.session_timeout_s if it only pauses",
-            ),
-        )
-
     def _on_interrupt(self, detail: tuple[str, str]) -> list[Event]:
         signal_name, why = detail
         log.warning("%s: ending the run", why)
-        failure = _driver_failure(Cause.CONFIG, f"interrupted by {signal_name}: {why}", "")
-        return [Halted(Verdict.INTERRUPTED, failure)]
+        return [interrupted(signal_name, why)]
 
     def _on_give_up(self, why: str) -> list[Event]:
-        failure = _driver_failure(Cause.INFRASTRUCTURE, why, "submit it again: it resumes")
-        return [Halted(Verdict.FAILED, failure)]
+        return [gave_up(why)]
 
     def _on_tick(self) -> Iterable[Event]:
         now = time.monotonic()
@@ -283,12 +268,12 @@ class Controller:
             self._stop_deadline = now + CANCEL_WAIT_S
             return [StopExpired()]
         if self._deadline is not None and now >= self._deadline:
-            return [self._timed_out()]
+            return [timed_out(self._config, phase)]
         if self._lost_deadline is not None and self._connection is Connection.CONNECTED:
             # A call failed though the connection held: if it answers now, all is well.
             return self._read_all()
         if self._lost_deadline is not None and now >= self._lost_deadline:
-            return [self._registry_lost()]
+            return [registry_lost(self._config)]
         waits = phase in (Phase.REGISTERING, Phase.RECOVERING)
         if waits and now >= self._register_deadline:
             return [self._not_registered()]
@@ -311,28 +296,9 @@ class Controller:
         if recovered_s is not None:
             log.info("all are stepping again, %.1f s after the failure", recovered_s)
 
-    def _timed_out(self) -> Event:
-        return Halted(
-            Verdict.TIMED_OUT,
-            _driver_failure(
-                Cause.CONFIG,
-                f"the run did not end within --timeout {self._config.supervision.timeout_s:g} s "
-                f"(it was {self.state.phase.value})",
-                "raise --timeout, or resume from the checkpoint by submitting again",
-            ),
-        )
-
     def _not_registered(self) -> Event:
-        missing = self.state.expected - self._told.members.keys()
-        return Halted(
-            Verdict.FAILED,
-            _driver_failure(
-                Cause.INFRASTRUCTURE,
-                f"{describe_keys(missing)} did not register within "
-                f"{self._config.registry.register_timeout_s:g} s",
-                self._explain_missing(frozenset(missing)),
-            ),
-        )
+        missing = frozenset(self.state.expected - self._told.members.keys())
+        return not_registered(self._config, missing, self._explain_missing(missing))
 
     # -- decisions -----------------------------------------------------------------------------
 
@@ -343,7 +309,7 @@ class Controller:
             except RendezvousError as error:
                 log.warning("%s", error)
                 self._await_registry()
-                self._apply(self._registry_lost())
+                self._apply(registry_lost(self._config))
         elif isinstance(decision, RerunTask):
             log.warning("%s is lost: waiting for it to come back", decision.key)
             self._rerun_at[decision.key] = time.monotonic() + RETURN_WITHIN_S
@@ -401,15 +367,3 @@ class Controller:
             # Nobody can hear: each role host finds the registry gone by itself, and ends.
             return
         self._registry.stop(StopNotice(outcome, decision.reason))
-
-
-def _driver_failure(cause: Cause, message: str, hint: str) -> Failure:
-    return Failure(
-        key="driver",
-        cause=cause,
-        message=message,
-        time=time.time(),
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        hint=hint,
-    )

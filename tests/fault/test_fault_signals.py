@@ -1,0 +1,62 @@
+"""Signals from elsewhere: a training process that somebody ends has died, and is not done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tfos.errors import ExitCode
+from tfos.testing import DrillCluster, DrillRun
+
+APP = Path(__file__).parents[1] / "e2e" / "apps" / "linear.py"
+ROWS, EPOCHS = 4000, 2
+
+pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[DrillCluster]:
+    (tmp_path / "runs").mkdir()
+    with DrillCluster(tmp_path / "runs") as cluster:
+        yield cluster
+        cluster.assert_nothing_left()
+
+
+def first_training_process(cluster: DrillCluster) -> psutil.Process | None:
+    for process in cluster.processes():
+        try:
+            module = "tfos.launcher.training_process" in process.cmdline()
+            if module and Path(process.cwd()).name == "process-1":
+                return process
+        except psutil.Error:
+            continue
+    return None
+
+
+def test_sigterm_from_elsewhere_is_a_death(cluster, tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    settings = tmp_path / "fast.yaml"
+    settings.write_text("checkpoints: {every_s: 1}")
+    options = ("--conf", str(settings), "--checkpoint-dir", str(checkpoints))
+    process = cluster.start(APP, *options, "-p", f"rows={ROWS}", "-p", "slow=0.05")
+    ended: list[DrillRun] = []
+    waiting = threading.Thread(target=lambda: ended.append(cluster.finish(process)))
+    waiting.start()
+    deadline = time.monotonic() + 120.0
+    while not list(checkpoints.glob("*/ckpt-*/COMMITTED")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    victim = first_training_process(cluster)
+    assert victim is not None
+    victim.send_signal(signal.SIGTERM)
+    waiting.join(200.0)
+    (run,) = ended
+    print(run.text[-6000:])
+    assert run.code == ExitCode.OK
+    assert [incident.reaction for incident in run.incidents] == ["new_generation"]
+    assert run.record["result"]["seen"] == EPOCHS * ROWS
