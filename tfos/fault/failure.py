@@ -8,10 +8,18 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-from tfos.errors import ExitCode
+from tfos.errors import ExitCode, TfosError
 from tfos.topology import TaskKey
 
-__all__ = ["Cause", "Failure", "Outcome", "describe_exit", "first_cause", "hint_for_exit"]
+__all__ = [
+    "Cause",
+    "Failure",
+    "Outcome",
+    "cause_of",
+    "describe_exit",
+    "first_cause",
+    "hint_for_exit",
+]
 
 
 class Cause(str, Enum):
@@ -47,6 +55,12 @@ _EXIT_CODES = {
     Cause.PEER_LOST: ExitCode.INFRASTRUCTURE,
     Cause.CONFIG: ExitCode.CONFIG,
 }
+
+
+def cause_of(error: TfosError) -> Cause:
+    """Return whose failure one of tfos's own errors is."""
+    causes = {ExitCode.CONFIG: Cause.CONFIG, ExitCode.USER_CODE: Cause.DATA}
+    return causes.get(error.exit_code, Cause.INFRASTRUCTURE)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from tfos.arrow_feed.places import Place, choose_places
 from tfos.config import JobConfig
-from tfos.errors import ExitCode, RendezvousClosedError, TfosError
-from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.errors import RendezvousClosedError, TfosError
+from tfos.fault.failure import Cause, Failure, Outcome, cause_of
 from tfos.fault.janitor import removed_at_end
 from tfos.launcher.drills import HostDrill, drill_of
 from tfos.launcher.host_session import HostSession
@@ -287,12 +287,10 @@ class _Hosted:
         )
 
     def _failure(self, error: Exception) -> Failure:
-        causes = {ExitCode.CONFIG: Cause.CONFIG, ExitCode.USER_CODE: Cause.DATA}
         expected = isinstance(error, TfosError)
-        code = error.exit_code if isinstance(error, TfosError) else ExitCode.INTERNAL
         return Failure(
             key=str(self._key),
-            cause=causes.get(code, Cause.INFRASTRUCTURE),
+            cause=cause_of(error) if isinstance(error, TfosError) else Cause.INFRASTRUCTURE,
             message=f"{type(error).__name__}: {' '.join(str(error).split())}",
             time=time.time(),
             host=socket.gethostname(),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfos.errors import ExitCode, TfosError
-from tfos.fault.failure import Cause
+from tfos.errors import TfosError
+from tfos.fault.failure import Cause, cause_of
 
 __all__ = ["describe_error"]
 
@@ -36,8 +36,7 @@ def _message(error: BaseException) -> str:
 
 def _cause_and_hint(error: BaseException) -> tuple[Cause, str]:
     if isinstance(error, TfosError):
-        causes = {ExitCode.CONFIG: Cause.CONFIG, ExitCode.USER_CODE: Cause.DATA}
-        return causes.get(error.exit_code, Cause.INFRASTRUCTURE), ""
+        return cause_of(error), ""
     from_tensorflow = type(error).__module__.startswith("tensorflow")
     if from_tensorflow and "Could not start gRPC server" in str(error):
         return (
