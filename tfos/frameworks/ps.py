@@ -6,6 +6,7 @@ calls back into the process that runs it, which is the worker (see `tfos.arrow_f
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +21,8 @@ from tfos.topology import Role
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
 
 __all__ = ["ParameterServerFramework"]
+
+log = logging.getLogger(__name__)
 
 IN_FLIGHT_PER_WORKER = 4
 """Steps scheduled ahead: enough that no worker waits for the chief to fetch a result."""
@@ -89,6 +92,7 @@ class _ScheduledSteps:
         self._coordinator = coordinator
         self._width = IN_FLIGHT_PER_WORKER * num_workers
         self._in_flight: deque[Any] = deque()
+        self._lost = 0
         self._metric_names: tuple[str, ...] = ()
         self._step = self._traced(plan, strategy)
         dataset = coordinator.create_per_worker_dataset(
@@ -120,17 +124,37 @@ class _ScheduledSteps:
 
     def next_result(self, most: int | None) -> StepResult:
         width = self._width if most is None else min(self._width, most)
-        while len(self._in_flight) < width:
-            self._in_flight.append(self._coordinator.schedule(self._step, args=(self._batches,)))
-        return self._complete(self._in_flight.popleft())
+        while True:
+            while len(self._in_flight) < width:
+                remote = self._coordinator.schedule(self._step, args=(self._batches,))
+                self._in_flight.append(remote)
+            result = self._complete(self._in_flight.popleft())
+            if result is not None:
+                return result
 
     def drain(self) -> list[StepResult]:
         results = [self._complete(remote) for remote in self._in_flight]
         self._in_flight.clear()
-        return results
+        return [result for result in results if result is not None]
 
-    def _complete(self, remote: Any) -> StepResult:
-        status, values = remote.fetch()
+    def _complete(self, remote: Any) -> StepResult | None:
+        """Fetch a step's result; None when it went with the worker that took the step.
+
+        The coordinator takes a step again that a dead worker had not completed, but a completed
+        one's result stays there until it is fetched. The step counts for nothing then, and its rows
+        are used again by the worker's next process. A lost parameter server is told by `schedule`.
+        """
+        import tensorflow as tf
+
+        try:
+            status, values = remote.fetch()
+        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+            self._lost += 1
+            if self._lost > 2 * self._width:
+                raise
+            log.warning("the result of a step was lost with its worker: %s", type(error).__name__)
+            return None
+        self._lost = 0
         feed, epoch, row, rows = (int(v) for v in status)
         metrics = dict(zip(self._metric_names, values, strict=True))
         return StepResult(feed, FeedPosition(epoch, row), rows, metrics)
