@@ -15,7 +15,7 @@ from typing import Any
 from tfos.base import TrainContext
 from tfos.frameworks.contract import PlainRuntime
 from tfos.frameworks.parameter_served import ParameterServed
-from tfos.frameworks.training_loop import StepResult, run_loop
+from tfos.frameworks.training_loop import LOST_RESULT, StepResult, run_loop
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
@@ -124,25 +124,20 @@ class _ScheduledSteps:
 
     def next_result(self, most: int | None) -> StepResult:
         width = self._width if most is None else min(self._width, most)
-        while True:
-            while len(self._in_flight) < width:
-                remote = self._coordinator.schedule(self._step, args=(self._batches,))
-                self._in_flight.append(remote)
-            result = self._complete(self._in_flight.popleft())
-            if result is not None:
-                return result
+        while len(self._in_flight) < width:
+            self._in_flight.append(self._coordinator.schedule(self._step, args=(self._batches,)))
+        return self._complete(self._in_flight.popleft())
 
     def drain(self) -> list[StepResult]:
         results = [self._complete(remote) for remote in self._in_flight]
         self._in_flight.clear()
-        return [result for result in results if result is not None]
+        return results
 
-    def _complete(self, remote: Any) -> StepResult | None:
-        """Fetch a step's result; None when it went with the worker that took the step.
+    def _complete(self, remote: Any) -> StepResult:
+        """Fetch a step's result, which may be lost with the worker that took the step.
 
-        The coordinator takes a step again that a dead worker had not completed, but a completed
-        one's result stays there until it is fetched. The step counts for nothing then, and its rows
-        are used again by the worker's next process. A lost parameter server is told by `schedule`.
+        The coordinator takes a step again that a dead worker had not completed; a completed one's
+        result stays there until it is fetched. A lost parameter server is told by `schedule`.
         """
         import tensorflow as tf
 
@@ -153,7 +148,7 @@ class _ScheduledSteps:
             if self._lost > 2 * self._width:
                 raise
             log.warning("the result of a step was lost with its worker: %s", type(error).__name__)
-            return None
+            return LOST_RESULT
         self._lost = 0
         feed, epoch, row, rows = (int(v) for v in status)
         metrics = dict(zip(self._metric_names, values, strict=True))

@@ -18,7 +18,7 @@ from tfos.errors import ConfigError
 from tfos.read_plan import FeedPosition, continued_positions
 from tfos.training_parts import FitPlan, FitResult
 
-__all__ = ["StepResult", "Steps", "run_loop"]
+__all__ = ["LOST_RESULT", "StepResult", "Steps", "run_loop"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,10 @@ class StepResult:
     position: FeedPosition
     rows: int
     metrics: Mapping[str, Any]
+
+
+LOST_RESULT = StepResult(-1, FeedPosition(), 0, {})
+"""A step that was taken, of which nothing else is known: the worker that knew has died."""
 
 
 class Steps(Protocol):
@@ -62,6 +66,9 @@ class _Progress:
     last: Mapping[str, Any] = field(default_factory=dict)
 
     def add(self, result: StepResult) -> None:
+        if result is LOST_RESULT:
+            self.step += 1
+            return
         if result.rows == 0:
             self.ended.add(result.feed)
             return
