@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from tfos.read_plan import FeedPosition, ReadPlan, continued_positions
+from tfos.read_plan import FeedPosition, ReadPlan
 from tfos.topology import TaskKey
 from tfos.training_parts import (
     Checkpoints,
@@ -336,8 +336,7 @@ class TrainContext:
         found = self.checkpoints.latest()
         if found is None:
             return FeedPosition()
-        orders = found.metadata.get("row_orders", ())
-        positions = continued_positions(found.positions, orders, self.facts.row_orders)
+        positions = self.facts.continued_positions(found)
         return positions.get(self.facts.key.index, FeedPosition())
 
     def monitored_session(self, hooks: Sequence[Any] = ()) -> Any:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tfos.read_plan import FeedPosition, ReadPlan
+from tfos.read_plan import FeedPosition, ReadPlan, continued_positions
 from tfos.topology import ClusterSpec, TaskKey
 
 if TYPE_CHECKING:
@@ -75,6 +75,14 @@ class ProcessFacts:
     def num_feeds(self) -> int:
         """How many processes the ``train`` DataFrame is dealt to."""
         return len(self.row_orders)
+
+    def continued_positions(self, found: CheckpointInfo) -> dict[int, FeedPosition]:
+        """Return where each feed goes on after a checkpoint; see `read_plan.continued_positions`.
+
+        Its writer keeps `row_orders` in the metadata, by that name.
+        """
+        before = found.metadata.get("row_orders", ())
+        return continued_positions(found.positions, before, self.row_orders)
 
 
 class CheckpointInfo(Protocol):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfos.errors import InfrastructureError
-from tfos.read_plan import FeedPosition, continued_positions
+from tfos.read_plan import FeedPosition
 
 if TYPE_CHECKING:
     from tfos.base import TrainContext
@@ -63,8 +63,7 @@ def open_session(ctx: TrainContext, hooks: Sequence[Any]) -> Any:
     if found is None:
         create(None)
     else:
-        orders = found.metadata.get("row_orders", ())
-        keeper.positions = continued_positions(found.positions, orders, ctx.facts.row_orders)
+        keeper.positions = ctx.facts.continued_positions(found)
         log.info("resumed from step %d (%s)", found.step, found.path)
     return opened[0]
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tfos.base import TrainContext
 from tfos.errors import ConfigError
-from tfos.read_plan import FeedPosition, continued_positions
+from tfos.read_plan import FeedPosition
 from tfos.training_parts import FitPlan, FitResult
 
 __all__ = ["LOST_RESULT", "StepResult", "Steps", "run_loop"]
@@ -238,15 +238,13 @@ class _Loop:
         self.progress.step = self._saved_step = found.step
         self._evaluated_epoch = int(found.metadata.get("evaluated_epoch", 0))
         self.metrics.update(found.metadata.get("metrics", {}))
-        before = found.metadata.get("row_orders", ())
-        now = self._ctx.facts.row_orders
-        self.progress.positions = continued_positions(found.positions, before, now)
+        self.progress.positions = self._ctx.facts.continued_positions(found)
         if self.progress.positions != found.positions:
             log.warning(
                 "rows come in another order than when the checkpoint was written (%d workers then, "
                 "%d now): the epoch that was under way starts over",
-                len(before),
-                len(now),
+                len(found.metadata.get("row_orders", ())),
+                self.progress.num_feeds,
             )
         log.info("resumed from step %d (%s)", found.step, found.path)
         return found.step

@@ -129,6 +129,7 @@ class ChannelLink(HostLink):
 
     def _beat(self) -> None:
         while True:
+            self._beating.wait()
             try:
                 self._channel.send(self._sign_of_life(), droppable=True)
             except InfrastructureError:
