@@ -83,6 +83,8 @@ Notice = Ordered | Stopped | DriverGone | Replaced | SessionLost | PeersDone
 class HostSession:
     """A role host's membership. `notices` may be read from one thread; calls come from the same.
 
+    Others may put notices of their own, from any thread: all that happens comes in one order.
+
     Parameters
     ----------
     connect

@@ -88,7 +88,6 @@ class Supervision:
         self._session = session
         self._directory = directory
         self._make_spec = make_spec
-        self._failures: queue.SimpleQueue[Failure] = queue.SimpleQueue()
         self._failure: Failure | None = None
         # How the last life ended, until the driver has been told: its failure, or None for done.
         self._untold: tuple[Life, Failure | None] | None = None
@@ -109,7 +108,7 @@ class Supervision:
         """End the role because something around its process failed; the first one counts."""
         if self._failure is None:
             self._failure = failure
-        self._failures.put(failure)
+        self._session.notices.put(failure)
 
     def mark(self, phase: str) -> None:
         """Note that the role enters a phase now."""
@@ -302,10 +301,8 @@ class Supervision:
     # -- notices --------------------------------------------------------------------------------
 
     def _take_notice(self, timeout_s: float) -> Notice | Failure | None:
-        if not self._failures.empty():
-            return self._failures.get()
         try:
-            notice: Notice = self._session.notices.get(timeout_s > 0, timeout_s or None)
+            notice: Notice | Failure = self._session.notices.get(timeout_s > 0, timeout_s or None)
         except queue.Empty:
             return None
         return notice

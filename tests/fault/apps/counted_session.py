@@ -2,20 +2,10 @@
 
 import time
 
-import tfos
+from counted import CountedJob
 
 
-class CountedSessionJob(tfos.Job):
-    def pre_train(self, spark):
-        from pyspark.sql import functions as F
-
-        a, b = (F.rand(seed) * 2 - 1 for seed in (1, 2))
-        return (
-            spark.range(0, int(self.params["rows"]), 1, 4)
-            .select("id", a.alias("a"), b.alias("b"))
-            .withColumn("y", F.expr("2 * a - 3 * b + 1"))
-        )
-
+class CountedSessionJob(CountedJob):
     def train(self, ctx):
         import tensorflow as tf
 
