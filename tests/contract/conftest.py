@@ -1,8 +1,6 @@
 """The registry's backends, each behind the same few verbs."""
 
 import itertools
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -49,8 +47,6 @@ class ZooKeeperBackend:
 
 @pytest.fixture(scope="session")
 def zookeeper_address() -> Iterator[str]:
-    if shutil.which("java") is None and not os.environ.get("TFOS_REQUIRE_SERVICES"):
-        pytest.skip("needs Java; TFOS_REQUIRE_SERVICES=1 makes this a failure")
     with EmbeddedZooKeeper(start_timeout_s=60) as server:
         yield server.address
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from services import tell_missing
 
 from tfos.errors import ExitCode
 
@@ -19,10 +20,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.m
 @pytest.fixture
 def data() -> str:
     if not DATA.is_dir():
-        message = f"MovieLens 100K is not in {DATA}: run `make data`, or set TFOS_MOVIELENS"
-        if os.environ.get("TFOS_SERVICES_REQUIRED"):
-            pytest.fail(message)
-        pytest.skip(message)
+        tell_missing(f"MovieLens 100K is not in {DATA}: run `make data`, or set TFOS_MOVIELENS")
     return f"data={DATA}"
 
 

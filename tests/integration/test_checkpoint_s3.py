@@ -17,6 +17,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from killed_saver import run_killed_saver
 
 from tfos.errors import CheckpointCorruptError, CheckpointError
 from tfos.fault.checkpoints import CheckpointStore
@@ -184,36 +185,13 @@ def test_a_generation_that_is_over_is_refused_before_its_marker(bucket, monkeypa
     assert bucket.entries() == ["ckpt-000000000005-g2"]
 
 
-SAVER = """
-import os, sys
-from pathlib import Path
-from tfos.fault.checkpoints import CheckpointStore
-store = CheckpointStore(sys.argv[1], "fm", keep=2)
-found = store.latest()
-step = found.step if found else 0
-def write(directory):
-    for number in range(16):
-        Path(directory, f"data-{number}").write_bytes(b"%d" % step + os.urandom(50_000))
-print(step, flush=True)
-while True:
-    step += 1
-    told = lambda info: print(info.step, flush=True)
-    store.begin_save(step, 1, write, {0: (0, step)}, {"step": step}, on_complete=told)
-"""
-
-
 def test_a_saver_killed_while_it_uploads_leaves_a_whole_checkpoint(bucket, tmp_path, caplog):
     store = bucket.store(keep=2)
     chance = random.Random(5)
     acknowledged, unfinished = 0, 0
     for _ in range(8):
-        argv = [sys.executable, "-c", SAVER, bucket.url]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as saver:
-            resumed = int(saver.stdout.readline())
-            assert resumed >= acknowledged
-            time.sleep(chance.uniform(0.1, 1.0))
-            saver.kill()
-            told = [int(line) for line in saver.stdout.read().split()]
+        resumed, told = run_killed_saver(bucket.url, 16, chance.uniform(0.1, 1.0))
+        assert resumed >= acknowledged
         acknowledged = max([resumed, *told])
         keys = bucket.keys()
         unfinished += any(f"{name}/COMMITTED" not in keys for name in bucket.entries())
@@ -247,14 +225,27 @@ def test_people_can_list_and_verify_it(bucket):
     assert whole.path in done.stdout
 
 
-def test_a_server_that_is_away_is_told_in_time(bucket):
+def told_of_a_place_that_cannot_be_written(bucket, endpoint: str) -> str:
     program = (
         "import sys; from tfos.fault.checkpoints import CheckpointStore\n"
         "CheckpointStore(sys.argv[1], 'fm').check_writable()"
     )
-    env = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    begin = time.monotonic()
+    # How often its client tries, and how long it waits between, is left to chance otherwise.
+    env = {**os.environ, "AWS_ENDPOINT_URL": endpoint, "AWS_MAX_ATTEMPTS": "1"}
     argv = [sys.executable, "-c", program, bucket.url]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=env)
-    assert time.monotonic() - begin < 50
-    assert f"{bucket.url}/fm did not answer within 20 s; let --checkpoint-dir" in done.stderr
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=50, check=False, env=env)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def test_a_server_that_refuses_is_told(bucket):
+    told = told_of_a_place_that_cannot_be_written(bucket, "http://127.0.0.1:9")
+    assert "CheckpointError: checkpoints could not be kept: " in told
+    assert f"({bucket.url}/fm, set by --checkpoint-dir)" in told
+
+
+def test_a_server_that_is_silent_is_told_in_time(bucket):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        told = told_of_a_place_that_cannot_be_written(bucket, endpoint)
+    assert f"{bucket.url}/fm did not answer within 20 s; let --checkpoint-dir" in told

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from killed_saver import run_killed_saver
 
 from tfos.errors import CheckpointError
 from tfos.fault.checkpoints import CheckpointStore
@@ -111,36 +112,13 @@ def test_a_forbidden_place_is_told_at_once():
     assert "--checkpoint-dir" in done.stdout
 
 
-SAVER = """
-import os, sys
-from pathlib import Path
-from tfos.fault.checkpoints import CheckpointStore
-store = CheckpointStore(sys.argv[1], "fm", keep=2)
-found = store.latest()
-step = found.step if found else 0
-def write(directory):
-    for number in range(8):
-        Path(directory, f"data-{number}").write_bytes(b"%d" % step + os.urandom(50_000))
-print(step, flush=True)
-while True:
-    step += 1
-    told = lambda info: print(info.step, flush=True)
-    store.begin_save(step, 1, write, {0: (0, step)}, {"step": step}, on_complete=told)
-"""
-
-
 def test_a_saver_killed_anywhere_leaves_a_whole_checkpoint(tmp_path, caplog):
     store = CheckpointStore(str(tmp_path / "store"), "fm", keep=2)
     chance = random.Random(7)
     acknowledged, interrupted, unfinished = 0, 0, 0
     for _ in range(30):
-        argv = [sys.executable, "-c", SAVER, str(tmp_path / "store")]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as saver:
-            resumed = int(saver.stdout.readline())
-            assert resumed >= acknowledged
-            time.sleep(chance.uniform(0.0, 0.15))
-            saver.kill()
-            told = [int(line) for line in saver.stdout.read().split()]
+        resumed, told = run_killed_saver(str(tmp_path / "store"), 8, chance.uniform(0.0, 0.15))
+        assert resumed >= acknowledged
         acknowledged = max([resumed, *told])
         names = os.listdir(tmp_path / "store" / "fm")
         unfinished += any(name.startswith(".") for name in names)

@@ -1,8 +1,6 @@
 """A registry session against three real ZooKeeper servers of which some die."""
 
-import os
 import queue
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,8 +20,6 @@ BOUND_S = 30.0
 
 @pytest.fixture
 def ensemble(tmp_path):
-    if shutil.which("java") is None and not os.environ.get("TFOS_REQUIRE_SERVICES"):
-        pytest.skip("needs Java; TFOS_REQUIRE_SERVICES=1 makes this a failure")
     with Ensemble(3, tmp_path) as servers:
         yield servers
 

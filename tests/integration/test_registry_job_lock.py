@@ -1,9 +1,7 @@
 """The lock that keeps one run per job name: real processes, a real ZooKeeper, real faults."""
 
 import logging
-import os
 import queue
-import shutil
 import socket
 import subprocess
 import sys
@@ -47,8 +45,6 @@ with JobLock(sys.argv[1], {PATH!r}, holder=holder, session_timeout_s={TIMEOUT_S}
 
 @pytest.fixture(scope="module")
 def server():
-    if shutil.which("java") is None and not os.environ.get("TFOS_REQUIRE_SERVICES"):
-        pytest.skip("needs Java; TFOS_REQUIRE_SERVICES=1 makes this a failure")
     with EmbeddedZooKeeper(start_timeout_s=60) as running:
         yield running
 
@@ -150,6 +146,17 @@ class TestHeldElsewhere:
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(enter, range(6)))
         assert most == [1] * 6
+
+    def test_who_comes_trips_over_nobody_who_leaves(self, lock):
+        path = "/very/deep/prefix/tfos/job/lock"
+
+        def come_and_go(number):
+            for _ in range(8):
+                with lock(path, session_timeout_s=20.0):
+                    pass
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(come_and_go, range(4)))
 
     @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b'{"host": "\\u001b[2J"}'])
     def test_what_others_wrote_there_is_not_relied_on(self, client, lock, data):

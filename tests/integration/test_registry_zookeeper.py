@@ -1,9 +1,7 @@
 """The ZooKeeper registry and its embedded server against real faults."""
 
 import logging
-import os
 import queue
-import shutil
 import signal
 import socket
 import subprocess
@@ -38,12 +36,6 @@ SECRET = "0c7d-the-secret-of-this-run"
 ROOT = "/prefix/tfos/job/run-1"
 WORKER = TaskKey(Role.WORKER, 0)
 BOUND_S = 20.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _needs_java():
-    if shutil.which("java") is None and not os.environ.get("TFOS_REQUIRE_SERVICES"):
-        pytest.skip("needs Java; TFOS_REQUIRE_SERVICES=1 makes this a failure")
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,12 @@ from tfos.errors import AlreadyRunningError, ConfigError, RendezvousError
 from tfos.registry.contract import Connection
 from tfos.registry.documents import decode, encode
 from tfos.registry.node_session import NodeMissingError, NodePresentError
-from tfos.registry.run_tree import delete_empty_parents
+from tfos.registry.run_tree import create_under_parents, delete_empty_parents
 from tfos.registry.zookeeper import ZooKeeperSession
 
 __all__ = ["JobLock"]
 
 _LOG = logging.getLogger(__name__)
-_TRIES: Final = 10
 _GRACE_S: Final = 2.0
 
 
@@ -163,18 +162,20 @@ class JobLock:
 
     def _create(self, session: ZooKeeperSession) -> str | None:
         """Try once to create the node; return who else holds it, None when this session does."""
-        for _ in range(_TRIES):
-            session.create_parents(self._path)
-            # The job's last run removes parents it finds empty, and a holder may just leave.
-            with suppress(NodeMissingError):
-                try:
-                    session.create(self._path, self._data, ephemeral=True)
-                except NodePresentError:
+
+        def create() -> None:
+            session.create(self._path, self._data, ephemeral=True)
+
+        while True:
+            try:
+                create_under_parents(session, self._path, create)
+                return None
+            except NodePresentError:
+                # Missing by now: its holder has just left, and the place is free again.
+                with suppress(NodeMissingError):
                     node = session.read(self._path)
                     # A create whose answer was lost finds its own node.
                     return None if node.mine else _describe(node.data)
-                return None
-        raise RendezvousError(f"{self._path} could not be created: its parents keep vanishing")
 
 
 def _describe(data: bytes) -> str:

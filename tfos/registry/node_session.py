@@ -81,7 +81,10 @@ class NodeSession(Protocol):
         """Create a node."""
 
     def create_parents(self, path: str) -> None:
-        """Create what is missing above `path`, open to every run."""
+        """Create what is missing above `path`, open to every run.
+
+        Raises `NodeMissingError` when one vanishes meanwhile.
+        """
 
     def read(self, path: str, *, deadline: float | None = None) -> Node:
         """Read a node; give up at the `time.monotonic` instant `deadline` if that is sooner."""

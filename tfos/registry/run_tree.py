@@ -24,7 +24,7 @@ from tfos.registry.node_session import (
     NodeSession,
 )
 
-__all__ = ["RunTree", "delete_empty_parents"]
+__all__ = ["RunTree", "create_under_parents", "delete_empty_parents"]
 
 _TRIES: Final = 10
 _BRANCHES: Final = ("members", "outcomes", "progress", "failures", "respawns", "generations")
@@ -51,14 +51,8 @@ class RunTree:
         # In one transaction, so that the tree is there whole or not at all.
         names = ("", *(f"/{name}" for name in _BRANCHES if name != "generations"), "/stop")
         tree = [*(Create(root + name) for name in names), Create(f"{root}/generations", b"0")]
-        for _ in range(_TRIES):
-            self._session.create_parents(root)
-            # Another run of the job that ends just now removes parents it finds empty.
-            with suppress(NodeMissingError):
-                with suppress(NodePresentError):
-                    self._session.commit(tree)
-                return
-        raise RendezvousError(f"{root} could not be created: its parents keep vanishing")
+        with suppress(NodePresentError):
+            create_under_parents(self._session, root, lambda: self._session.commit(tree))
 
     def ensure(self, path: str) -> None:
         """Create an empty node where it is missing; raises RendezvousClosedError without a tree."""
@@ -140,6 +134,17 @@ class RunTree:
         return RendezvousClosedError(
             f"the run has ended: {self._root} is no longer in the registry", reason="erased"
         )
+
+
+def create_under_parents(session: NodeSession, path: str, create: Callable[[], None]) -> None:
+    """Create what is missing above `path`, then call `create`, which makes the node itself."""
+    for _ in range(_TRIES):
+        # Another run of the job that ends just now removes parents it finds empty: at any level,
+        # and between any two of these calls.
+        with suppress(NodeMissingError):
+            session.create_parents(path)
+            return create()
+    raise RendezvousError(f"{path} could not be created: its parents keep vanishing")
 
 
 def delete_empty_parents(session: NodeSession, path: str) -> None:
