@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from tfos.errors import ExitCode
 from tfos.fault.injection import POINTS
 
-ACTIONS = ("kill", "stop", "exit", "expire")
+ACTIONS = ("kill", "stop", "exit", "expire", "cut")
+
+CUT_S = 10
+"""Longer than a session."""
 
 RESPAWN, GENERATION = ("respawn",), ("new_generation",)
 
@@ -84,9 +87,11 @@ class Cell:
 
     @property
     def fault(self) -> str:
-        action = "exit=3" if self.action == "exit" else self.action
+        amount = {"exit": "=3", "cut": f"={CUT_S}"}.get(self.action, "")
         point = f"step={self.subject.step}" if self.point == "step" else self.point
-        return f"{action}:{self.subject.target}@{point}"
+        # It is a machine's network that is cut.
+        host = "/host" if self.action == "cut" and self.subject.name in PROCESSES else ""
+        return f"{self.action}{amount}:{self.subject.target}{host}@{point}"
 
     @property
     def left_out(self) -> str | None:
@@ -95,8 +100,12 @@ class Cell:
         if subject.name not in PROCESSES:
             if action in ("exit", "expire"):
                 return "only a role has a training process that can exit and a session of its own"
-            if action == "stop" and point != "step":
-                return "as stop at step: nothing depends on when it fell silent"
+            if action in ("stop", "cut") and point != "step":
+                return "as at step: nothing depends on when it fell silent"
+            if action == "cut" and subject.name == "host":
+                return "this is what happens to a worker that is cut off"
+            if action == "cut" and subject.name == "driver":
+                return "as a cut of zookeeper: the driver's machine has the embedded server"
         if action == "exit":
             if point == "register":
                 return "a process that waits for its role cannot be told to exit"
@@ -130,10 +139,12 @@ class Cell:
             return ()
         if self.point == "shutdown":
             # Who trains is missed until its outcome is known; a server no longer is.
-            return GENERATION if self.action == "expire" and self.subject.trains else ()
+            lost = self.action in ("expire", "cut")
+            return GENERATION if lost and self.subject.trains else ()
         if self.subject.name == "executor" and self.action == "stop":
             return ()
-        return RESPAWN if self.subject.respawns and self.action != "expire" else GENERATION
+        in_place = self.subject.respawns and self.action not in ("expire", "cut")
+        return RESPAWN if in_place else GENERATION
 
     @property
     def may_be_answered(self) -> bool:

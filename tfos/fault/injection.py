@@ -17,6 +17,8 @@ ACTIONS = {
     "exit": "exit=CODE: the training process exits with this code, 0 to 255",
     "slow": "slow=SECONDS: it runs for a tenth of the time, for so long (at most 999999.999)",
     "expire": "its ZooKeeper session expires",
+    "cut": "cut=SECONDS: its network is cut, for so long (at most 999999.999)",
+    "fill": "fill=SECONDS: the disk of its temporary directory is full, for so long",
 }
 """What can be done, and what it means."""
 
@@ -31,14 +33,31 @@ POINTS = {
 
 _PARTS = {"": "process", "/host": "host", "/executor": "executor"}
 _ALONE = ("driver", "zookeeper")
+_SUFFERED_BY = {
+    "exit": ("process",),
+    "slow": ("process",),
+    "expire": ("process",),
+    "cut": ("host", "executor", "zookeeper"),
+    "fill": ("host",),
+}
+"""What an action can be done to, where that is not everything."""
+_WRITTEN = {
+    "process": "a role's process, such as worker-0",
+    "host": "a role's host, such as worker-0/host",
+    "executor": "its /executor",
+    "zookeeper": "zookeeper",
+}
 _FAULT = re.compile(
     r"(?P<action>[^=:@]+)(=(?P<amount>[^:@]*))?"
     r":(?P<target>[^/:@]+)(?P<part>/[^:@]*)?"
     r"@(?P<point>[^=:@]+)(=(?P<step>[0-9]+))?"
 )
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")
 _NUMBERS = {
     "exit": re.compile(r"1?[0-9]{1,2}|2[0-4][0-9]|25[0-5]"),
-    "slow": re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?"),
+    "slow": _SECONDS,
+    "cut": _SECONDS,
+    "fill": _SECONDS,
 }
 
 
@@ -100,8 +119,10 @@ class Fault:
         if point not in POINTS or (match["step"] is not None) != (point == "step"):
             raise _malformed(text, f"POINT is one of {', '.join(POINTS)} (step=N)")
         key, part = _target(text, target, match["part"] or "")
-        if action in ("exit", "slow", "expire") and part != "process":
-            raise _malformed(text, f"{action} is for a role's process, such as worker-0")
+        possible = _SUFFERED_BY.get(action)
+        if possible is not None and part not in possible:
+            written = ", or ".join(_WRITTEN[each] for each in possible)
+            raise _malformed(text, f"{action} is for {written}")
         return cls(action, float(amount or 0), part, key, point, int(match["step"] or 0))
 
 

@@ -342,8 +342,10 @@ class Controller:
         now = time.monotonic()
         for key in [key for key, at in self._rerun_at.items() if now >= at]:
             del self._rerun_at[key]
-            last = self._told.last_host(key)
-            if key not in self._told.members and last is not None:
+            if key in self._told.members:
+                continue
+            last = self._told.retire(key)
+            if last is not None:
                 log.warning("%s has not come back: Spark is to run its task again", key)
                 self._groups[key.role].kill_task(last.task)
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import psutil
 
 from tfos.fault.injection import Drill, Fault
+from tfos.launcher.network_cut import cut_off, family_of
 from tfos.registry.contract import Registry
 from tfos.topology import TaskKey
 
@@ -25,6 +29,7 @@ DRILL_LOG_VARIABLE = "TFOS_DRILL_LOG"
 LOOK_EVERY_S = 0.05
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _SLOW_RUNS_S, _SLOW_STANDS_S = 0.02, 0.18
+_BLOCK_BYTES = 4096
 
 
 def drill_of(texts: Sequence[str], key: TaskKey | None) -> Drill:
@@ -60,12 +65,15 @@ class HostDrill:
         The faults.
     expire
         Ends this host's ZooKeeper session the way a server does.
+    directory
+        This host's own, on the disk that can be filled.
     """
 
-    def __init__(self, drill: Drill, expire: Callable[[], None]) -> None:
+    def __init__(self, drill: Drill, expire: Callable[[], None], directory: Path) -> None:
         self._drill = drill
         self._lookout = _Lookout(drill)
         self._expire = expire
+        self._directory = directory
 
     def reach(self, point: str, pid: int, exit_with: Callable[[int], None] | None = None) -> None:
         """Cause what is due at a point; `exit_with` makes the training process `pid` exit."""
@@ -85,8 +93,14 @@ class HostDrill:
             if exit_with is not None:
                 exit_with(int(fault.amount))
         elif fault.action == "slow":
-            arguments = (pid, fault.amount)
-            threading.Thread(target=_slow_down, args=arguments, daemon=True).start()
+            _for_a_while(_slow_down, pid, fault.amount)
+        elif fault.action == "fill":
+            _for_a_while(_fill_disk, self._directory, fault.amount)
+        elif fault.action == "cut":
+            machine, inside = (
+                (os.getpid(), {_executor()}) if fault.part == "host" else (_executor(), set())
+            )
+            _for_a_while(cut_off, lambda: family_of(machine), fault.amount, inside)
         else:
             victim = {"process": pid, "host": os.getpid()}.get(fault.part) or _executor()
             os.kill(victim, _SIGNALS[fault.action])
@@ -113,7 +127,11 @@ class DriverDrill:
     def _cause(self, fault: Fault) -> None:
         _announce(fault)
         pid = self._pids[fault.part]
-        if pid is not None:
+        if pid is None:
+            return
+        if fault.action == "cut":
+            _for_a_while(cut_off, lambda: family_of(pid), fault.amount)
+        else:
             os.kill(pid, _SIGNALS[fault.action])
 
 
@@ -134,6 +152,10 @@ def _executor() -> int:
     raise RuntimeError("this role host has no JVM above it")
 
 
+def _for_a_while(cause: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=cause, args=arguments, name="tfos-drill", daemon=True).start()
+
+
 def _slow_down(pid: int, seconds: float) -> None:
     """Let a process run for a tenth of the time."""
     until = time.monotonic() + seconds
@@ -145,3 +167,22 @@ def _slow_down(pid: int, seconds: float) -> None:
             time.sleep(_SLOW_RUNS_S)
     except ProcessLookupError:
         return
+
+
+def _fill_disk(directory: Path, seconds: float) -> None:
+    """Leave no room on a directory's file system."""
+    # In a directory that is removed whatever becomes of this process.
+    with tempfile.TemporaryFile(dir=directory) as ballast:
+        size, piece = 0, 1 << 30
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                os.posix_fallocate(ballast.fileno(), size, piece)
+                size += piece
+            except OSError:
+                piece //= 2
+            if piece < _BLOCK_BYTES:
+                # Again: others may free some meanwhile.
+                piece = 1 << 20
+                time.sleep(LOOK_EVERY_S)
+    log.warning("drill: the disk has room again")

@@ -39,12 +39,20 @@ class RegistryReader:
         self._groups = groups
         self.members: dict[TaskKey, Member] = {}
         self._last_hosts: dict[TaskKey, Member] = {}
+        self._retired: set[int] = set()
         self._failed: frozenset[Life] = frozenset()
         self._furthest = -1
 
-    def last_host(self, key: TaskKey) -> Member | None:
-        """Return the host that played a role last, gone or not; None before the first."""
-        return self._last_hosts.get(key)
+    def retire(self, key: TaskKey) -> Member | None:
+        """Return the host that played a role last, and count it as gone from now on.
+
+        For one whose task Spark is about to end: it may register again a moment before. None before
+        the first.
+        """
+        last = self._last_hosts.get(key)
+        if last is not None:
+            self._retired.add(last.task)
+        return last
 
     def outcomes(self, generation: int) -> list[Event]:
         """Read how roles ended in a generation, or before the first, which is number 0."""
@@ -68,7 +76,8 @@ class RegistryReader:
 
     def members_changed(self) -> list[Event]:
         """Read who is registered; tells of every host that is gone or was replaced."""
-        members = self._registry.members()
+        found = self._registry.members()
+        members = {k: m for k, m in found.items() if m.task not in self._retired}
         gone = [m for key, m in self.members.items() if members.get(key) != m]
         step = self._furthest_step() if gone else -1
         self.members = members

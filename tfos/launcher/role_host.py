@@ -158,7 +158,7 @@ class _Hosted:
         stack.callback(session.close)
         # A host that takes a lost one's place is spared: a drill's fault happens once.
         faults = self._config.supervision.inject if self._attempt == 0 else []
-        drill = HostDrill(drill_of(faults, self._key), session.expire)
+        drill = HostDrill(drill_of(faults, self._key), session.expire, directory)
         self._supervision = supervision = Supervision(
             self._config, self._key, session, directory, self._make_spec, drill
         )

@@ -17,11 +17,12 @@ KEYS = st.builds(TaskKey, st.sampled_from(Role), st.integers(0, 9999))
 def faults(draw) -> Fault:
     """Draw any fault that can be asked for."""
     action = draw(st.sampled_from(sorted(ACTIONS)))
+    seconds = st.integers(0, 999_999_999).map(lambda thousandths: thousandths / 1000)
     amount = {
         "exit": st.integers(0, 255).map(float),
-        "slow": st.integers(0, 999_999_999).map(lambda thousandths: thousandths / 1000),
+        **dict.fromkeys(("slow", "cut", "fill"), seconds),
     }.get(action, st.just(0.0))
-    parts = ["process"]
+    parts = {"cut": ["host", "executor", "zookeeper"], "fill": ["host"]}.get(action, ["process"])
     if action in ("kill", "stop"):
         parts += ["host", "executor", "driver", "zookeeper"]
     part = draw(st.sampled_from(parts))
@@ -57,6 +58,9 @@ def test_what_a_fault_is_written_as_reads_back_the_same(fault):
         ),
         ("slow=2.5:ps-0@feed", Fault("slow", 2.5, "process", TaskKey(Role.PS, 0), "feed")),
         ("expire:ps-0@feed", Fault("expire", 0.0, "process", TaskKey(Role.PS, 0), "feed")),
+        ("cut=7.5:ps-0/host@feed", Fault("cut", 7.5, "host", TaskKey(Role.PS, 0), "feed")),
+        ("cut=3:zookeeper@feed", Fault("cut", 3.0, "zookeeper", None, "feed")),
+        ("fill=2:chief-0/host@feed", Fault("fill", 2.0, "host", TaskKey(Role.CHIEF, 0), "feed")),
         ("kill:driver@feed", Fault("kill", 0.0, "driver", None, "feed")),
         ("stop:zookeeper@step=0", Fault("stop", 0.0, "zookeeper", None, "step", 0)),
     ],
@@ -66,13 +70,14 @@ def test_how_faults_are_written(text, fault):
     assert str(fault) == text
 
 
-ACTION = "ACTION is one of kill, stop, exit, slow, expire"
+ACTION = "ACTION is one of kill, stop, exit, slow, expire, cut, fill"
 CODE = "write exit=CODE: the training process exits with this code, 0 to 255"
 SECONDS = "write slow=SECONDS: it runs for a tenth of the time, for so long (at most 999999.999)"
 TARGET = (
     "TARGET is ROLE-INDEX (ROLE one of chief, worker, ps), as it is or with /host or /executor, or "
     "driver or zookeeper"
 )
+CUT = "cut is for a role's host, such as worker-0/host, or its /executor, or zookeeper"
 POINT = "POINT is one of register, feed, step, checkpoint, shutdown (step=N)"
 
 
@@ -110,6 +115,17 @@ POINT = "POINT is one of register, feed, step, checkpoint, shutdown (step=N)"
         ("exit=1:driver@feed", "exit is for a role's process, such as worker-0"),
         ("slow=1:worker-0/host@feed", "slow is for a role's process, such as worker-0"),
         ("expire:zookeeper@feed", "expire is for a role's process, such as worker-0"),
+        (
+            "cut:worker-0/host@feed",
+            "write cut=SECONDS: its network is cut, for so long (at most 999999.999)",
+        ),
+        (
+            "fill:ps-0/host@feed",
+            "write fill=SECONDS: the disk of its temporary directory is full, for so long",
+        ),
+        ("cut=1:worker-0@feed", CUT),
+        ("cut=1:driver@feed", CUT),
+        ("fill=1:ps-0/executor@feed", "fill is for a role's host, such as worker-0/host"),
         ("kill:worker-0@lunch", POINT),
         ("kill:worker-0@step", POINT),
         ("kill:worker-0@feed=3", POINT),

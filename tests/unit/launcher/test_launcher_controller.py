@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -148,10 +148,10 @@ class Stage:
         self._thread.start()
         self.hosts: dict[TaskKey, Host] = {}
 
-    def all_register(self) -> dict[TaskKey, Host]:
+    def all_register(self, attempts: Mapping[TaskKey, int] | None = None) -> dict[TaskKey, Host]:
         for spec in SPECS:
             for key in spec.keys:
-                self.hosts[key] = Host(self.run, key)
+                self.hosts[key] = Host(self.run, key, (attempts or {}).get(key, 0))
         for host in self.hosts.values():
             host.lives(1, 0)
         return self.hosts
@@ -296,6 +296,26 @@ def test_a_lost_host_is_run_again_and_all_begin_with_its_next_attempt(stage):
     assert scene.groups[Role.PS].killed.empty()
 
 
+def test_a_host_that_comes_back_while_its_task_is_being_ended_counts_no_more(stage):
+    scene = stage()
+    hosts = scene.all_register()
+    old = hosts[PS]
+    old.session.close()
+    assert scene.groups[Role.PS].killed.get(timeout=BOUND_S) == old.member.task
+    old.enter()
+    # The driver reads this after it has seen that one.
+    hosts[OTHER].is_done()
+    scene.wait_for(lambda: OTHER in scene.controller.state.outcomes)
+    assert hosts[CHIEF].heard_nothing_new()
+    scene.hosts[PS] = Host(scene.run, PS, attempt=1)
+    for host in scene.hosts.values():
+        host.lives(2, 0)
+    assert scene.driver.generation(2).cluster.endpoints[PS] == scene.hosts[PS].member.endpoint
+    old.session.close()
+    scene.chief_ends_it()
+    assert told(scene) == [("new_generation", 1, ["ps-0"])]
+
+
 def test_what_spark_says_of_a_lost_host_is_told(stage):
     scene = stage()
     hosts = scene.all_register()
@@ -369,7 +389,7 @@ def test_a_host_lost_while_roles_register_is_run_again_and_is_no_incident(stage)
     scene.wait_for(lambda: PS in scene.controller.state.members)
     early.session.close()
     assert scene.groups[Role.PS].killed.get(timeout=BOUND_S) == early.member.task
-    scene.all_register()
+    scene.all_register({PS: 1})
     assert scene.chief_ends_it().incidents == ()
 
 
