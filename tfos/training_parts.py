@@ -115,12 +115,33 @@ class Checkpoints(Protocol):
         *,
         positions: Mapping[int, FeedPosition] | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> None:
+        excused: bool = False,
+    ) -> bool:
         """Keep what `write` puts into the empty local directory it is given.
 
         Blocks while `write` runs; the checkpoint becomes complete in the background. One is under
         way at a time: the next save first waits for it, for at most 30 minutes. Does nothing when
         the run keeps no checkpoints. The end of ``train`` waits for the last one.
+
+        Parameters
+        ----------
+        step
+            How far training is.
+        write
+            Fills the directory.
+        positions
+            How far each feed's rows are used in it: feed index -> position.
+        metadata
+            Anything else to keep, JSON values only.
+        excused
+            For one of many saves, where going on without it is better than going back: a failure is
+            told by a warning. The third in a row is raised all the same, for storage that stays
+            away is no place to train on.
+
+        Returns
+        -------
+        bool
+            False for a failure that was excused.
 
         Raises
         ------

@@ -103,10 +103,13 @@ def remove_tree(path: str) -> None:
 def out_of_space(error: BaseException, path: str) -> bool:
     """Say whether `error` comes of a full disk, as an OSError or told by a library in its own way.
 
-    TensorFlow reports a full disk as an error of its own; so the disk under `path` is asked too.
+    TensorFlow reports a full disk as an error of its own, in the system's words or in none; so the
+    disk under `path` is asked too.
     """
     if isinstance(error, OSError):
         return error.errno in _SPACE
+    if any(os.strerror(number) in str(error) for number in _SPACE):
+        return True
     try:
         return shutil.disk_usage(path).free < _NEARLY_FULL_BYTES
     except OSError:

@@ -142,7 +142,7 @@ def _keeper(ctx: TrainContext) -> Any:
                 while not self._ended.wait(REPORT_EVERY_S):
                     self._report(session)
                     if time.monotonic() >= next_save:
-                        self._save(session)
+                        self._save(session, excused=True)
                         next_save = time.monotonic() + ctx.facts.checkpoint_every_s
             except BaseException as error:
                 # Raised in the program's own thread, at its next step or at its end.
@@ -154,7 +154,7 @@ def _keeper(ctx: TrainContext) -> Any:
             if step > 0:
                 ctx.report(step)
 
-        def _save(self, session: Any) -> None:
+        def _save(self, session: Any, excused: bool = False) -> None:
             if self.saver is None:
                 return
             # How far workers had read before the variables are: rows may be used twice, never lost.
@@ -165,13 +165,15 @@ def _keeper(ctx: TrainContext) -> Any:
             step = int(session.run(self._step))
             if step <= self._saved_step:
                 return
-            ctx.checkpoints.save(
+            saved = ctx.checkpoints.save(
                 step,
                 lambda directory: self._write(session, directory),
                 positions=dict(self.positions),
                 metadata={"row_orders": ctx.facts.row_orders},
+                excused=excused,
             )
-            self._saved_step = step
+            if saved:
+                self._saved_step = step
 
         def _write(self, session: Any, directory: str) -> None:
             # The default graph is a thread's own; without one a Saver takes itself for eager.

@@ -153,7 +153,7 @@ class _Loop:
                     break
             if time.monotonic() >= next_save:
                 self._drain(steps)
-                self._save()
+                self._save(excused=True)
                 next_save = time.monotonic() + self._ctx.facts.checkpoint_every_s
         self._drain(steps)
         self._finish()
@@ -196,8 +196,8 @@ class _Loop:
 
     # -- checkpoints --------------------------------------------------------------------------
 
-    def _save(self) -> None:
-        self._ctx.checkpoints.save(
+    def _save(self, excused: bool = False) -> None:
+        saved = self._ctx.checkpoints.save(
             self.progress.step,
             lambda directory: self._write(directory),
             positions=self.progress.positions,
@@ -208,8 +208,10 @@ class _Loop:
                 "read": self._plan.read.to_json(),
                 "metrics": self.metrics,
             },
+            excused=excused,
         )
-        self._saved_step = self.progress.step
+        if saved:
+            self._saved_step = self.progress.step
 
     def _write(self, directory: str) -> None:
         import tensorflow as tf

@@ -155,7 +155,13 @@ class TrainingLife:
     def begin(self) -> None:
         """Give the process its spec; it starts to play its role."""
         path = self._process.directory / "spec.json"
-        self.spec.write(str(path))
+        try:
+            self.spec.write(str(path))
+        except OSError as error:
+            raise InfrastructureError(
+                f"{self.life} cannot be told what to play: {error.strerror or error} ({path}): "
+                "make room there, or have TMPDIR name another directory on the executors"
+            ) from error
         self.send({"type": "begin", "spec": str(path)})
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import tempfile
@@ -24,6 +25,9 @@ _log = logging.getLogger("tfos")
 
 _AFTER_ERROR_S: Final = 10.0
 
+FAILURES_EXCUSED: Final = 2
+"""How many of the saves that come in turn may fail one after the other."""
+
 
 class _Link(Protocol):
     def tell(self, kind: str, **content: Any) -> None: ...
@@ -42,6 +46,7 @@ class StoredCheckpoints(Checkpoints):
         self._link = link
         self._turn = threading.Lock()
         self._saving: Future[CheckpointInfo] | None = None
+        self._failed_in_row = 0
 
     def __enter__(self) -> StoredCheckpoints:
         return self
@@ -68,26 +73,50 @@ class StoredCheckpoints(Checkpoints):
         *,
         positions: Mapping[int, FeedPosition] | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Save; see `tfos.base.Checkpoints`."""
+        excused: bool = False,
+    ) -> bool:
+        """Save; see `tfos.training_parts.Checkpoints`."""
         if self._store is None:
-            return
+            return True
         with self._turn:
-            self.flush()
-            self._link.tell("saving", on=True)
-            try:
-                self._saving = self._store.begin_save(
-                    step,
-                    self._facts.generation,
-                    write,
-                    positions=positions,
-                    metadata=metadata,
-                    on_complete=self._tell,
-                )
-            except BaseException:
-                self._link.tell("saving", on=False)
+            # The failure of the save before is no reason not to try this one.
+            self._succeeds(self.flush, excused)
+            begin = functools.partial(self._begin, self._store, step, write, positions, metadata)
+            return self._succeeds(begin, excused)
+
+    def _begin(
+        self,
+        store: CheckpointStore,
+        step: int,
+        write: Callable[[str], None],
+        positions: Mapping[int, FeedPosition] | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> None:
+        self._link.tell("saving", on=True)
+        try:
+            self._saving = store.begin_save(
+                step,
+                self._facts.generation,
+                write,
+                positions=positions,
+                metadata=metadata,
+                on_complete=self._tell,
+            )
+        except BaseException:
+            self._link.tell("saving", on=False)
+            raise
+        self._saving.add_done_callback(lambda _: self._link.tell("saving", on=False))
+
+    def _succeeds(self, call: Callable[[], None], excused: bool) -> bool:
+        try:
+            call()
+        except CheckpointError as error:
+            self._failed_in_row += 1
+            if not excused or self._failed_in_row > FAILURES_EXCUSED:
                 raise
-            self._saving.add_done_callback(lambda _: self._link.tell("saving", on=False))
+            _log.warning("%s; training goes on without this checkpoint", error)
+            return False
+        return True
 
     def flush(self) -> None:
         """Wait for the last save; see `tfos.base.Checkpoints`."""
@@ -113,6 +142,7 @@ class StoredCheckpoints(Checkpoints):
         return loaded.info
 
     def _tell(self, info: CheckpointInfo) -> None:
+        self._failed_in_row = 0
         self._link.tell("artifact", name="checkpoint", path=info.path)
 
     def _flush(self, timeout_s: float) -> None:

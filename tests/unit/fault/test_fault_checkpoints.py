@@ -265,9 +265,17 @@ def test_what_write_raises_passes_and_leaves_nothing(place):
     store.save(1, 1, weights("a"))
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), RuntimeError("RESOURCE: full")])
-def test_a_full_disk_is_told_in_words(place, monkeypatch, error):
-    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 0}))
+@pytest.mark.parametrize(
+    ("error", "free"),
+    [
+        (OSError(errno.ENOSPC, "full"), 1 << 40),
+        (RuntimeError("RESOURCE: full"), 0),
+        # By now the library has removed what it had written.
+        (RuntimeError("RESOURCE: /x/y; No space left on device"), 1 << 40),
+    ],
+)
+def test_a_full_disk_is_told_in_words(place, monkeypatch, error, free):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": free}))
 
     def write(directory: str) -> None:
         raise error

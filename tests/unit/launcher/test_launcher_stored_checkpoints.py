@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -91,6 +93,42 @@ def test_a_second_save_waits_for_the_first(stored, upload):
     second.join(10)
     stored.flush()
     assert [info.step for info in stored._store.list()] == [2, 1]
+
+
+def full(directory: str) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_two_failures_in_a_row_are_excused_and_the_third_is_not(stored, caplog):
+    assert stored.save(1, write, excused=True)
+    for _ in range(2):
+        assert not stored.save(2, full, excused=True)
+    assert caplog.text.count("training goes on without this checkpoint") == 2
+    assert stored.save(3, write, excused=True)
+    stored.flush()
+    # One that became complete ends the row.
+    for _ in range(2):
+        assert not stored.save(4, full, excused=True)
+    with pytest.raises(CheckpointError, match="no space is left"):
+        stored.save(5, full, excused=True)
+
+
+def test_failures_in_the_background_count_as_well(stored, upload, caplog):
+    upload.error = CheckpointError("the bucket is gone")
+    upload.go.set()
+    # Each begins well; that the one before it failed is heard first.
+    assert all(stored.save(step, write, excused=True) for step in (1, 2, 3))
+    assert caplog.text.count("the bucket is gone; training goes on") == 2
+    with pytest.raises(CheckpointError, match="the bucket is gone"):
+        stored.save(4, write, excused=True)
+
+
+def test_the_save_before_failed_and_this_one_is_not_excused(stored, upload):
+    upload.error = CheckpointError("the bucket is gone")
+    upload.go.set()
+    assert stored.save(1, write, excused=True)
+    with pytest.raises(CheckpointError, match="the bucket is gone"):
+        stored.save(2, lambda d: pytest.fail("written"))
 
 
 @pytest.mark.parametrize("raiser", ["flush", "save", "latest", "restore"])

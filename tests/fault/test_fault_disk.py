@@ -1,0 +1,72 @@
+"""A disk that is full for a while, or for good: a real one, small."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tfos.errors import ExitCode
+from tfos.testing import DrillCluster, DrillRun
+
+APP = Path(__file__).parent / "apps" / "counted.py"
+ROWS, EPOCHS = 4000, 10
+CONFIGURATION = "checkpoints: {every_s: 1}\n"
+
+pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 MB for the executors: their temporary files and the checkpoints."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(directory)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs")
+    (directory / "tmp").mkdir()
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def train(directory: Path, disk: Path, fault: str) -> DrillRun:
+    (directory / "runs").mkdir()
+    configuration = directory / "often.yaml"
+    configuration.write_text(CONFIGURATION)
+    with DrillCluster(directory / "runs") as cluster:
+        run = cluster.submit(
+            APP,
+            *("--conf", str(configuration), "--checkpoint-dir", str(disk / "checkpoints")),
+            *("--spark-conf", f"spark.executorEnv.TMPDIR={disk / 'tmp'}"),
+            *("-p", f"rows={ROWS}", "-p", f"epochs={EPOCHS}", "-p", "slow=0.01"),
+            inject=[fault],
+        )
+        print(run.text)
+        assert [caused.fault for caused in run.faults] == [fault]
+        cluster.assert_nothing_left()
+    assert list((disk / "tmp").iterdir()) == []
+    return run
+
+
+def test_training_goes_on_while_the_disk_is_full(disk: Path, tmp_path: Path) -> None:
+    run = train(tmp_path, disk, "fill=1.5:chief-0/host@step=60")
+    assert run.code == ExitCode.OK
+    assert "training goes on without this checkpoint" in run.err
+    assert run.incidents == ()
+    result = run.record["result"]
+    assert (result["step"], result["fewest"], result["most"]) == (800, EPOCHS, EPOCHS)
+    assert (disk / "checkpoints" / "CountedJob" / "ckpt-000000000800-g1").is_dir()
+
+
+def test_a_disk_that_stays_full_ends_the_run_and_is_named(disk: Path, tmp_path: Path) -> None:
+    run = train(tmp_path, disk, "fill=60:chief-0/host@step=60")
+    assert run.code == ExitCode.INFRASTRUCTURE
+    assert run.err.count("training goes on without this checkpoint") == 2
+    told = run.incidents[0].message
+    assert f"no space is left for {disk / 'checkpoints' / 'CountedJob'}" in told
+    assert "--checkpoint-dir" in told
+    assert "No space left on device" in run.record["error"]
+    assert "TMPDIR" in run.record["error"]
