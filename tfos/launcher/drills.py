@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,22 +88,20 @@ class HostDrill:
 
     def _cause(self, fault: Fault, pid: int, exit_with: Callable[[int], None] | None) -> None:
         _announce(fault)
+        victim = {"process": pid, "host": os.getpid()}.get(fault.part) or _executor()
         if fault.action == "expire":
             self._expire()
         elif fault.action == "exit":
             if exit_with is not None:
                 exit_with(int(fault.amount))
         elif fault.action == "slow":
-            _for_a_while(_slow_down, pid, fault.amount)
+            _for_a_while(_slow_down, victim, fault.amount)
         elif fault.action == "fill":
             _for_a_while(_fill_disk, self._directory, fault.amount)
         elif fault.action == "cut":
-            machine, inside = (
-                (os.getpid(), {_executor()}) if fault.part == "host" else (_executor(), set())
-            )
-            _for_a_while(cut_off, lambda: family_of(machine), fault.amount, inside)
+            # What a machine's processes have with its own executor is no network's.
+            _for_a_while(cut_off, partial(family_of, victim), fault.amount, [_executor()])
         else:
-            victim = {"process": pid, "host": os.getpid()}.get(fault.part) or _executor()
             os.kill(victim, _SIGNALS[fault.action])
 
 
@@ -130,7 +129,7 @@ class DriverDrill:
         if pid is None:
             return
         if fault.action == "cut":
-            _for_a_while(cut_off, lambda: family_of(pid), fault.amount)
+            _for_a_while(cut_off, partial(family_of, pid), fault.amount)
         else:
             os.kill(pid, _SIGNALS[fault.action])
 
