@@ -111,7 +111,11 @@ def test_train_that_is_killed(submit):
 
 
 def test_train_that_crashes_in_native_code(submit):
-    check(submit("-p", "fault=crashes", FAULTS), ExitCode.INFRASTRUCTURE, "SIGSEGV")
+    run = submit("-p", "fault=crashes", FAULTS)
+    check(run, ExitCode.INFRASTRUCTURE, "SIGSEGV")
+    stacks = run.record["failures"][0]["stacks"]
+    assert stacks.startswith("Fatal Python error: Segmentation fault")
+    assert "in do_crashes" in stacks
 
 
 def test_train_that_prints_100_mb(submit):

@@ -88,7 +88,7 @@ class Failure:
     last_lines
         The last lines the training process wrote.
     stacks
-        Every thread's stack, where the process was killed because it stalled.
+        Every thread's stack, where the process crashed in native code or was killed for a stall.
     hint
         What to do about it; empty when nothing sensible can be said.
     """

@@ -54,7 +54,7 @@ def _body(record: Mapping[str, Any]) -> list[str]:
     if record["traceback"]:
         lines.extend(["", *str(record["traceback"]).splitlines()])
     if record["stacks"]:
-        lines.extend(["", "its threads when it was killed:"])
+        lines.extend(["", "its threads at the end:"])
         lines.extend(f"  {line}" for line in str(record["stacks"]).splitlines()[:_STACK_LINES])
     if record["last_lines"]:
         lines.extend(["", "its last lines:"])

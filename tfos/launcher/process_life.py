@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ log = logging.getLogger("tfos")
 SHUTDOWN_LIMIT_S = 60.0
 """How long a process may live on after its outcome, in ``Job.shutdown``."""
 _STACKS_WAIT_S = 1.0
+_STACKS_CHARS = 32_000
 _POLL_S = 0.02
 
 
@@ -326,21 +327,29 @@ class TrainingLife:
                 break
             written = size
             time.sleep(_POLL_S)
-        return path.read_text(errors="replace")[-32_000:] if path.exists() else ""
+        return self._stacks_written()
+
+    def _stacks_written(self) -> str:
+        path = self._process.directory / STACKS_FILE
+        try:
+            # The thread that crashed comes first.
+            return path.read_text(errors="replace")[:_STACKS_CHARS]
+        except OSError:
+            return ""
 
     # -- the end -------------------------------------------------------------------------------
 
     def _on_exit(self, exited: Exited) -> None:
         failure = self.report.failure
         if failure is not None and not failure.last_lines:
-            lines = tuple(exited.last_lines)
-            self.report.failure = Failure(**{**failure.__dict__, "last_lines": lines})
+            self.report.failure = replace(failure, last_lines=tuple(exited.last_lines))
         if self._told or self._ended_by_us or failure is not None:
             return
         # A role that runs no code of the user's cannot fail by it, whatever its exit code.
         cause = None if self.spec.trains else Cause.PROCESS_DEATH
         step = self.report.progress["step"]
-        self._keep(failure_from_exit(str(self.life.key), exited, step=step, cause=cause))
+        failure = failure_from_exit(str(self.life.key), exited, step=step, cause=cause)
+        self._keep(replace(failure, stacks=self._stacks_written()))
 
     def _keep(self, failure: Failure) -> None:
         if self.report.failure is None:

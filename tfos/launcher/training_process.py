@@ -208,10 +208,9 @@ def _wait_and_play(link: ChannelLink) -> int:
 
 
 def _write_stacks_when_asked() -> None:
-    """Have a signal write every thread's stack to a file beside the spec; in C, without a lock."""
+    """Have a crash or a signal write every thread's stack to a file; in C, without a lock."""
     file = open(STACKS_FILE, "w", encoding="utf-8")  # noqa: SIM115 - for as long as we live
-    # A crash in native code writes them among its last words.
-    faulthandler.enable()
+    faulthandler.enable(file)
     faulthandler.register(STACKS_SIGNAL, file=file, all_threads=True)
 
 
