@@ -1,9 +1,9 @@
 """Measure how long N role hosts take to meet: connect, register, and all read the frozen cluster.
 
-Each host is a session and a thread of its own, in a few processes beside one real ZooKeeper server;
-all on one machine, so that server, driver and every host share its cores. The cluster's document is
-read by every host, but made into objects once a process: real hosts do that each on its own
-machine, in the time printed as `parse`.
+Each host is a role host's session in a thread of its own, in a few processes beside one real
+ZooKeeper server; all on one machine, so that server, driver and every host share its cores. The
+cluster's document is read by every host, but made into objects once a process: real hosts do that
+each on its own machine, in the time printed as `parse`.
 
     python benchmarks/registry_rendezvous.py [--hosts 100 1000] [--large] [--processes 4]
 """
@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
+from tfos.launcher.host_session import HostSession, Ordered
 from tfos.registry.contract import Document, Generation, Member
 from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.registry.zookeeper import ZooKeeperRegistry
@@ -58,13 +59,18 @@ class Took(NamedTuple):
     parse: float
 
 
-def play(run: Run, index: int) -> tuple[float, ZooKeeperRegistry]:
+def play(run: Run, index: int) -> tuple[float, HostSession]:
     """Be one host; return the instant at which it had read the generation, and its session."""
-    registry = run.connect(create=False)
     endpoint = Endpoint(f"host-{index}.cluster.example", 10_000 + index % 50_000)
-    registry.register(Member(TaskKey(Role.WORKER, index), endpoint, endpoint.host, os.getpid()))
-    registry.await_generation(0, time.monotonic() + _BOUND_S)
-    return time.monotonic(), registry
+    member = Member(TaskKey(Role.WORKER, index), endpoint, endpoint.host, os.getpid())
+    session = HostSession(lambda: run.connect(create=False), member, patience_s=_BOUND_S)
+    session.join()
+    while (heard := session.notices.get(timeout=_BOUND_S)) == Ordered(0, 0):
+        pass
+    if heard != Ordered(1, 0):
+        raise SystemExit(f"{member.key} heard {heard} in place of the first generation")
+    session.registry.generation(1)
+    return time.monotonic(), session
 
 
 def share_parsing() -> None:
@@ -91,14 +97,15 @@ def play_some(run: Run, indices: range, pipe: Connection) -> None:
     with ThreadPoolExecutor(len(indices)) as pool:
         played = list(pool.map(play, [run] * len(indices), indices))
     pipe.send([instant for instant, _ in played])
-    for _, registry in played:
-        registry.close()
+    for _, session in played:
+        session.close()
 
 
 def measure(address: str, hosts: int, processes: int) -> Took:
     """Bring `hosts` together once."""
     run = Run(address, f"/tfos/benchmark/run-{secrets.token_hex(4)}", secrets.token_hex(16))
     driver = run.connect(create=True)
+    driver.attend()
     complete = threading.Event()
     driver.watch_members(lambda keys: complete.set() if len(keys) == hosts else None)
     spawn = multiprocessing.get_context("spawn")

@@ -134,7 +134,7 @@ class RendezvousTimeoutError(RendezvousError, TimeoutError):
 
 
 class RendezvousClosedError(RendezvousError):
-    """The run was stopped while this process waited (attribute ``reason``)."""
+    """The run was stopped or its tree removed (attribute ``reason``)."""
 
     reason: str
 

@@ -7,12 +7,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from waiting_host import WaitingHost
 
 from tfos.errors import (
     RendezvousClosedError,
     RendezvousConnectionError,
     RendezvousError,
-    RendezvousTimeoutError,
     SessionLostError,
 )
 from tfos.registry.contract import (
@@ -73,10 +73,6 @@ def driver(backend):
 @pytest.fixture
 def host(driver, backend):
     return backend.connect()
-
-
-def soon():
-    return time.monotonic() + BOUND_S
 
 
 class TestRegister:
@@ -170,53 +166,31 @@ class TestRegister:
 
 
 class TestGenerations:
-    def test_one_already_published_is_returned_at_once_and_whole(self, driver, host):
+    def test_one_already_published_reaches_a_late_host_whole(self, driver, host):
         driver.publish_generation(generation(1, row_orders={WORKER: 2**53 - 1}))
-        got = host.await_generation(0, soon())
+        got = WaitingHost(host, WORKER).next(0, BOUND_S)
         assert got == generation(1, row_orders={WORKER: 2**53 - 1})
         assert list(got.cluster.by_role) == ["ps", "worker"]
 
-    def test_the_latest_is_returned_to_one_that_missed_some(self, driver, host):
+    def test_the_latest_reaches_a_host_that_missed_some(self, driver, host):
         for number in (1, 2, 3):
             driver.publish_generation(generation(number, port=5000 + number))
-        assert host.await_generation(1, soon()) == generation(3, port=5003)
+        assert WaitingHost(host, WORKER).next(1, BOUND_S) == generation(3, port=5003)
 
-    def test_a_waiter_wakes_quickly(self, driver, host):
-        with ThreadPoolExecutor(1) as pool:
-            for number in range(1, 11):
-                waiting = pool.submit(host.await_generation, number - 1, soon())
-                published = time.monotonic()
-                driver.publish_generation(generation(number))
-                assert waiting.result().number == number
-                assert time.monotonic() - published < 2.0
-
-    def test_the_deadline_ends_the_wait(self, driver, host):
-        driver.publish_generation(generation(1))
-        started = time.monotonic()
-        with pytest.raises(RendezvousTimeoutError, match="after 1"):
-            host.await_generation(1, started + 0.2)
-        assert 0.2 <= time.monotonic() - started < 2.0
-
-    def test_a_stop_ends_the_wait_and_says_why(self, driver, host):
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(host.await_generation, 0, soon())
-            driver.stop(StopNotice("failed", "worker-3 never came"))
-            with pytest.raises(RendezvousClosedError, match="worker-3 never came") as caught:
-                waiting.result()
-        assert caught.value.reason == "worker-3 never came"
-
-    def test_after_a_stop_no_generation_is_given(self, driver, host):
-        driver.publish_generation(generation(1))
-        driver.stop(StopNotice("done", "trained"))
-        with pytest.raises(RendezvousClosedError):
-            host.await_generation(0, soon())
+    def test_each_reaches_a_waiting_host_quickly(self, driver, host):
+        waiting = WaitingHost(host, WORKER)
+        for number in range(1, 11):
+            published = time.monotonic()
+            driver.publish_generation(generation(number))
+            assert waiting.next(number - 1, BOUND_S) == generation(number)
+            assert time.monotonic() - published < 2.0
 
     @pytest.mark.parametrize("number", [0, 1, 3])
     def test_only_the_next_number_can_be_published(self, driver, host, number):
         driver.publish_generation(generation(1, port=1))
         with pytest.raises(RendezvousError, match=rf"generation {number} .*latest is 1"):
             host.publish_generation(generation(number, port=2))
-        assert driver.await_generation(0, soon()) == generation(1, port=1)
+        assert WaitingHost(host, WORKER).next(0, BOUND_S) == generation(1, port=1)
 
     def test_the_same_generation_twice_is_another_driver_at_work(self, driver, host):
         driver.publish_generation(generation(1))
@@ -237,19 +211,15 @@ class TestGenerations:
             host.generation(number)
         assert not isinstance(caught.value, RendezvousClosedError)
 
-    def test_closing_the_registry_ends_its_own_wait(self, driver, host):
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(host.await_generation, 0, time.monotonic() + 60)
-            host.close()
-            with pytest.raises(RendezvousConnectionError, match="closed"):
-                waiting.result(BOUND_S)
+    def test_a_stop_reaches_a_waiting_host_and_says_why(self, driver, host):
+        waiting = WaitingHost(host, WORKER)
+        driver.stop(StopNotice("failed", "worker-3 never came"))
+        assert waiting.next(0, BOUND_S) == StopNotice("failed", "worker-3 never came")
 
-    def test_losing_the_session_ends_its_own_wait(self, driver, host, backend):
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(host.await_generation, 0, time.monotonic() + 60)
-            host.expire()
-            with pytest.raises(SessionLostError):
-                waiting.result(BOUND_S)
+    def test_losing_the_session_reaches_a_waiting_host(self, host):
+        waiting = WaitingHost(host, WORKER)
+        host.expire()
+        assert waiting.next(0, BOUND_S) is Connection.LOST
 
 
 class TestOutcomes:
@@ -585,7 +555,6 @@ class TestEnd:
         assert driver.progress() == {}
         calls = [
             lambda: host.register(member()),
-            lambda: host.await_generation(0, soon()),
             lambda: host.publish_outcome(1, WORKER, {}),
             lambda: host.publish_progress(WORKER, {}),
             lambda: host.publish_generation(generation(1)),
@@ -660,7 +629,6 @@ class TestEnd:
         assert driver.stop_notice() is None
         late = [
             lambda: host.register(member(PS)),
-            lambda: host.await_generation(0, soon()),
             lambda: host.publish_outcome(1, PS, {}),
             lambda: host.publish_progress(PS, {}),
             lambda: host.publish_failure(Life(PS, 1, 0), {}),
@@ -674,12 +642,3 @@ class TestEnd:
         for call in late:
             with pytest.raises(RendezvousClosedError):
                 call()
-
-    def test_a_waiter_hears_of_the_erasure(self, driver, host):
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(host.await_generation, 0, time.monotonic() + 60)
-            while not waiting.running():
-                pass
-            driver.erase()
-            with pytest.raises(RendezvousClosedError):
-                waiting.result(BOUND_S)

@@ -2,10 +2,10 @@
 
 import queue
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from ensemble import Ensemble
+from waiting_host import WaitingHost
 
 from tfos.registry.contract import Connection, Generation, Member
 from tfos.registry.job_lock import JobLock
@@ -39,6 +39,7 @@ class Sessions:
         self.driver.watch_members(self.members.put)
         self.driver.watch_failures(self.failures.put)
         self.host.watch_orders(WORKER, lambda *order: self.orders.put(order))
+        self.waiting = WaitingHost(self.host, WORKER)
         self.host.watch_driver(lambda: self.gone.put(True))
         for session in (self.driver, self.host):
             session.watch_connection(lambda state: self.states.append(state))
@@ -63,11 +64,9 @@ class Sessions:
         """Publish, in each direction, and hear it through the watches set at the start."""
         self.generation += 1
         cluster = ClusterSpec({WORKER: Endpoint("h", self.generation)})
-        with ThreadPoolExecutor(1) as pool:
-            deadline = time.monotonic() + BOUND_S
-            waiting = pool.submit(self.host.await_generation, self.generation - 1, deadline)
-            self.driver.publish_generation(Generation(self.generation, cluster))
-            assert waiting.result(BOUND_S).cluster == cluster
+        published = Generation(self.generation, cluster)
+        self.driver.publish_generation(published)
+        assert self.waiting.next(self.generation - 1, BOUND_S) == published
         self.until(self.orders, (self.generation, 0))
         self.driver.order_respawn(Life(WORKER, self.generation, 1))
         self.until(self.orders, (self.generation, 1))

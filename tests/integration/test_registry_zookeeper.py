@@ -16,6 +16,7 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError, NotEmptyError
 from kazoo.security import make_digest_acl
+from waiting_host import WaitingHost
 
 from tfos.errors import (
     ConfigError,
@@ -255,8 +256,8 @@ class TestServerFaults:
         host.watch_stop(stops.put)
         host.register(member())
         next_until(members, {WORKER})
-        with ThreadPoolExecutor(2) as pool:
-            waiting = pool.submit(host.await_generation, 0, time.monotonic() + BOUND_S)
+        waiting = WaitingHost(host, WORKER)
+        with ThreadPoolExecutor(1) as pool:
             for _ in range(2):
                 own_server.halt()
                 next_until(states, Connection.SUSPENDED)
@@ -265,8 +266,9 @@ class TestServerFaults:
                 own_server.restart()
                 assert set(asked.result()) == {WORKER}
                 next_until(states, Connection.CONNECTED)
-            driver.publish_generation(Generation(1, ClusterSpec({WORKER: Endpoint("a", 1)})))
-            assert waiting.result().number == 1
+        published = Generation(1, ClusterSpec({WORKER: Endpoint("a", 1)}))
+        driver.publish_generation(published)
+        assert waiting.next(0, BOUND_S) == published
         host.register(member(1))
         next_until(members, {WORKER, TaskKey(Role.WORKER, 1)})
         host.register(member())
@@ -287,22 +289,20 @@ class TestServerFaults:
         states = queue.SimpleQueue()
         session.watch_connection(states.put)
         assert states.get(timeout=BOUND_S) is Connection.CONNECTED
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(session.await_generation, 0, time.monotonic() + 60)
-            if fault == "killed":
-                own_server.halt()
-            else:
-                freeze(server_process(own_server))
-            started = time.monotonic()
-            assert states.get(timeout=BOUND_S) is Connection.SUSPENDED
-            asked = time.monotonic()
-            with pytest.raises((RendezvousConnectionError, SessionLostError)):
-                session.members()
-            assert time.monotonic() - asked < 3.0
-            assert states.get(timeout=BOUND_S) is Connection.LOST
-            assert time.monotonic() - started < 6.0
-            with pytest.raises(SessionLostError):
-                waiting.result(1.0)
+        waiting = WaitingHost(session, WORKER)
+        if fault == "killed":
+            own_server.halt()
+        else:
+            freeze(server_process(own_server))
+        started = time.monotonic()
+        assert states.get(timeout=BOUND_S) is Connection.SUSPENDED
+        asked = time.monotonic()
+        with pytest.raises((RendezvousConnectionError, SessionLostError)):
+            session.members()
+        assert time.monotonic() - asked < 3.0
+        assert states.get(timeout=BOUND_S) is Connection.LOST
+        assert time.monotonic() - started < 6.0
+        assert waiting.next(0, 1.0) is Connection.LOST
         for _ in range(2):
             with pytest.raises(SessionLostError, match="no server answered for 2 s"):
                 session.register(member())
@@ -473,7 +473,7 @@ def test_two_hundred_hosts_get_the_cluster_quickly(own_server, connect):
     def play(index):
         host = connect(own_server, create=False)
         host.register(member(index))
-        generation = host.await_generation(0, time.monotonic() + BOUND_S)
+        generation = WaitingHost(host, TaskKey(Role.WORKER, index)).next(0, BOUND_S)
         host.publish_outcome(1, TaskKey(Role.WORKER, index), {"index": index})
         return len(generation.cluster.endpoints)
 

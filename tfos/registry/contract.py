@@ -200,25 +200,6 @@ class Registry(ABC):
         """
 
     @abstractmethod
-    def await_generation(self, after: int, deadline: float) -> Generation:
-        """Block until a generation numbered above `after` is published, and return it.
-
-        Parameters
-        ----------
-        after
-            The last generation seen, 0 at first.
-        deadline
-            Instant of `time.monotonic` to give up at.
-
-        Raises
-        ------
-        RendezvousTimeoutError
-            At the deadline.
-        RendezvousClosedError
-            When the run is stopped first; carries the reason.
-        """
-
-    @abstractmethod
     def generation(self, number: int) -> Generation:
         """Return a published generation, also after the run is stopped.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from tfos.errors import (
     RendezvousClosedError,
     RendezvousConnectionError,
     RendezvousError,
-    RendezvousTimeoutError,
     SessionLostError,
 )
 from tfos.registry.contract import (
@@ -52,14 +50,14 @@ class InMemoryRun:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
         self._state = _State()
         self._sessions: list[InMemoryRegistry] = []
 
     def connect(self) -> InMemoryRegistry:
         """Open a session."""
         session = InMemoryRegistry(self)
-        with self._changed:
+        with self._lock:
             if self._state.erased:
                 self._state = _State()
             self._sessions.append(session)
@@ -78,13 +76,12 @@ class InMemoryRun:
         self._transition(session, Connection.LOST)
 
     def _transition(self, session: InMemoryRegistry, connection: Connection) -> None:
-        with self._changed:
+        with self._lock:
             if session._connection is not Connection.LOST:
                 session._connection = connection
                 session._tell("connection")
                 if connection is Connection.LOST:
                     self._drop(session)
-            self._changed.notify_all()
 
     def _drop(self, session: InMemoryRegistry) -> None:
         state = self._state
@@ -100,7 +97,6 @@ class InMemoryRun:
             self._tell("driver")
 
     def _tell(self, topic: object) -> None:
-        self._changed.notify_all()
         for session in self._sessions:
             session._tell(topic)
 
@@ -123,7 +119,7 @@ class _Listening(NamedTuple):
 
 
 class InMemoryRegistry(Registry):
-    """A session of an `InMemoryRun`; made by its `connect`. Blocks in `await_generation` only."""
+    """A session of an `InMemoryRun`; made by its `connect`. Blocks in `close` only: 2 s at most."""
 
     def __init__(self, run: InMemoryRun) -> None:
         self._run = run
@@ -136,7 +132,11 @@ class InMemoryRegistry(Registry):
         """See `Registry.register`."""
         with self._use(present=True) as state:
             if state.stop is not None:
-                raise _closed(state.stop, f"{member.key} cannot register")
+                raise RendezvousClosedError(
+                    f"{member.key} cannot register: the run was stopped ({state.stop.outcome}): "
+                    f"{state.stop.reason}",
+                    reason=state.stop.reason,
+                )
             owner, holder = state.members.get(member.key, (self, member))
             if owner is not self and not member.may_replace(holder):
                 raise RendezvousError(
@@ -147,25 +147,6 @@ class InMemoryRegistry(Registry):
             kept = decode(encode(member.to_json(), f"the membership of {member.key}"), "a member")
             state.members[member.key] = (self, Member.from_json(kept))
             self._run._tell("members")
-
-    def await_generation(self, after: int, deadline: float) -> Generation:
-        """See `Registry.await_generation`."""
-        with self._run._changed:
-            while True:
-                if self._connection is not Connection.SUSPENDED:
-                    self._check_usable()
-                    self._run._check_present()
-                    state = self._run._state
-                    if state.stop is not None:
-                        raise _closed(state.stop, "no further generation comes")
-                    if len(state.generations) > after:
-                        return Generation.from_json(decode(state.generations[-1], "a generation"))
-                remaining_s = deadline - time.monotonic()
-                if remaining_s <= 0:
-                    raise RendezvousTimeoutError(
-                        f"no generation after {after} was published before the deadline", missing=()
-                    )
-                self._run._changed.wait(remaining_s)
 
     def generation(self, number: int) -> Generation:
         """See `Registry.generation`."""
@@ -331,12 +312,11 @@ class InMemoryRegistry(Registry):
 
     def close(self) -> None:
         """See `Registry.close`."""
-        with self._run._changed:
+        with self._run._lock:
             if not self._closed:
                 self._closed = True
                 self._run._sessions.remove(self)
                 self._run._drop(self)
-                self._run._changed.notify_all()
         self._delivery.close()
 
     def erase(self) -> None:
@@ -349,7 +329,7 @@ class InMemoryRegistry(Registry):
     @contextmanager
     def _use(self, present: bool = False) -> Iterator[_State]:
         """Hold the run's lock around one call of a session that must be usable."""
-        with self._run._changed:
+        with self._run._lock:
             self._check_usable()
             if present:
                 self._run._check_present()
@@ -369,14 +349,14 @@ class InMemoryRegistry(Registry):
         self, listener: Callable[..., None], *topics: object, look: _Look, once: bool = False
     ) -> Subscription:
         token = object()
-        with self._run._changed:
+        with self._run._lock:
             if "connection" not in topics:
                 self._check_usable()
             self._listeners[token] = _Listening(topics, look, listener, once)
             self._tell(topics[0], only=token)
 
         def unsubscribe() -> None:
-            with self._run._changed:
+            with self._run._lock:
                 self._listeners.pop(token, None)
 
         return unsubscribe
@@ -390,15 +370,9 @@ class InMemoryRegistry(Registry):
                     self._delivery.post(self._deliver, token, seen)
 
     def _deliver(self, token: object, seen: tuple[Any, ...]) -> None:
-        with self._run._changed:
+        with self._run._lock:
             asked = self._listeners.get(token)
             if asked is not None and asked.once:
                 del self._listeners[token]
         if asked is not None:
             asked.listener(*seen)
-
-
-def _closed(notice: StopNotice, what: str) -> RendezvousClosedError:
-    return RendezvousClosedError(
-        f"{what}: the run was stopped ({notice.outcome}): {notice.reason}", reason=notice.reason
-    )

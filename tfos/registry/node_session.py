@@ -86,8 +86,8 @@ class NodeSession(Protocol):
         Raises `NodeMissingError` when one vanishes meanwhile.
         """
 
-    def read(self, path: str, *, deadline: float | None = None) -> Node:
-        """Read a node; give up at the `time.monotonic` instant `deadline` if that is sooner."""
+    def read(self, path: str) -> Node:
+        """Read a node."""
 
     def read_each(self, paths: Iterable[str]) -> dict[str, Node]:
         """Read nodes, many at a time; missing ones are left out."""
@@ -115,9 +115,6 @@ class NodeSession(Protocol):
 
     def at_end(self, call: Callable[[], None]) -> Subscription:
         """Call `call`, which must not block, when the session is lost or closed."""
-
-    def check_usable(self, doing: str) -> None:
-        """Raise `SessionLostError`, or `RendezvousConnectionError` when closed; never block."""
 
     def expire(self) -> None:
         """Have the server end the session behind this connection's back."""

@@ -127,13 +127,9 @@ class RunTree:
         try:
             yield
         except NodeMissingError as error:
-            raise self.gone() from error
-
-    def gone(self) -> RendezvousClosedError:
-        """Return the error of a call that finds the tree gone."""
-        return RendezvousClosedError(
-            f"the run has ended: {self._root} is no longer in the registry", reason="erased"
-        )
+            raise RendezvousClosedError(
+                f"the run has ended: {self._root} is no longer in the registry", reason="erased"
+            ) from error
 
 
 def create_under_parents(session: NodeSession, path: str, create: Callable[[], None]) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import queue
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from tfos.errors import RendezvousClosedError, RendezvousError, RendezvousTimeoutError
+from tfos.errors import RendezvousClosedError, RendezvousError
 from tfos.registry.contract import (
     Connection,
     Document,
@@ -73,7 +71,11 @@ class TreeRegistry(Registry):
         data = encode(member.to_json(), f"the membership of {member.key}")
         notice = self.stop_notice()
         if notice is not None:
-            raise _stopped(notice, f"{member.key} cannot register")
+            raise RendezvousClosedError(
+                f"{member.key} cannot register: the run was stopped ({notice.outcome}): "
+                f"{notice.reason}",
+                reason=notice.reason,
+            )
 
         def refuse_others(held: bytes) -> None:
             holder = Member.from_json(decode(held, f"the membership of {member.key}"))
@@ -86,65 +88,21 @@ class TreeRegistry(Registry):
 
         self._tree.claim(f"{self._root}/members/{member.key}", data, refuse_others)
 
-    def await_generation(self, after: int, deadline: float) -> Generation:
-        """See `Registry.await_generation`."""
-        heard: queue.SimpleQueue[tuple[str, bytes | None]] = queue.SimpleQueue()
-        latest: dict[str, bytes | None] = {}
-        watches = [
-            self._session.watch_data(f"{self._root}/{name}").subscribe(
-                lambda data, name=name: heard.put((name, data))  # type: ignore[misc]
-            )
-            for name in ("generations", "stop")
-        ]
-        watches.append(self._session.at_end(lambda: heard.put(("", None))))
-        try:
-            while True:
-                self._session.check_usable(f"waiting for the generation after {after}")
-                number = self._newest(latest)
-                if number > after:
-                    with self._tree.present():
-                        return self._read_generation(number, deadline)
-                name, data = heard.get(timeout=max(0.0, deadline - time.monotonic()))
-                latest.update({name: data} if name else {})
-        except queue.Empty as error:
-            raise RendezvousTimeoutError(
-                f"no generation after {after} was published before the deadline: roles may not "
-                "have registered in time (registry.register_timeout_s)",
-                missing=(),
-            ) from error
-        finally:
-            for unsubscribe in watches:
-                unsubscribe()
-
-    def _newest(self, latest: dict[str, bytes | None]) -> int:
-        """Return the newest generation's number; 0 for none, or not everything heard yet."""
-        if len(latest) < 2:
-            return 0
-        generations, stop = latest["generations"], latest["stop"]
-        if generations is None or stop is None:
-            raise self._tree.gone()
-        if stop:
-            raise _stopped(StopNotice.from_json(decode(stop, "stop")), "no generation comes")
-        return Order.of_generations(generations).generation
-
     def generation(self, number: int) -> Generation:
         """See `Registry.generation`."""
         try:
-            return self._read_generation(number)
+            data = self._session.read(f"{self._root}/generations/{number}").data
         except NodeMissingError as error:
             raise RendezvousError(
                 f"generation {number} was not published: the latest is {self._latest()}"
             ) from error
+        return Generation.from_json(decode(data, f"generation {number}"))
 
     def _latest(self) -> int:
         """Return the number of the latest generation, 0 for none."""
         with self._tree.present():
             data = self._session.read(f"{self._root}/generations").data
         return Order.of_generations(data).generation
-
-    def _read_generation(self, number: int, deadline: float | None = None) -> Generation:
-        node = self._session.read(f"{self._root}/generations/{number}", deadline=deadline)
-        return Generation.from_json(decode(node.data, f"generation {number}"))
 
     def publish_outcome(self, generation: int, key: TaskKey, outcome: Document) -> None:
         """See `Registry.publish_outcome`."""
@@ -351,12 +309,6 @@ class TreeRegistry(Registry):
     def erase(self) -> None:
         """See `Registry.erase`. Raises RendezvousError when role hosts keep writing meanwhile."""
         self._tree.erase()
-
-
-def _stopped(notice: StopNotice, what: str) -> RendezvousClosedError:
-    return RendezvousClosedError(
-        f"{what}: the run was stopped ({notice.outcome}): {notice.reason}", reason=notice.reason
-    )
 
 
 def _fenced(key: TaskKey) -> RendezvousError:

@@ -27,11 +27,7 @@ from kazoo.protocol.states import KazooState
 from kazoo.retry import KazooRetry
 from kazoo.security import make_acl, make_digest_acl
 
-from tfos.errors import (
-    ConfigError,
-    RendezvousConnectionError,
-    RendezvousError,
-)
+from tfos.errors import ConfigError, RendezvousConnectionError, RendezvousError
 from tfos.registry.contract import Connection, Subscription
 from tfos.registry.delivery import Delivery
 from tfos.registry.node_session import (
@@ -179,10 +175,10 @@ class ZooKeeperSession:
                 except NodePresentError:
                     continue
 
-    def read(self, path: str, *, deadline: float | None = None) -> Node:
+    def read(self, path: str) -> Node:
         """See `NodeSession.read`."""
         submit = functools.partial(self._client.get_async, path)
-        return self._node(self._call(submit, f"reading {path}", deadline=deadline))
+        return self._node(self._call(submit, f"reading {path}"))
 
     def read_each(self, paths: Iterable[str]) -> dict[str, Node]:
         """See `NodeSession.read_each`."""
@@ -260,10 +256,6 @@ class ZooKeeperSession:
         """See `NodeSession.at_end`."""
         return self._state.at_end(call)
 
-    def check_usable(self, doing: str) -> None:
-        """See `NodeSession.check_usable`."""
-        self._state.check_usable(doing)
-
     def expire(self) -> None:
         """See `NodeSession.expire`. Blocks for at most the session time-out."""
         # A second connection of the same session that closes it expires the first.
@@ -318,17 +310,9 @@ class ZooKeeperSession:
 
     # -- asking -------------------------------------------------------------------------------
 
-    def _call(
-        self,
-        submit: Callable[[], Any],
-        doing: str,
-        *,
-        deadline: float | None = None,
-        submitted: Any = None,
-    ) -> Any:
+    def _call(self, submit: Callable[[], Any], doing: str, *, submitted: Any = None) -> Any:
         """Submit a request and return its answer, again after a dropped connection, in time."""
-        latest = time.monotonic() + self._timeout_s
-        deadline = latest if deadline is None else min(deadline, latest)
+        deadline = time.monotonic() + self._timeout_s
         while True:
             self._state.await_connected(doing, deadline)
             try:
@@ -339,7 +323,7 @@ class ZooKeeperSession:
             except KazooTimeoutError as error:
                 raise self._state.silent(doing) from error
             except (ConnectionClosedError, SessionExpiredError) as error:
-                self.check_usable(doing)
+                self._state.check_usable(doing)
                 raise self._state.silent(doing) from error
             except tuple(_REFUSALS) as error:
                 raise _REFUSALS[type(error)](f"{doing}: {error!r}") from error
@@ -349,7 +333,7 @@ class ZooKeeperSession:
     def _call_each(
         self, method: Callable[[str], Any], paths: Iterable[str], verb: str
     ) -> dict[str, Any]:
-        self.check_usable(verb)
+        self._state.check_usable(verb)
         pending = [(path, method(path)) for path in paths]
         found = {}
         for path, submitted in pending:
