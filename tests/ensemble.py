@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
-import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from tfos.registry import lifeline
-from tfos.registry.embedded import _JVM, _SETTINGS, _find_jars, _find_java
+from tfos.registry.embedded import SETTINGS, end_server, start_server
 
 __all__ = ["Ensemble"]
 
@@ -54,7 +51,7 @@ class Ensemble:
 
     def __exit__(self, *exc_info: object) -> None:
         for index in range(len(self._ports)):
-            self._end(index, b"")
+            self._end(index, keep_data=False)
 
     @property
     def hosts(self) -> str:
@@ -74,7 +71,7 @@ class Ensemble:
 
     def kill(self, index: int) -> None:
         """SIGKILL a server; its data stays. Idempotent; returns once it is gone."""
-        self._end(index, b"k")
+        self._end(index, keep_data=True)
 
     def restart(self, index: int) -> None:
         """Start a killed server again on its ports and data; blocks until it serves."""
@@ -92,28 +89,15 @@ class Ensemble:
             for number in range(len(self._ports))
         )
         config.write_text(
-            f"{_SETTINGS}initLimit=20\nsyncLimit=10\ndataDir={data}\n"
+            f"{SETTINGS}initLimit=20\nsyncLimit=10\ndataDir={data}\n"
             f"clientPort={self._ports[index]}\nclientPortAddress={_HOST}\n{''.join(servers)}"
         )
-        guarded = [sys.executable, "-I", "-S", lifeline.__file__, str(directory)]
-        with (directory / "server.log").open("ab") as log:
-            self._processes[index] = subprocess.Popen(
-                [*guarded, _find_java(), *_JVM, _MAIN, str(config)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                bufsize=0,
-                cwd=directory,
-                env={**os.environ, "CLASSPATH": _find_jars()},
-                start_new_session=True,
-            )
+        self._processes[index] = start_server(_MAIN, config)
 
-    def _end(self, index: int, word: bytes) -> None:
+    def _end(self, index: int, *, keep_data: bool) -> None:
         process, self._processes[index] = self._processes[index], None
         if process is not None:
-            with process.stdin, suppress(BrokenPipeError):
-                process.stdin.write(word)
-            process.wait(10.0)
+            end_server(process, keep_data=keep_data)
 
     def _await_serving(self, index: int) -> None:
         deadline = time.monotonic() + _START_BOUND_S

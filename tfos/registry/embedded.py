@@ -20,7 +20,7 @@ import psutil
 from tfos.errors import LaunchError
 from tfos.registry import lifeline
 
-__all__ = ["EmbeddedZooKeeper"]
+__all__ = ["SETTINGS", "EmbeddedZooKeeper", "end_server", "start_server"]
 
 _MAIN: Final = "org.apache.zookeeper.server.ZooKeeperServerMain"
 # The server's own needs; with all of PySpark's jars it starts a third slower.
@@ -41,7 +41,7 @@ _STOP_BOUND_S: Final = 10.0
 _POLL_S: Final = 0.02
 
 # forceSync: the log need not outlive this host, for the driver does not either.
-_SETTINGS: Final = """\
+SETTINGS: Final = """\
 tickTime=500
 minSessionTimeout=1000
 maxSessionTimeout=120000
@@ -51,6 +51,7 @@ admin.enableServer=false
 preAllocSize=4096
 forceSync=no
 """
+"""The lines of a server's configuration that do not depend on where it runs."""
 
 
 class EmbeddedZooKeeper:
@@ -113,13 +114,12 @@ class EmbeddedZooKeeper:
         """
         if self._directory is not None:
             raise LaunchError("the embedded ZooKeeper is already started")
-        command = [_find_java(), *_JVM, _MAIN]
         self._directory = Path(tempfile.mkdtemp(prefix="tfos-zookeeper-"))
         try:
             for tries_left in reversed(range(_PORT_TRIES)):
                 self._port = _free_port(self._host)
                 try:
-                    self._launch(command)
+                    self._launch()
                     return
                 except _PortTakenError as error:
                     if not tries_left:
@@ -138,66 +138,42 @@ class EmbeddedZooKeeper:
         """
         self.halt()
         try:
-            self._launch([_find_java(), *_JVM, _MAIN])
+            self._launch()
         except _PortTakenError as error:
             raise LaunchError(str(error)) from error
 
     def halt(self) -> None:
         """Kill the server and keep its port number and data, for `restart`. Idempotent."""
-        self._end(b"k")
+        self._end(keep_data=True)
 
     def stop(self) -> None:
         """Kill the server and remove its data. Idempotent; blocks for 10 s at most."""
-        self._end(b"")
+        self._end(keep_data=False)
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
         self._directory, self._port = None, 0
 
-    def _end(self, word: bytes) -> None:
+    def _end(self, *, keep_data: bool) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        # A broken pipe says that it has ended by itself.
-        with process.stdin, suppress(BrokenPipeError):
-            process.stdin.write(word)
-        try:
-            process.wait(_STOP_BOUND_S)
-        except subprocess.TimeoutExpired:
-            # The parent-death signal takes the server along.
-            process.kill()
-            process.wait()
+        if process is not None:
+            end_server(process, keep_data=keep_data)
 
-    def _launch(self, command: list[str]) -> None:
+    def _launch(self) -> None:
         assert self._directory is not None
         directory = self._directory
         config = directory / "zoo.cfg"
         config.write_text(
-            f"{_SETTINGS}dataDir={directory / 'data'}\n"
+            f"{SETTINGS}dataDir={directory / 'data'}\n"
             f"clientPort={self._port}\nclientPortAddress={self._host}\n"
         )
-        guarded = [sys.executable, "-I", "-S", lifeline.__file__, str(directory)]
-        with (directory / "server.log").open("wb") as log:
-            # A session of its own: Ctrl-C at the terminal must not take the server before the
-            # driver has told the roles to stop.
-            self._process = subprocess.Popen(
-                [*guarded, *command, str(config)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                bufsize=0,
-                cwd=directory,
-                # By the environment: on the command line it would fill the screen of every `ps`.
-                env={**os.environ, "CLASSPATH": _find_jars()},
-                start_new_session=True,
-            )
+        self._process = start_server(_MAIN, config)
         self._await_ready()
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s
         while not _serves(self._host, self._port):
             if not self.running:
-                self._end(b"k")
+                self._end(keep_data=True)
                 lines = self._last_lines()
                 kind = _PortTakenError if "Address already in use" in lines else LaunchError
                 raise kind(f"the embedded ZooKeeper on {self.address} ended at start:\n{lines}")
@@ -216,6 +192,52 @@ class EmbeddedZooKeeper:
 
 class _PortTakenError(LaunchError):
     """Another process took the port between finding it free and binding it."""
+
+
+def start_server(main: str, config: Path) -> subprocess.Popen[bytes]:
+    """Start the Java class `main` on a configuration file; return its guard, for `end_server`.
+
+    When this process ends, the server is killed and the file's directory removed. Its output goes
+    to ``server.log`` there, anew at each start. Does not wait until it serves.
+
+    Raises
+    ------
+    LaunchError
+        If Java or PySpark's jars are missing.
+    """
+    directory = config.parent
+    guarded = [sys.executable, "-I", "-S", lifeline.__file__, str(directory)]
+    with (directory / "server.log").open("wb") as log:
+        # A session of its own: Ctrl-C at the terminal must not take the server before the
+        # driver has told the roles to stop.
+        return subprocess.Popen(
+            [*guarded, _find_java(), *_JVM, main, str(config)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            cwd=directory,
+            # By the environment: on the command line it would fill the screen of every `ps`.
+            env={**os.environ, "CLASSPATH": _find_jars()},
+            start_new_session=True,
+        )
+
+
+def end_server(process: subprocess.Popen[bytes], *, keep_data: bool) -> None:
+    """SIGKILL a server that `start_server` started, and remove its directory or keep it.
+
+    Returns once it is gone; blocks for at most 10 s.
+    """
+    assert process.stdin is not None
+    # A broken pipe says that it has ended by itself.
+    with process.stdin, suppress(BrokenPipeError):
+        process.stdin.write(b"k" if keep_data else b"")
+    try:
+        process.wait(_STOP_BOUND_S)
+    except subprocess.TimeoutExpired:
+        # The parent-death signal takes the server along.
+        process.kill()
+        process.wait()
 
 
 def _find_java() -> str:
