@@ -231,6 +231,10 @@ class CheckpointError(TfosError):
     exit_code = ExitCode.INFRASTRUCTURE
 
 
+class CheckpointFencedError(CheckpointError):
+    """A process of an earlier generation saved while a later one is live: it should have ended."""
+
+
 class CheckpointCorruptError(CheckpointError):
     """A checkpoint's files do not match its manifest (attribute ``path``)."""
 

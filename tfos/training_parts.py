@@ -150,8 +150,13 @@ class Checkpoints(Protocol):
             stays complete.
         """
 
-    def flush(self) -> None:
+    def flush(self, *, excused: bool = False) -> bool:
         """Block until the last save is complete, for at most 30 minutes. Idempotent.
+
+        Returns
+        -------
+        bool
+            False for a failure that was excused, as by `save`.
 
         Raises
         ------

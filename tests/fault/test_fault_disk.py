@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from services import tell_missing
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun
@@ -26,10 +27,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     directory.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(directory)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs")
-    (directory / "tmp").mkdir()
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
+        tell_missing("a small disk needs the right to mount a tmpfs")
+    try:
+        (directory / "tmp").mkdir()
+        yield directory
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
 
 
 def train(directory: Path, disk: Path, fault: str) -> DrillRun:

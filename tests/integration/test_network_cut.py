@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from contextlib import closing, contextmanager
 import psutil
 import pytest
 
+from tfos.launcher import network_cut
 from tfos.launcher.network_cut import cut_off, family_of
 
 ECHO = """
@@ -46,9 +48,11 @@ def cut(*arguments) -> Iterator[None]:
     thread = threading.Thread(target=cut_off, args=arguments)
     thread.start()
     time.sleep(0.3)
-    yield
-    thread.join(BOUND_S)
-    assert not thread.is_alive()
+    try:
+        yield
+    finally:
+        thread.join(BOUND_S)
+        assert not thread.is_alive()
 
 
 def answers(connection: socket.socket, within_s: float) -> bool:
@@ -73,25 +77,51 @@ def test_silence_and_then_everything_goes_on():
         assert answers(client, BOUND_S)
 
 
-def test_what_this_process_connects_is_cut_off_before_it_is_connected(tmp_path):
+def test_what_this_process_connects_is_cut_off_before_it_is_connected():
     with echo() as (_, port):
         with cut(lambda: {os.getpid()}, LONG_S):
             for _ in range(3):
                 with pytest.raises(TimeoutError):
                     socket.create_connection(("127.0.0.1", port), timeout=0.2)
-            here = str(tmp_path / "no-network")
-            with (
-                closing(socket.socket(socket.AF_UNIX)) as server,
-                closing(socket.socket(socket.AF_UNIX)) as client,
-            ):
-                server.bind(here)
-                server.listen()
-                client.connect(here)
-                with server.accept()[0] as accepted:
-                    accepted.sendall(b"pong")
-                    assert answers(client, BOUND_S)
         with socket.create_connection(("127.0.0.1", port)) as client:
             assert answers(client, BOUND_S)
+
+
+def test_what_it_connects_to_itself_meanwhile_is_healed_too():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        client.setblocking(False)
+        with cut(lambda: {os.getpid()}, LONG_S):
+            client.connect_ex(server.getsockname())
+            assert select.select([], [client], [], SOON_S)[1] == []
+        assert select.select([], [client], [], BOUND_S)[1] == [client]
+
+
+def test_a_unix_socket_is_no_network(tmp_path):
+    here = str(tmp_path / "socket")
+    with (
+        cut(lambda: {os.getpid()}, LONG_S),
+        closing(socket.socket(socket.AF_UNIX)) as server,
+        closing(socket.socket(socket.AF_UNIX)) as client,
+    ):
+        server.bind(here)
+        server.listen()
+        client.connect(here)
+        with server.accept()[0] as accepted:
+            accepted.sendall(b"pong")
+            assert answers(client, BOUND_S)
+
+
+def test_a_process_that_is_not_ours_to_touch_is_told(caplog):
+    with cut(lambda: {os.getpid()}, SOON_S), socket.create_server(("127.0.0.1", 0)):
+        pass
+    assert "keeps its network" not in caplog.text
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(network_cut, "_PIDFD_GETFD", -1)
+        with cut(lambda: {os.getpid()}, SOON_S), socket.create_server(("127.0.0.1", 0)):
+            time.sleep(SOON_S / 2)
+    assert caplog.text.count(f"process {os.getpid()} keeps its network") == 1
+    with echo() as (_, port), socket.create_connection(("127.0.0.1", port)) as client:
+        assert answers(client, BOUND_S)
 
 
 def test_what_stays_on_the_machine_goes_on():

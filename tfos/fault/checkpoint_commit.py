@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from tfos.errors import CheckpointError
+from tfos.errors import CheckpointError, CheckpointFencedError
 from tfos.fault.checkpoint_manifest import (
     COMMIT_NAME,
     MANIFEST_NAME,
@@ -111,7 +111,7 @@ def told(storage: CheckpointStorage, step: int) -> AbstractContextManager[None]:
 def _refuse_if_over(storage: CheckpointStorage, draft: CheckpointInfo, scan: StorageScan) -> None:
     newest = scan.newest_generation(draft.run_id)
     if draft.generation < newest:
-        raise CheckpointError(
+        raise CheckpointFencedError(
             f"generation {draft.generation} is over: {newest} is live and has saved to "
             f"{storage.location}; this process should have ended"
         )

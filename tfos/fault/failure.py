@@ -15,6 +15,7 @@ __all__ = [
     "Cause",
     "Failure",
     "Outcome",
+    "arrange_stacks",
     "cause_of",
     "describe_exit",
     "first_cause",
@@ -183,6 +184,17 @@ class Outcome:
             phases=data["phases"],
             artifacts=data["artifacts"],
         )
+
+
+def arrange_stacks(dump: str) -> str:
+    """Put what tells most of `faulthandler`'s dump first: the signal, then the thread it struck.
+
+    It writes threads newest first, so that the main one, which runs the user's code, comes last.
+    """
+    begins = ("Fatal", "Current thread")
+    parts = [part for part in dump.strip().split("\n\n") if part]
+    ranks = {part: begins.index(b) for part in parts for b in begins if part.startswith(b)}
+    return "\n\n".join(sorted(parts, key=lambda part: ranks.get(part, len(begins))))
 
 
 def first_cause(failures: Sequence[Failure]) -> Failure:

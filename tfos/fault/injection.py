@@ -18,7 +18,7 @@ ACTIONS = {
     "slow": "slow=SECONDS: it runs for a tenth of the time, for so long (at most 999999.999)",
     "expire": "its ZooKeeper session expires",
     "cut": "cut=SECONDS: its network is cut, for so long (at most 999999.999)",
-    "fill": "fill=SECONDS: the disk of its temporary directory is full, for so long",
+    "fill": "fill=SECONDS: its temporary directory's disk is full (at most 999999.999)",
 }
 """What can be done, and what it means."""
 

@@ -134,6 +134,8 @@ def _keeper(ctx: TrainContext) -> Any:
             if self._error is not None:
                 raise self._error
             self._report(session)
+            if not ctx.checkpoints.flush(excused=True):
+                self._saved_step = -1
             self._save(session)
 
         def _keep(self, session: Any) -> None:

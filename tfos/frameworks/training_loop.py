@@ -165,6 +165,8 @@ class _Loop:
     def _finish(self) -> None:
         if self._plan.evaluate and self._evaluated_epoch < self.progress.epochs_done:
             self._evaluate_and_judge()
+        if not self._ctx.checkpoints.flush(excused=True):
+            self._saved_step = -1
         if self.progress.step > self._saved_step:
             self._save()
         self._ctx.checkpoints.flush()

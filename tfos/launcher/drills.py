@@ -8,7 +8,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ LOOK_EVERY_S = 0.05
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 _SLOW_RUNS_S, _SLOW_STANDS_S = 0.02, 0.18
 _BLOCK_BYTES = 4096
+_CUT_WITHIN_S = 2.0
 
 
 def drill_of(texts: Sequence[str], key: TaskKey | None) -> Drill:
@@ -100,7 +101,7 @@ class HostDrill:
             _for_a_while(_fill_disk, self._directory, fault.amount)
         elif fault.action == "cut":
             # What a machine's processes have with its own executor is no network's.
-            _for_a_while(cut_off, partial(family_of, victim), fault.amount, [_executor()])
+            _cut_off(victim, fault.amount, [_executor()])
         else:
             os.kill(victim, _SIGNALS[fault.action])
 
@@ -129,7 +130,7 @@ class DriverDrill:
         if pid is None:
             return
         if fault.action == "cut":
-            _for_a_while(cut_off, partial(family_of, pid), fault.amount)
+            _cut_off(pid, fault.amount)
         else:
             os.kill(pid, _SIGNALS[fault.action])
 
@@ -153,6 +154,13 @@ def _executor() -> int:
 
 def _for_a_while(cause: Callable[..., None], *arguments: Any) -> None:
     threading.Thread(target=cause, args=arguments, name="tfos-drill", daemon=True).start()
+
+
+def _cut_off(pid: int, seconds: float, spared: Iterable[int] = ()) -> None:
+    begun = threading.Event()
+    _for_a_while(cut_off, partial(family_of, pid), seconds, spared, begun)
+    # What comes after the fault's point comes after the fault.
+    begun.wait(_CUT_WITHIN_S)
 
 
 def _slow_down(pid: int, seconds: float) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tfos.errors import InfrastructureError, RendezvousError
-from tfos.fault.failure import Cause, Failure
+from tfos.fault.failure import Cause, Failure, arrange_stacks
 from tfos.fault.supervisor import ControlMessage, Exited, Supervisor, failure_from_exit
 from tfos.fault.watchdog import Watchdog
 from tfos.launcher.drills import HostDrill
@@ -332,8 +332,7 @@ class TrainingLife:
     def _stacks_written(self) -> str:
         path = self._process.directory / STACKS_FILE
         try:
-            # The thread that crashed comes first.
-            return path.read_text(errors="replace")[:_STACKS_CHARS]
+            return arrange_stacks(path.read_text(errors="replace"))[:_STACKS_CHARS]
         except OSError:
             return ""
 

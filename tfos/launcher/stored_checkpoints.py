@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from tfos.errors import CheckpointError
+from tfos.errors import CheckpointError, CheckpointFencedError
 from tfos.fault.checkpoints import SAVE_WAIT_S, CheckpointInfo, CheckpointStore
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
@@ -46,6 +46,7 @@ class StoredCheckpoints(Checkpoints):
         self._link = link
         self._turn = threading.Lock()
         self._saving: Future[CheckpointInfo] | None = None
+        self._saving_excused = False
         self._failed_in_row = 0
 
     def __enter__(self) -> StoredCheckpoints:
@@ -79,8 +80,10 @@ class StoredCheckpoints(Checkpoints):
         if self._store is None:
             return True
         with self._turn:
-            # The failure of the save before is no reason not to try this one.
-            self._succeeds(self.flush, excused)
+            # That the save before failed is no reason not to try this one; that it hangs is.
+            if not self.flush(excused=excused or self._saving_excused) and self._saving is not None:
+                return False
+            self._saving_excused = excused
             begin = functools.partial(self._begin, self._store, step, write, positions, metadata)
             return self._succeeds(begin, excused)
 
@@ -110,6 +113,8 @@ class StoredCheckpoints(Checkpoints):
     def _succeeds(self, call: Callable[[], None], excused: bool) -> bool:
         try:
             call()
+        except CheckpointFencedError:
+            raise
         except CheckpointError as error:
             self._failed_in_row += 1
             if not excused or self._failed_in_row > FAILURES_EXCUSED:
@@ -118,17 +123,17 @@ class StoredCheckpoints(Checkpoints):
             return False
         return True
 
-    def flush(self) -> None:
-        """Wait for the last save; see `tfos.base.Checkpoints`."""
-        self._flush(SAVE_WAIT_S)
+    def flush(self, *, excused: bool = False) -> bool:
+        """Wait for the last save; see `tfos.training_parts.Checkpoints`."""
+        return self._succeeds(functools.partial(self._flush, SAVE_WAIT_S), excused)
 
     def latest(self) -> CheckpointInfo | None:
-        """Return the latest; see `tfos.base.Checkpoints`."""
+        """Return the latest; see `tfos.training_parts.Checkpoints`."""
         self.flush()
         return None if self._store is None else self._store.latest()
 
     def restore(self, read: Callable[[str], None]) -> CheckpointInfo | None:
-        """Restore; see `tfos.base.Checkpoints`."""
+        """Restore; see `tfos.training_parts.Checkpoints`."""
         if self._store is None:
             return None
         self.flush()

@@ -166,7 +166,7 @@ class Supervision:
             self._drill.reach("register", self._standby.supervisor.pid)
             try:
                 self._session.join()
-            except SessionLostError as error:
+            except (RendezvousConnectionError, SessionLostError) as error:
                 log.warning("%s: connecting again", error)
                 self._session.rejoin()
             while (life := self._next_order(last, rows)) is not None:

@@ -121,7 +121,7 @@ POINT = "POINT is one of register, feed, step, checkpoint, shutdown (step=N)"
         ),
         (
             "fill:ps-0/host@feed",
-            "write fill=SECONDS: the disk of its temporary directory is full, for so long",
+            "write fill=SECONDS: its temporary directory's disk is full (at most 999999.999)",
         ),
         ("cut=1:worker-0@feed", CUT),
         ("cut=1:driver@feed", CUT),

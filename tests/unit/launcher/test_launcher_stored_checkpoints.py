@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfos.errors import CheckpointError
+from tfos.errors import CheckpointError, CheckpointFencedError
 from tfos.fault.checkpoint_storage_local import LocalStorage
 from tfos.fault.checkpoints import CheckpointStore
+from tfos.launcher import stored_checkpoints
 from tfos.launcher.stored_checkpoints import StoredCheckpoints
 
 
@@ -123,12 +124,34 @@ def test_failures_in_the_background_count_as_well(stored, upload, caplog):
         stored.save(4, write, excused=True)
 
 
-def test_the_save_before_failed_and_this_one_is_not_excused(stored, upload):
+def test_the_last_save_is_tried_whatever_became_of_an_excused_one(stored, upload, caplog):
     upload.error = CheckpointError("the bucket is gone")
     upload.go.set()
     assert stored.save(1, write, excused=True)
-    with pytest.raises(CheckpointError, match="the bucket is gone"):
-        stored.save(2, lambda d: pytest.fail("written"))
+    assert not stored.flush(excused=True)
+    assert stored.save(2, write, excused=True)
+    assert stored._saving.exception(10) is upload.error
+    upload.error = None
+    assert stored.save(3, write)
+    assert stored.flush()
+    assert [info.step for info in stored._store.list()] == [3]
+    assert caplog.text.count("the bucket is gone; training goes on") == 2
+
+
+def test_a_save_that_hangs_is_waited_for_once(stored, upload, monkeypatch):
+    monkeypatch.setattr(stored_checkpoints, "SAVE_WAIT_S", 0.05)
+    assert stored.save(1, write, excused=True)
+    assert not stored.save(2, lambda d: pytest.fail("written"), excused=True)
+    upload.go.set()
+    assert stored.save(3, write, excused=True)
+
+
+def test_a_process_of_an_earlier_generation_is_not_excused(stored, tmp_path):
+    later = CheckpointStore(str(tmp_path / "store"), "fm", run_id="r1")
+    later.save(1, 2, write)
+    assert stored.save(2, write, excused=True)
+    with pytest.raises(CheckpointFencedError, match="generation 1 is over"):
+        stored.flush(excused=True)
 
 
 @pytest.mark.parametrize("raiser", ["flush", "save", "latest", "restore"])
