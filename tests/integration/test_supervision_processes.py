@@ -112,7 +112,9 @@ def spec(life: Life, act: str, continue_at: FeedPosition | None) -> TrainingSpec
 class Stage:
     """A role, its registry, and what each of its lives is to do ("run" unless said)."""
 
-    def __init__(self, directory: Path, faults: tuple[str, ...] = (), **settings) -> None:
+    def __init__(
+        self, directory: Path, faults: tuple[str, ...] = (), silent: bool = False, **settings
+    ) -> None:
         self.directory = directory
         self._others = set(psutil.Process().children(recursive=True))
         self.acts: dict[tuple[int, int], str] = {}
@@ -128,8 +130,10 @@ class Stage:
             self.session,
             directory,
             self._spec,
-            HostDrill(Drill(map(Fault.parse, faults)), self.session.expire),
+            HostDrill(Drill(map(Fault.parse, faults)), self.session.expire, directory),
         )
+        if silent:
+            self.run.suspend(self.session.registry)
         self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._play)
         self._thread.start()
@@ -337,6 +341,14 @@ def test_a_lost_session_ends_the_life_and_the_host_comes_back(stage):
     scene.steps_in(1, 1)
     assert scene.told[1, 1] == READ
     assert scene.stops() is None
+
+
+def test_a_registry_that_is_silent_at_first_is_registered_with_later(stage):
+    scene = stage(silent=True)
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    assert scene.stops() is None
+    assert scene.driver.failures() == {}
 
 
 def test_a_lost_session_before_the_first_life_costs_nothing(stage):
