@@ -139,8 +139,7 @@ class Cell:
             return ()
         if self.point == "shutdown":
             # Who trains is missed until its outcome is known; a server no longer is.
-            lost = self.action in ("expire", "cut")
-            return GENERATION if lost and self.subject.trains else ()
+            return GENERATION if self.action == "expire" and self.subject.trains else ()
         if self.subject.name == "executor" and self.action == "stop":
             return ()
         in_place = self.subject.respawns and self.action not in ("expire", "cut")
@@ -148,11 +147,13 @@ class Cell:
 
     @property
     def may_be_answered(self) -> bool:
-        """Whether a generation is as right as none: a role host outlives its JVM by a moment.
+        """Whether a generation is as right as none.
 
-        It may register in that moment, and is then missed.
+        A role host outlives its JVM by a moment, may register in it, and is then missed. One that
+        is cut off as it tells of its end does not know whether it was heard.
         """
-        return self.subject.name == "executor" and self.point == "register"
+        executor = self.subject.name == "executor" and self.point == "register"
+        return executor or (self.action == "cut" and self.point == "shutdown")
 
 
 ALL = [Cell(s, action, point) for s in SUBJECTS.values() for action in ACTIONS for point in POINTS]
