@@ -11,6 +11,7 @@ from typing import Any
 
 from tfos.config import JobConfig
 from tfos.errors import RendezvousError
+from tfos.fault.failure import Cause
 from tfos.fault.restart_policy import Incident, RestartBudget
 from tfos.fault.state_machine import (
     CancelGroups,
@@ -20,6 +21,7 @@ from tfos.fault.state_machine import (
     GroupEnded,
     OutcomePublished,
     Phase,
+    ProcessFailed,
     PublishGeneration,
     RerunTask,
     RespawnProcess,
@@ -54,6 +56,9 @@ TICK_S = 0.5
 
 RETURN_WITHIN_S = 3.0
 """How long a lost role host may take to register again before Spark is asked to replace it."""
+
+PEER_WITHIN_S = 2.0
+"""How long who lost a peer waits for that peer's own failure, which is the one to answer."""
 
 _READ = ("members", "outcomes", "failures")
 """What is read from the registry in answer to a call of its own."""
@@ -92,6 +97,8 @@ class Controller:
         self._told = RegistryReader(registry, self._groups)
         self._connection = Connection.CONNECTED
         self._rerun_at: dict[TaskKey, float] = {}
+        self._held: list[ProcessFailed] = []
+        self._held_until = 0.0
         self._register_deadline = time.monotonic() + config.registry.register_timeout_s
         self._stop_deadline: float | None = None
         self._lost_deadline: float | None = None
@@ -174,7 +181,7 @@ class Controller:
             "outcomes": lambda _: self._outcomes(),
             # An outcome comes before a failure that followed it, and is of the generation before
             # the one that the failure may begin.
-            "failures": lambda new: [*self._outcomes(), *self._told.failures(new)],
+            "failures": lambda new: [*self._outcomes(), *self._hold(self._told.failures(new))],
             "group": self._on_group,
             "connection": self._on_connection,
             "interrupt": self._on_interrupt,
@@ -246,6 +253,26 @@ class Controller:
         if self._lost_deadline is None:
             self._lost_deadline = time.monotonic() + self._config.registry.session_timeout_s
 
+    def _hold(self, events: Sequence[Event]) -> list[Event]:
+        """Keep back, for a moment, what only follows from a failure that was not heard of yet."""
+        follows = [
+            event
+            for event in events
+            if isinstance(event, ProcessFailed) and event.failure.cause is Cause.PEER_LOST
+        ]
+        if follows and not self._held:
+            self._held_until = time.monotonic() + PEER_WITHIN_S
+        self._held += follows
+        return [event for event in events if event not in follows]
+
+    def _find_peer(self, now: float) -> list[Event]:
+        """Look for the failure that those held back follow from; release them after it."""
+        found = self._told.hosts_lost() if self.state.phase is Phase.TRAINING else []
+        if not found and self.state.phase is Phase.TRAINING and now < self._held_until:
+            return []
+        held, self._held = self._held, []
+        return [*found, *held]
+
     def _on_interrupt(self, detail: tuple[str, str]) -> list[Event]:
         signal_name, why = detail
         log.warning("%s: ending the run", why)
@@ -262,6 +289,8 @@ class Controller:
             self._await_recovery()
             self._drill.look(self._registry)
         self._rerun_missing()
+        if self._held and self._lost_deadline is None and (events := self._find_peer(now)):
+            return events
         if self._stop_deadline is not None:
             if now < self._stop_deadline:
                 return []

@@ -85,6 +85,16 @@ class RegistryReader:
         lost = {member.key: self._lost(member) for member in gone}
         return [MembersChanged(frozenset(members), lost, step, time.time())]
 
+    def hosts_lost(self) -> list[Event]:
+        """Ask Spark whose task attempts have failed; tells of each host whose session still lives.
+
+        Those count as gone from now on.
+        """
+        failed = {task for group in self._groups.values() for task in group.failed_tasks()}
+        news = {member.task for member in self.members.values()} & failed - self._retired
+        self._retired |= news
+        return self.members_changed() if news else []
+
     def progress(self) -> dict[TaskKey, dict[str, Any]]:
         """Read how far the roles are, and remember the furthest step: a lost role takes its own."""
         progress = self._registry.progress()

@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,31 @@ class RoleGroup:
             traceback=text[:8000] if user else "",
         )
 
+    def failed_tasks(self) -> frozenset[int]:
+        """Return the ids of the task attempts that Spark knows to have failed or been killed.
+
+        Spark knows of a lost executor or Python worker within a second, ZooKeeper of its session
+        only when that expires. Blocks for one call into the JVM, and for more once one has failed.
+        """
+        try:
+            return frozenset(
+                int(task.taskId())
+                for task in self._attempts(only_failed=True)
+                if task.status() in ("FAILED", "KILLED")
+            )
+        except Exception as error:
+            log.debug("Spark does not tell which %s tasks failed: %s", self.spec.role, error)
+            return frozenset()
+
     def _error_of_attempt(self, index: int, attempt: int) -> str:
+        for task in self._attempts():
+            if (task.partitionId(), task.attempt()) == (index, attempt):
+                message = task.errorMessage()
+                return str(message.get()) if message.isDefined() else ""
+        return ""
+
+    def _attempts(self, only_failed: bool = False) -> Iterator[Any]:
+        """Yield Spark's record of every task attempt, or of none where none `only_failed`."""
         context = self._spark.sparkContext
         tracker, store = context.statusTracker(), context._jsc.sc().statusStore()
         stages: list[int] = []
@@ -111,16 +135,14 @@ class RoleGroup:
             info = tracker.getJobInfo(job)
             stages.extend(() if info is None else info.stageIds)
         if not stages:
-            return ""
+            return
         # The role hosts are the tasks of the job's last stage.
         stage = store.lastStageAttempt(max(stages))
+        if only_failed and stage.numFailedTasks() + stage.numKilledTasks() == 0:
+            return
         tasks = store.taskList(stage.stageId(), stage.attemptId(), 1 << 20)
         for position in range(tasks.size()):
-            task = tasks.apply(position)
-            if (task.partitionId(), task.attempt()) == (index, attempt):
-                message = task.errorMessage()
-                return str(message.get()) if message.isDefined() else ""
-        return ""
+            yield tasks.apply(position)
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end; return whether it has."""

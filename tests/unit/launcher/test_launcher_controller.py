@@ -43,6 +43,7 @@ class Group:
         self.killed: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.cancelled = threading.Event()
         self.said: dict[tuple[int, int], Failure] = {}
+        self.failed: set[int] = set()
         self._on_end: Callable[[GroupReport], None] | None = None
 
     def start(self, on_end: Callable[[GroupReport], None]) -> None:
@@ -57,6 +58,9 @@ class Group:
 
     def kill_task(self, task: int) -> None:
         self.killed.put(task)
+
+    def failed_tasks(self) -> frozenset[int]:
+        return frozenset(self.failed)
 
     def task_failure(self, index: int, attempt: int) -> Failure | None:
         return self.said.get((index, attempt))
@@ -197,6 +201,7 @@ class Stage:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
     monkeypatch.setattr(controller_module, "TICK_S", 0.02)
     monkeypatch.setattr(controller_module, "RETURN_WITHIN_S", 0.05)
+    monkeypatch.setattr(controller_module, "PEER_WITHIN_S", 0.2)
     made: list[Stage] = []
 
     def make(**settings) -> Stage:
@@ -314,6 +319,36 @@ def test_a_host_that_comes_back_while_its_task_is_being_ended_counts_no_more(sta
     old.session.close()
     scene.chief_ends_it()
     assert told(scene) == [("new_generation", 1, ["ps-0"])]
+
+
+def test_who_lost_a_peer_waits_for_what_spark_knows_of_it(stage, monkeypatch):
+    monkeypatch.setattr(controller_module, "PEER_WITHIN_S", BOUND_S)
+    scene = stage()
+    hosts = scene.all_register()
+    hosts[CHIEF].fails(Cause.PEER_LOST)
+    hosts[OTHER].is_done()
+    scene.wait_for(lambda: OTHER in scene.controller.state.outcomes)
+    assert scene.controller.incidents == ()
+    # Its session lives on for a while; no generation begins with it.
+    scene.groups[Role.PS].failed.add(hosts[PS].member.task)
+    scene.groups[Role.PS].said[0, 0] = Failure("ps-0", Cause.INFRASTRUCTURE, "OOM", 1.0)
+    scene.wait_for(lambda: scene.controller.incidents)
+    assert hosts[CHIEF].heard_nothing_new()
+    scene.hosts[PS] = Host(scene.run, PS, attempt=1)
+    for host in scene.hosts.values():
+        host.lives(2, 0)
+    scene.chief_ends_it()
+    assert told(scene) == [("new_generation", 1, ["ps-0", "chief-0"])]
+
+
+def test_who_lost_a_peer_that_nobody_misses_is_answered_in_the_end(stage):
+    scene = stage()
+    hosts = scene.all_register()
+    hosts[CHIEF].fails(Cause.PEER_LOST)
+    for host in hosts.values():
+        host.lives(2, 0)
+    scene.chief_ends_it()
+    assert told(scene) == [("new_generation", 1, ["chief-0"])]
 
 
 def test_what_spark_says_of_a_lost_host_is_told(stage):
