@@ -6,6 +6,7 @@ Runs in the role host (a Spark Python worker): no TensorFlow, no PySpark.
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 import threading
 import time
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["SpoolWriter"]
+
+log = logging.getLogger(__name__)
 
 # The first segments are small, so that training starts while Spark still computes.
 _FIRST_SEGMENT_BYTES = 256 << 10
@@ -175,11 +178,19 @@ class SpoolWriter:
         self._close()
 
     def abort(self, error: BaseException) -> None:
-        """Tell the readers of every unfinished feed why no more rows come. Idempotent."""
+        """Tell the readers of every unfinished feed why no more rows come. Idempotent.
+
+        On a disk that is full to the last byte they may not be told, and wait until they are ended
+        or their own time is up.
+        """
         if self._closed.is_set():
             return
         for feed in self._feeds.values():
-            write_abort(feed.files.directory, error)
+            try:
+                write_abort(feed.files.directory, error)
+            except OSError as untold:
+                name = feed.files.name
+                log.warning("readers do not hear why the feed of %s ends: %s", name, untold)
         self._close()
 
     def remove(self) -> None:

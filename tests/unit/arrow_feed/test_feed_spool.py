@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tfos.arrow_feed import segment_index
 from tfos.arrow_feed import spool as spool_module
 from tfos.arrow_feed.places import Place, choose_places
 from tfos.arrow_feed.reader import SpoolReader
@@ -187,6 +188,22 @@ def test_a_full_disk_names_the_directory_and_the_setting(new_spool, monkeypatch)
     with pytest.raises(SpoolFullError, match=r"feed\.spool_dir") as caught:
         fill(spool)
     assert str(spool.directory) in str(caught.value)
+
+
+def test_a_disk_full_to_the_last_byte_keeps_no_error_and_no_file(new_spool, monkeypatch, caplog):
+    spool = new_spool(1 << 20)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(spool_module, "write_segment", full)
+    # Why the feed ends cannot be written either: the error itself is what counts.
+    monkeypatch.setattr(segment_index, "write_document", full)
+    with pytest.raises(SpoolFullError), spool:
+        fill(spool)
+    assert "readers do not hear why the feed of train ends" in caplog.text
+    spool.remove()
+    assert not spool.directory.exists()
 
 
 def test_rows_of_a_slow_source_do_not_wait_for_their_segment(new_spool):
