@@ -191,10 +191,11 @@ def arrange_stacks(dump: str) -> str:
 
     It writes threads newest first, so that the main one, which runs the user's code, comes last.
     """
-    begins = ("Fatal", "Current thread")
-    parts = [part for part in dump.strip().split("\n\n") if part]
-    ranks = {part: begins.index(b) for part in parts for b in begins if part.startswith(b)}
-    return "\n\n".join(sorted(parts, key=lambda part: ranks.get(part, len(begins))))
+
+    def rank(part: str) -> tuple[bool, bool]:
+        return not part.startswith("Fatal"), not part.startswith("Current thread")
+
+    return "\n\n".join(sorted(dump.strip().split("\n\n"), key=rank))
 
 
 def first_cause(failures: Sequence[Failure]) -> Failure:

@@ -91,7 +91,7 @@ class RegistryReader:
         Those count as gone from now on.
         """
         failed = {task for group in self._groups.values() for task in group.failed_tasks()}
-        news = {member.task for member in self.members.values()} & failed - self._retired
+        news = {member.task for member in self.members.values()} & failed
         self._retired |= news
         return self.members_changed() if news else []
 

@@ -110,39 +110,41 @@ class RoleGroup:
         only when that expires. Blocks for one call into the JVM, and for more once one has failed.
         """
         try:
-            return frozenset(
-                int(task.taskId())
-                for task in self._attempts(only_failed=True)
-                if task.status() in ("FAILED", "KILLED")
-            )
+            stage = self._stage()
+            if stage is None or stage.numFailedTasks() + stage.numKilledTasks() == 0:
+                return frozenset()
+            failed = (t for t in self._attempts(stage) if t.status() in ("FAILED", "KILLED"))
+            return frozenset(int(task.taskId()) for task in failed)
         except Exception as error:
             log.debug("Spark does not tell which %s tasks failed: %s", self.spec.role, error)
             return frozenset()
 
     def _error_of_attempt(self, index: int, attempt: int) -> str:
-        for task in self._attempts():
+        stage = self._stage()
+        for task in () if stage is None else self._attempts(stage):
             if (task.partitionId(), task.attempt()) == (index, attempt):
                 message = task.errorMessage()
                 return str(message.get()) if message.isDefined() else ""
         return ""
 
-    def _attempts(self, only_failed: bool = False) -> Iterator[Any]:
-        """Yield Spark's record of every task attempt, or of none where none `only_failed`."""
-        context = self._spark.sparkContext
-        tracker, store = context.statusTracker(), context._jsc.sc().statusStore()
+    def _stage(self) -> Any | None:
+        """Return Spark's record of the stage whose tasks are the role hosts; None before it."""
+        tracker = self._spark.sparkContext.statusTracker()
         stages: list[int] = []
         for job in tracker.getJobIdsForGroup(self._job_group):
             info = tracker.getJobInfo(job)
             stages.extend(() if info is None else info.stageIds)
-        if not stages:
-            return
         # The role hosts are the tasks of the job's last stage.
-        stage = store.lastStageAttempt(max(stages))
-        if only_failed and stage.numFailedTasks() + stage.numKilledTasks() == 0:
-            return
-        tasks = store.taskList(stage.stageId(), stage.attemptId(), 1 << 20)
+        return self._store().lastStageAttempt(max(stages)) if stages else None
+
+    def _attempts(self, stage: Any) -> Iterator[Any]:
+        """Yield Spark's record of every task attempt of a stage."""
+        tasks = self._store().taskList(stage.stageId(), stage.attemptId(), 1 << 20)
         for position in range(tasks.size()):
             yield tasks.apply(position)
+
+    def _store(self) -> Any:
+        return self._spark.sparkContext._jsc.sc().statusStore()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end; return whether it has."""

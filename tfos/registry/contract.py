@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+from tfos.errors import RendezvousClosedError, RendezvousError
 from tfos.topology import ClusterSpec, Endpoint, Life, TaskKey
 
 __all__ = [
@@ -96,14 +97,19 @@ class Member:
             "row_order": self.row_order,
         }
 
-    def may_replace(self, holder: Member) -> bool:
-        """Return whether this one may take the key from `holder`, of another session.
+    def check_may_replace(self, holder: Member) -> None:
+        """Check that this one may take the key from `holder`, of another session.
 
-        It may from an older attempt of the task, and from itself: its own earlier session.
+        It may from an older attempt of the task, and from itself: its own earlier session. Raises
+        RendezvousError otherwise.
         """
-        if holder.attempt == self.attempt:
-            return (holder.host, holder.pid) == (self.host, self.pid)
-        return holder.attempt < self.attempt
+        itself = (holder.attempt, holder.host, holder.pid) == (self.attempt, self.host, self.pid)
+        if not itself and holder.attempt >= self.attempt:
+            raise RendezvousError(
+                f"{self.key} (attempt {self.attempt}, {self.host} pid {self.pid}) cannot register: "
+                f"attempt {holder.attempt} of it is live on {holder.host}, pid {holder.pid}, "
+                f"executor {holder.executor or 'unknown'}"
+            )
 
     @classmethod
     def from_json(cls, data: Document) -> Member:
@@ -163,6 +169,13 @@ class StopNotice:
     def to_json(self) -> dict[str, Any]:
         """Return the document kept in the registry."""
         return {"outcome": self.outcome, "reason": self.reason}
+
+    def refusal(self, key: TaskKey) -> RendezvousClosedError:
+        """Return the error of a role that would register after it."""
+        return RendezvousClosedError(
+            f"{key} cannot register: the run was stopped ({self.outcome}): {self.reason}",
+            reason=self.reason,
+        )
 
     @classmethod
     def from_json(cls, data: Document) -> StopNotice:

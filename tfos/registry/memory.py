@@ -132,18 +132,10 @@ class InMemoryRegistry(Registry):
         """See `Registry.register`."""
         with self._use(present=True) as state:
             if state.stop is not None:
-                raise RendezvousClosedError(
-                    f"{member.key} cannot register: the run was stopped ({state.stop.outcome}): "
-                    f"{state.stop.reason}",
-                    reason=state.stop.reason,
-                )
+                raise state.stop.refusal(member.key)
             owner, holder = state.members.get(member.key, (self, member))
-            if owner is not self and not member.may_replace(holder):
-                raise RendezvousError(
-                    f"{member.key} (attempt {member.attempt}, {member.host} pid {member.pid}) "
-                    f"cannot register: attempt {holder.attempt} of it is live on {holder.host}, "
-                    f"pid {holder.pid}"
-                )
+            if owner is not self:
+                member.check_may_replace(holder)
             kept = decode(encode(member.to_json(), f"the membership of {member.key}"), "a member")
             state.members[member.key] = (self, Member.from_json(kept))
             self._run._tell("members")

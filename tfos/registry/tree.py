@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from tfos.errors import RendezvousClosedError, RendezvousError
+from tfos.errors import RendezvousError
 from tfos.registry.contract import (
     Connection,
     Document,
@@ -71,20 +71,11 @@ class TreeRegistry(Registry):
         data = encode(member.to_json(), f"the membership of {member.key}")
         notice = self.stop_notice()
         if notice is not None:
-            raise RendezvousClosedError(
-                f"{member.key} cannot register: the run was stopped ({notice.outcome}): "
-                f"{notice.reason}",
-                reason=notice.reason,
-            )
+            raise notice.refusal(member.key)
 
         def refuse_others(held: bytes) -> None:
-            holder = Member.from_json(decode(held, f"the membership of {member.key}"))
-            if not member.may_replace(holder):
-                raise RendezvousError(
-                    f"{member.key} (attempt {member.attempt}, {member.host} pid {member.pid}) "
-                    f"cannot register: attempt {holder.attempt} of it is live on {holder.host}, "
-                    f"pid {holder.pid}, executor {holder.executor or 'unknown'}"
-                )
+            holder = decode(held, f"the membership of {member.key}")
+            member.check_may_replace(Member.from_json(holder))
 
         self._tree.claim(f"{self._root}/members/{member.key}", data, refuse_others)
 
