@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
+from small_disk import mounted
 
 from tfos.errors import ExitCode
 
@@ -218,13 +217,8 @@ def test_a_checkpoint_directory_that_cannot_be_written(submit, tmp_path):
 @pytest.fixture
 def tiny_disk(tmp_path):
     """A file system of 1 MB."""
-    directory = tmp_path / "tiny"
-    directory.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield directory
-    subprocess.run(["umount", str(directory)], check=True)
+    with mounted(tmp_path / "tiny", "size=1m") as directory:
+        yield directory
 
 
 def test_a_full_disk_in_the_spool_directory(submit, tiny_disk, app, tmp_path):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from services import tell_missing
+from small_disk import mounted
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun
@@ -23,16 +21,9 @@ pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.m
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 200 MB for the executors: their temporary files and the checkpoints."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(directory)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-        tell_missing("a small disk needs the right to mount a tmpfs")
-    try:
+    with mounted(tmp_path / "disk", "size=200m") as directory:
         (directory / "tmp").mkdir()
         yield directory
-    finally:
-        subprocess.run(["umount", str(directory)], check=True)
 
 
 def train(directory: Path, disk: Path, fault: str) -> DrillRun:

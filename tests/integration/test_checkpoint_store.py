@@ -7,32 +7,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from killed_saver import run_killed_saver
+from small_disk import mounted
 
 from tfos.errors import CheckpointError
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.publish import publish_directory
-
-
-@contextmanager
-def mounted(directory: Path, options: str) -> Iterator[Path]:
-    directory.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(directory)]
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount here")
-    if done.returncode:
-        pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", str(directory)], timeout=10, check=True)
 
 
 def filler(size_bytes: int, files: int = 1):
