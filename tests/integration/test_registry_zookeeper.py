@@ -1,5 +1,6 @@
 """The ZooKeeper registry and its embedded server against real faults."""
 
+import contextlib
 import logging
 import queue
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -61,8 +63,7 @@ def connect():
             root,
             secret,
             session_timeout_s=timeout_s,
-            connect_timeout_s=BOUND_S,
-            **more,
+            **{"connect_timeout_s": BOUND_S, **more},
         )
         sessions.append(session)
         return session
@@ -281,6 +282,37 @@ class TestServerFaults:
         assert again.get(timeout=BOUND_S).reason == "trained"
         time.sleep(0.2)
         assert stops.empty()
+
+    def test_a_session_survives_a_handshake_that_is_never_answered(self, own_server, connect):
+        session = connect(own_server, timeout_s=4.0)
+        states = queue.SimpleQueue()
+        session.watch_connection(states.put)
+        own_server.halt()
+        # What ZooKeeper does, rarely, to a connection it accepts while it starts.
+        host, port = own_server.address.split(":")
+        with socket.create_server((host, int(port))) as silent:
+            unanswered, _ = silent.accept()
+        with unanswered:
+            own_server.restart()
+            next_until(states, Connection.SUSPENDED)
+            assert states.get(timeout=BOUND_S) is Connection.CONNECTED
+        assert session.members() == {}
+
+    def test_a_server_whose_machine_is_down_costs_a_part_of_the_session(self, own_server, connect):
+        with socket.socket() as down, contextlib.ExitStack() as waiting:
+            down.bind(("127.0.0.1", 0))
+            down.listen(0)
+            # Past its backlog a listener drops what arrives, like a machine that is down.
+            for _ in range(2):
+                full = waiting.enter_context(socket.socket())
+                full.setblocking(False)
+                full.connect_ex(down.getsockname())
+            ensemble = SimpleNamespace(
+                address=f"127.0.0.1:{down.getsockname()[1]},{own_server.address}"
+            )
+            # Each session tries the servers in an order of its own.
+            for _ in range(6):
+                connect(ensemble, timeout_s=4.0, connect_timeout_s=3.5).members()
 
     @pytest.mark.parametrize("fault", ["killed", "frozen"])
     def test_a_server_gone_for_good_loses_the_session_in_time(self, own_server, connect, fault):

@@ -1,4 +1,4 @@
-"""Hold a session with ZooKeeper that always answers in time; the only place that knows kazoo."""
+"""Hold a session with ZooKeeper that always answers in time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from kazoo.client import KazooClient
 from kazoo.exceptions import (
     BadVersionError,
     ConnectionClosedError,
@@ -24,8 +23,7 @@ from kazoo.exceptions import (
 )
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import KazooState
-from kazoo.retry import KazooRetry
-from kazoo.security import make_acl, make_digest_acl
+from kazoo.security import make_acl
 
 from tfos.errors import ConfigError, RendezvousConnectionError, RendezvousError
 from tfos.registry.contract import Connection, Subscription
@@ -42,17 +40,12 @@ from tfos.registry.node_session import (
 from tfos.registry.node_watch import NodeWatch, UnreadError
 from tfos.registry.session_state import SessionState
 from tfos.registry.tree import TreeRegistry
+from tfos.registry.zookeeper_client import make_client
 
 __all__ = ["ZooKeeperRegistry", "ZooKeeperSession"]
 
 _LOG = logging.getLogger(__name__)
-_USER: Final = "tfos"
 _CLOSE_BOUND_S: Final = 3.0
-
-# kazoo writes credentials at DEBUG and a line for every reconnect attempt; tfos tells of the
-# connection itself. The level is this logger's own, so a root logger at DEBUG does not reach it.
-_KAZOO_LOG = logging.getLogger(f"{__name__}.kazoo")
-_KAZOO_LOG.setLevel(logging.ERROR)
 
 _REFUSALS: Final = {
     NoNodeError: NodeMissingError,
@@ -131,7 +124,6 @@ class ZooKeeperSession:
         *,
         readable: bool = False,
     ) -> None:
-        self._hosts = hosts
         self._timeout_s = session_timeout_s
         self._session_id = 0
         self._lock = threading.Lock()
@@ -141,7 +133,8 @@ class ZooKeeperSession:
         self._delivery = Delivery("tfos-registry-listeners")
         self._state = SessionState(self._server, session_timeout_s, self._delivery)
         self._state.at_end(self._end)
-        self._client = _make_client(hosts, secret, session_timeout_s, readable)
+        self._make_client = functools.partial(make_client, hosts, session_timeout_s, secret=secret)
+        self._client = self._make_client(readable=readable)
         self._client.add_listener(self._on_kazoo_state)
         self._client.start_async()
         if not self._state.await_first(connect_timeout_s):
@@ -259,8 +252,7 @@ class ZooKeeperSession:
     def expire(self) -> None:
         """See `NodeSession.expire`. Blocks for at most the session time-out."""
         # A second connection of the same session that closes it expires the first.
-        client_id = self._client.client_id
-        twin = KazooClient(self._hosts, self._timeout_s, client_id=client_id, logger=_KAZOO_LOG)
+        twin = self._make_client(client_id=self._client.client_id)
         try:
             twin.start(self._timeout_s)
         except KazooTimeoutError as error:
@@ -355,26 +347,6 @@ class ZooKeeperSession:
                 "another secret, or the path of --zookeeper is not open for creating nodes"
             )
         return RendezvousError(f"{doing}: {self._server} refused it: {error!r}")
-
-
-def _make_client(hosts: str, secret: str, session_timeout_s: float, readable: bool) -> Any:
-    acl = [make_digest_acl(_USER, secret, all=True)]
-    if readable:
-        acl.append(make_acl("world", "anyone", read=True))
-    try:
-        return KazooClient(
-            hosts,
-            timeout=session_timeout_s,
-            default_acl=acl,
-            auth_data=[("digest", f"{_USER}:{secret}")],
-            # kazoo's own back-off grows to an hour; the session does not live as long.
-            connection_retry=KazooRetry(max_tries=-1, delay=0.05, backoff=1.5, max_delay=1.0),
-            logger=_KAZOO_LOG,
-        )
-    except ValueError as error:
-        raise ConfigError(
-            f"the ZooKeeper address is {hosts!r}: expected HOST:PORT[,HOST:PORT...] (--zookeeper)"
-        ) from error
 
 
 def _children_of(result: Any) -> frozenset[str]:
