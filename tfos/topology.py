@@ -116,6 +116,9 @@ class RoleSpec:
     respawns
         Whether a process of this role that dies is replaced in place while all others go on.
         Otherwise its death ends the generation: all start again from the latest checkpoint.
+    gang
+        Whether Spark starts all its tasks together or none, in one barrier stage; such a stage is
+        lost whole when one of its tasks is, and submitted again.
     cores
         CPU cores of each task; None: as many as TensorFlow finds.
     memory_bytes
@@ -128,6 +131,7 @@ class RoleSpec:
     count: int
     trains: bool
     respawns: bool = False
+    gang: bool = False
     cores: int | None = None
     memory_bytes: int | None = None
     gpus: int = 0

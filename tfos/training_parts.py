@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tfos.read_plan import FeedPosition, ReadPlan, continued_positions
-from tfos.topology import ClusterSpec, TaskKey
+from tfos.topology import ClusterSpec, Endpoint, TaskKey
 
 if TYPE_CHECKING:
     from tfos.base import TrainContext
@@ -51,6 +51,8 @@ class ProcessFacts:
     row_orders
         Of each process that the ``train`` DataFrame is dealt to, by feed index, what tells the
         order of its rows from another; kept with data positions.
+    store
+        Where the processes of this generation find each other (`ring`), or None.
     params, args
         The job's parameters and arguments.
     checkpoint_every_s
@@ -66,6 +68,7 @@ class ProcessFacts:
     cluster: ClusterSpec
     trainers: tuple[TaskKey, ...]
     row_orders: tuple[int, ...]
+    store: Endpoint | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     args: Sequence[str] = ()
     checkpoint_every_s: float = 60.0

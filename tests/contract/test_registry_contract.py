@@ -36,7 +36,7 @@ def member(key=WORKER, attempt=0, pid=41, port=5000, host="host-7"):
 
 def generation(number, port=5000, row_orders=None):
     cluster = ClusterSpec({WORKER: Endpoint("a", port), PS: Endpoint("b", port)})
-    return Generation(number, cluster, row_orders or {})
+    return Generation(number, cluster, row_orders or {}, Endpoint("store", 9))
 
 
 class Heard:

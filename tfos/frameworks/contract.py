@@ -11,20 +11,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from tfos.base import TrainContext
 from tfos.config import RoleResources, RolesConfig
 from tfos.errors import ConfigError
-from tfos.topology import Role, RoleSpec, TaskKey
+from tfos.topology import ClusterSpec, Endpoint, Role, RoleSpec, TaskKey
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts, Runtime
 
-__all__ = ["TRAIN", "Framework", "PlainRuntime", "load_framework"]
+__all__ = ["TRAIN", "Framework", "PlainRuntime", "Store", "load_framework"]
 
 TRAIN = "train"
 """Name of the DataFrame that is dealt to the training processes; all others go to the chief."""
 
 GROUP = "tfos.frameworks"
+
+
+class Store(Protocol):
+    """What the processes of one generation find each other by; runs on the driver."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens."""
+
+    def close(self) -> None:
+        """Stop listening; idempotent."""
 
 
 class Framework(ABC):
@@ -39,6 +50,37 @@ class Framework(ABC):
     @abstractmethod
     def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
         """Return which of the DataFrames in `datasets` are fed to `role`."""
+
+    def check_installed(self) -> None:  # noqa: B027 - most need nothing but TensorFlow
+        """Check, light of imports, that this machine has what the architecture runs on.
+
+        Raises
+        ------
+        ConfigError
+            If not; says how to get it.
+        """
+
+    def import_libraries(self) -> None:
+        """Import what takes seconds, in a training process that waits to begin."""
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+    def ranks(self, trainers: tuple[TaskKey, ...], cluster: ClusterSpec) -> tuple[TaskKey, ...]:
+        """Return the roles that run ``train``, in the order of their ranks in a generation."""
+        return trainers
+
+    def open_store(self, host: str) -> Store | None:
+        """Open, on the driver, what the processes of one generation find each other by.
+
+        None for an architecture whose `ClusterSpec` tells them all.
+
+        Parameters
+        ----------
+        host
+            Address of the driver that its executors reach.
+        """
+        return None
 
     def environment(self, key: TaskKey, resources: RoleResources) -> dict[str, str]:
         """Return environment variables for a training process of this role.

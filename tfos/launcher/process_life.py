@@ -48,20 +48,24 @@ class WaitingProcess:
     ----------
     key
         The role it will play.
+    arch
+        The architecture it will play it in, as `load_framework` names it.
     environment
         Its whole environment.
     directory
         Its own working directory, made here and removed by `discard`.
     """
 
-    def __init__(self, key: TaskKey, environment: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self, key: TaskKey, arch: str, environment: Mapping[str, str], directory: Path
+    ) -> None:
         directory.mkdir(mode=0o700)
         self.directory = directory
         self.supervisor = Supervisor(
             name=str(key), sink=lambda line: print(line, file=sys.stderr, flush=True)
         )
         self.supervisor.start(
-            [sys.executable, "-m", "tfos.launcher.training_process"],
+            [sys.executable, "-m", "tfos.launcher.training_process", arch],
             # TensorFlow's tracing leaves files behind in a process that is ended.
             env={**environment, "TMPDIR": str(directory)},
             cwd=str(directory),

@@ -1,16 +1,17 @@
-"""Import TensorFlow without the start-up notices it writes past every log level."""
+"""Import libraries without the start-up notices it writes past every log level."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 
-__all__ = ["import_tensorflow"]
+__all__ = ["import_quietly"]
 
 
-def import_tensorflow() -> None:
-    """Import TensorFlow and let it look for devices; blocks for seconds.
+def import_quietly(load: Callable[[], None]) -> None:
+    """Call what imports TensorFlow; blocks for seconds.
 
     TensorFlow 2.21 writes a dozen lines to file descriptor 2 before its own logging, and so
     ``TF_CPP_MIN_LOG_LEVEL``, is set up (measured). They would bury the user's own output in every
@@ -21,9 +22,7 @@ def import_tensorflow() -> None:
     with tempfile.TemporaryFile() as notices:
         os.dup2(notices.fileno(), 2)
         try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
+            load()
         except Exception:
             notices.seek(0)
             os.write(kept, notices.read())

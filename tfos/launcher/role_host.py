@@ -27,6 +27,7 @@ from tfos.config import JobConfig
 from tfos.errors import RendezvousClosedError, TfosError
 from tfos.fault.failure import Cause, Failure, Outcome, cause_of
 from tfos.fault.janitor import removed_at_end
+from tfos.frameworks.contract import load_framework
 from tfos.launcher.drills import HostDrill, drill_of
 from tfos.launcher.host_session import HostSession
 from tfos.launcher.ports import address_towards, reserve_port
@@ -205,8 +206,9 @@ class _Hosted:
                 generation=life.generation,
                 key=self._key,
                 cluster=generation.cluster,
-                trainers=program.trainers,
+                trainers=load_framework(config.arch).ranks(program.trainers, generation.cluster),
                 row_orders=tuple(generation.row_orders[key] for key in program.fed),
+                store=generation.store,
                 params=config.params,
                 args=config.args,
                 checkpoint_every_s=config.checkpoints.every_s,

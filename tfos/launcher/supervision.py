@@ -296,7 +296,7 @@ class Supervision:
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }
         directory = self._directory / f"process-{self._started}"
-        return WaitingProcess(self._key, environment, directory)
+        return WaitingProcess(self._key, self._config.arch, environment, directory)
 
     # -- notices --------------------------------------------------------------------------------
 

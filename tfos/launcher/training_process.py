@@ -1,7 +1,7 @@
 """Be the training process: the fresh Python in which TensorFlow and ``Job.train`` live.
 
-Started by a role host as ``python -m tfos.launcher.training_process``. It imports TensorFlow, and
-waits until the host says what to play. What it has to say goes over the control channel: phases,
+Started by a role host as ``python -m tfos.launcher.training_process ARCH``. It imports what ARCH
+needs, and waits until the host says what to play. What it has to say goes over the control channel: phases,
 beats, progress, artifacts, and at the end one outcome.
 """
 
@@ -30,7 +30,7 @@ from tfos.fault.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application import user_traceback
 from tfos.launcher.channel_link import ChannelLink
-from tfos.launcher.quiet_import import import_tensorflow
+from tfos.launcher.quiet_import import import_quietly
 from tfos.launcher.stored_checkpoints import StoredCheckpoints
 from tfos.launcher.training_feed import TrainingFeed
 from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
@@ -197,7 +197,7 @@ def main() -> None:
 def _wait_and_play(link: ChannelLink) -> int:
     # Before it is known what to play: whoever waits for this process need not wait for the import.
     link.tell("phase", name="started", time=time.time())
-    import_tensorflow()
+    import_quietly(load_framework(sys.argv[1]).import_libraries)
     link.tell("phase", name="imported", time=time.time())
     path = link.await_begin()
     if path is None:

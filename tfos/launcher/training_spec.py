@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos.read_plan import FeedPosition
-from tfos.topology import ClusterSpec, TaskKey
+from tfos.topology import ClusterSpec, Endpoint, TaskKey
 from tfos.training_parts import ProcessFacts
 
 __all__ = ["STACKS_FILE", "STACKS_SIGNAL", "TrainingSpec"]
@@ -79,6 +79,7 @@ class TrainingSpec:
                 "cluster": facts.cluster.to_json(),
                 "trainers": [str(key) for key in facts.trainers],
                 "row_orders": list(facts.row_orders),
+                "store": None if facts.store is None else str(facts.store),
                 "params": dict(facts.params),
                 "args": list(facts.args),
             },
@@ -97,6 +98,7 @@ class TrainingSpec:
         facts["key"] = TaskKey.parse(facts["key"])
         facts["cluster"] = ClusterSpec.from_json(facts["cluster"])
         facts["row_orders"] = tuple(facts["row_orders"])
+        facts["store"] = None if facts["store"] is None else Endpoint.parse(facts["store"])
         facts["trainers"] = tuple(TaskKey.parse(key) for key in facts["trainers"])
         continue_at = document.pop("continue_at")
         return cls(

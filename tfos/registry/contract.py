@@ -138,11 +138,14 @@ class Generation:
         Every member's endpoint.
     row_orders
         Of each fed role, `Member.row_order`.
+    store
+        Where its processes find each other, for architectures that need more than `cluster`.
     """
 
     number: int
     cluster: ClusterSpec
     row_orders: Mapping[TaskKey, int] = field(default_factory=dict)
+    store: Endpoint | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document kept in the registry."""
@@ -150,13 +153,15 @@ class Generation:
             "number": self.number,
             "cluster": self.cluster.to_json(),
             "row_orders": {str(key): order for key, order in self.row_orders.items()},
+            "store": None if self.store is None else str(self.store),
         }
 
     @classmethod
     def from_json(cls, data: Document) -> Generation:
         """Read back what `to_json` wrote; raises ValueError or KeyError on anything else."""
         orders = {TaskKey.parse(key): int(order) for key, order in data["row_orders"].items()}
-        return cls(int(data["number"]), ClusterSpec.from_json(data["cluster"]), orders)
+        store = None if data["store"] is None else Endpoint.parse(data["store"])
+        return cls(int(data["number"]), ClusterSpec.from_json(data["cluster"]), orders, store)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,98 @@
+"""Adapt Horovod: every worker is a rank, runs ``train``, and is fed its part of every DataFrame."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from tfos.base import TrainContext
+from tfos.config import RolesConfig
+from tfos.errors import InfrastructureError
+from tfos.frameworks.contract import Framework, PlainRuntime
+from tfos.frameworks.ring.placement import place_of, ranks_by_host
+from tfos.frameworks.ring.store import RingStore
+from tfos.topology import ClusterSpec, Role, RoleSpec, TaskKey
+from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
+
+__all__ = ["RingFramework"]
+
+_SHUTDOWN_BOUND_S: Final = 5.0
+
+
+class RingFramework(Framework):
+    """Workers only, all alike: worker-0 has rank 0."""
+
+    name = "ring"
+
+    def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
+        """Return the workers, one gang."""
+        resources = config.worker
+        return (
+            RoleSpec(
+                Role.WORKER,
+                config.num_workers,
+                trains=True,
+                gang=True,
+                cores=resources.cores,
+                memory_bytes=resources.memory,
+                gpus=resources.gpus,
+            ),
+        )
+
+    def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
+        """Return all of them: each rank is fed its part of each."""
+        return tuple(datasets)
+
+    def import_libraries(self) -> None:
+        """Import TensorFlow, and Horovod if it is there; `runtime` says what is wrong if not."""
+        super().import_libraries()
+
+    def ranks(self, trainers: tuple[TaskKey, ...], cluster: ClusterSpec) -> tuple[TaskKey, ...]:
+        """Return the workers with those of one host together."""
+        return ranks_by_host(trainers, cluster)
+
+    def open_store(self, host: str) -> RingStore:
+        """Open the store that the ranks of one generation meet through."""
+        return RingStore(host)
+
+    @contextmanager
+    def runtime(self, facts: ProcessFacts, link: HostLink) -> Iterator[_RingRuntime]:
+        """Form the ring; blocks until every rank has come."""
+        assert facts.store is not None
+        place = place_of(facts.key, facts.trainers, facts.cluster)
+        os.environ.update(place.environment(facts.store, _interface_of(place.host)))
+        import horovod.tensorflow as hvd
+
+        hvd.init()
+        yield _RingRuntime(hvd)
+        _leave(hvd)
+
+
+class _RingRuntime(PlainRuntime):
+    def __init__(self, hvd: Any) -> None:
+        self.hvd = hvd
+
+    def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
+        raise NotImplementedError
+
+
+def _leave(hvd: Any) -> None:
+    """Leave the ring in order; a peer that hangs does not hold this process."""
+    leaving = threading.Thread(target=hvd.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(_SHUTDOWN_BOUND_S)
+
+
+def _interface_of(host: str) -> str:
+    """Return the network interface that has the address of `host`, which is this one."""
+    import psutil
+
+    address = socket.gethostbyname(host)
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(each.address == address for each in addresses):
+            return str(name)
+    raise InfrastructureError(f"no network interface of this host has the address {address}")
