@@ -1,8 +1,8 @@
 """Be the training process: the fresh Python in which TensorFlow and ``Job.train`` live.
 
 Started by a role host as ``python -m tfos.launcher.training_process ARCH``. It imports what ARCH
-needs, and waits until the host says what to play. What it has to say goes over the control channel: phases,
-beats, progress, artifacts, and at the end one outcome.
+needs, and waits until the host says what to play. What it has to say goes over the control channel:
+phases, beats, progress, artifacts, and at the end one outcome.
 """
 
 from __future__ import annotations
