@@ -166,6 +166,35 @@ class TrainContext:
         """The ``tf.compat.v1.train.Server`` of `session`; None elsewhere."""
         return self._runtime.server
 
+    @property
+    def hvd(self) -> Any:
+        """``horovod.tensorflow``, initialised, under `ring`; None elsewhere.
+
+        ``import horovod.tensorflow as hvd`` and ``horovod.tensorflow.keras`` in ``train`` give the
+        same; neither needs ``hvd.init()``.
+        """
+        return self._runtime.hvd
+
+    def reduce_sum(self, values: Any) -> np.ndarray:
+        """Sum numbers over the ranks of `ring`; elsewhere return them as they are.
+
+        What `fit` evaluates, every rank evaluates over its own part of the data: sums and counts
+        added up by this give the metric over all of it. Every rank must call it, as often and in
+        the same order; blocks until all have.
+
+        Parameters
+        ----------
+        values
+            A number or an array of them, of one shape on every rank.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64, of that shape.
+        """
+        total: np.ndarray = self._runtime.reduce_sum(values)
+        return total
+
     def scope(self) -> AbstractContextManager[Any]:
         """Return the context in which to create variables, the same line under every architecture.
 

@@ -277,6 +277,13 @@ class Runtime(Protocol):
     def server(self) -> Any:
         """The ``tf.compat.v1.train.Server`` (`session`), or None."""
 
+    @property
+    def hvd(self) -> Any:
+        """Horovod's module, initialised (`ring`), or None."""
+
+    def reduce_sum(self, values: Any) -> Any:
+        """Sum over the ranks; see `TrainContext.reduce_sum`."""
+
     def scope(self) -> AbstractContextManager[Any]:
         """Context in which variables are created."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from tfos.base import TrainContext
 from tfos.config import RolesConfig
 from tfos.frameworks.contract import Framework, PlainRuntime
-from tfos.frameworks.training_loop import StepResult, run_loop
+from tfos.frameworks.training_loop import OwnSteps, StepResult, run_loop
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role, RoleSpec
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
@@ -41,12 +41,13 @@ class _LocalRuntime(PlainRuntime):
         return run_loop(plan, ctx, lambda starts: _EagerSteps(plan, ctx, starts))
 
 
-class _EagerSteps:
+class _EagerSteps(OwnSteps):
     """Take each step here and now: nothing is ever in flight."""
 
     def __init__(
         self, plan: FitPlan, ctx: TrainContext, starts: Mapping[int, FeedPosition]
     ) -> None:
+        super().__init__(ctx)
         import tensorflow as tf
 
         dataset = ctx.feed.tracked_dataset(plan.read, starts)
@@ -57,7 +58,7 @@ class _EagerSteps:
         columns, status = next(self._batches)
         feed, epoch, row, rows = (int(v) for v in status.numpy())
         metrics = self._step(columns) if rows else {}
-        return StepResult(feed, FeedPosition(epoch, row), rows, metrics)
+        return StepResult.of_batch(feed, FeedPosition(epoch, row), rows, metrics)
 
     def drain(self) -> list[StepResult]:
         return []

@@ -15,7 +15,7 @@ from typing import Any
 from tfos.base import TrainContext
 from tfos.frameworks.contract import PlainRuntime
 from tfos.frameworks.parameter_served import ParameterServed
-from tfos.frameworks.training_loop import LOST_RESULT, StepResult, run_loop
+from tfos.frameworks.training_loop import LOST_RESULT, OwnSteps, StepResult, run_loop
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
@@ -77,7 +77,7 @@ class _CoordinatorRuntime(PlainRuntime):
         )
 
 
-class _ScheduledSteps:
+class _ScheduledSteps(OwnSteps):
     """Keep a few steps scheduled for every worker; complete them in the order scheduled."""
 
     def __init__(
@@ -89,6 +89,7 @@ class _ScheduledSteps:
         coordinator: Any,
         num_workers: int,
     ) -> None:
+        super().__init__(ctx)
         self._coordinator = coordinator
         self._width = IN_FLIGHT_PER_WORKER * num_workers
         self._in_flight: deque[Any] = deque()
@@ -152,4 +153,4 @@ class _ScheduledSteps:
         self._lost = 0
         feed, epoch, row, rows = (int(v) for v in status)
         metrics = dict(zip(self._metric_names, values, strict=True))
-        return StepResult(feed, FeedPosition(epoch, row), rows, metrics)
+        return StepResult.of_batch(feed, FeedPosition(epoch, row), rows, metrics)

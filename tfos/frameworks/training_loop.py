@@ -1,7 +1,7 @@
 """Run the common training loop: resume, steps, epochs, checkpoints, evaluation, early stop.
 
-How a step is taken (here, or scheduled onto workers) is a `Steps` of the architecture;
-everything else is the same for all of them and stands here once.
+How a step is taken (here, scheduled onto workers, or by all ranks together) is a `Steps` of the
+architecture; everything else is the same for all of them and stands here once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tfos.errors import ConfigError
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import FitPlan, FitResult
 
-__all__ = ["LOST_RESULT", "StepResult", "Steps", "run_loop"]
+__all__ = ["LOST_RESULT", "OwnSteps", "StepResult", "Steps", "run_loop"]
 
 log = logging.getLogger(__name__)
 
@@ -28,20 +28,41 @@ _CHECKPOINT_NAME = "state"
 
 @dataclass(frozen=True)
 class StepResult:
-    """One completed step: which feed it consumed, how far, how many rows (0: that feed is over)."""
+    """One completed step.
 
-    feed: int
-    position: FeedPosition
+    Parameters
+    ----------
+    rows
+        How many it was taken on; with 0 there was no step, only news of feeds.
+    metrics
+        What it returned.
+    positions
+        How far each feed it took rows from has been used with it, by feed index.
+    over
+        Feeds now known to have no more rows.
+    """
+
     rows: int
     metrics: Mapping[str, Any]
+    positions: Mapping[int, FeedPosition]
+    over: frozenset[int] = frozenset()
+
+    @classmethod
+    def of_batch(
+        cls, feed: int, position: FeedPosition, rows: int, metrics: Mapping[str, Any]
+    ) -> StepResult:
+        """Return the result of a step on one batch of one feed; 0 rows: that feed is over."""
+        if rows == 0:
+            return cls(0, {}, {}, frozenset({feed}))
+        return cls(rows, metrics, {feed: position})
 
 
-LOST_RESULT = StepResult(-1, FeedPosition(), 0, {})
+LOST_RESULT = StepResult(0, {}, {})
 """A step that was taken, of which nothing else is known: the worker that knew has died."""
 
 
 class Steps(Protocol):
-    """Take steps; several may be in flight."""
+    """Take steps; several may be in flight. `OwnSteps` has what a process that leads alone says."""
 
     def next_result(self, most: int | None) -> StepResult:
         """Block until a step has completed and return it.
@@ -51,6 +72,27 @@ class Steps(Protocol):
 
     def drain(self) -> list[StepResult]:
         """Wait for the steps in flight, start no new ones, and return their results."""
+
+    def should_stop(self) -> bool:
+        """Whether the run is being stopped; every process that steps along says the same."""
+
+    def agree(self, verdict: bool) -> bool:
+        """Return the chief's verdict, to every process that steps along."""
+
+
+class OwnSteps:
+    """For the process that alone runs the loop: what it says goes."""
+
+    def __init__(self, ctx: TrainContext) -> None:
+        self._ctx = ctx
+
+    def should_stop(self) -> bool:
+        """Whether the run is being stopped."""
+        return self._ctx.should_stop()
+
+    def agree(self, verdict: bool) -> bool:
+        """Return the verdict."""
+        return verdict
 
 
 @dataclass
@@ -69,13 +111,12 @@ class _Progress:
         if result is LOST_RESULT:
             self.step += 1
             return
-        if result.rows == 0:
-            self.ended.add(result.feed)
-            return
-        self.step += 1
-        self.rows += result.rows
-        self.positions[result.feed] = result.position
-        self.last = result.metrics
+        self.ended |= result.over
+        self.positions.update(result.positions)
+        if result.rows:
+            self.step += 1
+            self.rows += result.rows
+            self.last = result.metrics
 
     @property
     def over(self) -> bool:
@@ -141,14 +182,14 @@ class _Loop:
     def run(self, steps: Steps) -> None:
         next_save = time.monotonic() + self._ctx.facts.checkpoint_every_s
         while not self.progress.over:
-            if self.steps_left == 0 or self._ctx.should_stop():
+            if self.steps_left == 0 or steps.should_stop():
                 self.stopped_early = True
                 break
             self.progress.add(steps.next_result(self.steps_left))
             self._report()
             if self._evaluation_due():
                 self._drain(steps)
-                if self._evaluate_and_judge():
+                if steps.agree(self._evaluate_and_judge()):
                     self.stopped_early = True
                     break
             if time.monotonic() >= next_save:
@@ -194,11 +235,15 @@ class _Loop:
             return
         self._next_report = time.monotonic() + REPORT_EVERY_S
         self.metrics.update({name: float(value) for name, value in self.progress.last.items()})
-        self._ctx.report(self.progress.step, rows=self.progress.rows, **self.metrics)
+        # The rows of all are told once.
+        rows = self.progress.rows if self._ctx.is_chief else 0
+        self._ctx.report(self.progress.step, rows=rows, **self.metrics)
 
     # -- checkpoints --------------------------------------------------------------------------
 
     def _save(self, excused: bool = False) -> None:
+        if not self._ctx.is_chief:
+            return
         saved = self._ctx.checkpoints.save(
             self.progress.step,
             lambda directory: self._write(directory),

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
+
+import numpy as np
 
 from tfos.base import TrainContext
 from tfos.config import RolesConfig
 from tfos.errors import InfrastructureError
 from tfos.frameworks.contract import Framework, PlainRuntime
 from tfos.frameworks.ring.placement import place_of, ranks_by_host
+from tfos.frameworks.ring.steps import RingSteps
 from tfos.frameworks.ring.store import RingStore
+from tfos.frameworks.training_loop import run_loop
 from tfos.topology import ClusterSpec, Role, RoleSpec, TaskKey
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
 
@@ -50,6 +57,8 @@ class RingFramework(Framework):
     def import_libraries(self) -> None:
         """Import TensorFlow, and Horovod if it is there; `runtime` says what is wrong if not."""
         super().import_libraries()
+        if importlib.util.find_spec("horovod") is not None:
+            _import_horovod()
 
     def ranks(self, trainers: tuple[TaskKey, ...], cluster: ClusterSpec) -> tuple[TaskKey, ...]:
         """Return the workers with those of one host together."""
@@ -65,8 +74,7 @@ class RingFramework(Framework):
         assert facts.store is not None
         place = place_of(facts.key, facts.trainers, facts.cluster)
         os.environ.update(place.environment(facts.store, _interface_of(place.host)))
-        import horovod.tensorflow as hvd
-
+        hvd = _import_horovod()
         hvd.init()
         yield _RingRuntime(hvd)
         _leave(hvd)
@@ -75,9 +83,38 @@ class RingFramework(Framework):
 class _RingRuntime(PlainRuntime):
     def __init__(self, hvd: Any) -> None:
         self.hvd = hvd
+        self._sums = 0
 
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
-        raise NotImplementedError
+        return run_loop(plan, ctx, lambda starts: RingSteps(plan, ctx, starts, self.hvd))
+
+    def reduce_sum(self, values: Any) -> Any:
+        self._sums += 1
+        mine = np.asarray(values, np.float64)
+        return self.hvd.allreduce(mine, op=self.hvd.Sum, name=f"tfos.sum.{self._sums}").numpy()
+
+
+def _import_horovod() -> Any:
+    """Import Horovod and, where tf_keras is installed, its callbacks and optimizers for Keras.
+
+    Horovod 0.28.1 takes ``keras.backend`` for that of TensorFlow's Keras; from TensorFlow 2.16 on
+    that is Keras 3, whose backend lacks what MetricAverageCallback calls.
+    """
+    import horovod.tensorflow as hvd
+
+    if importlib.util.find_spec("tf_keras") is not None:
+        import tf_keras
+
+        keras = sys.modules.get("keras")
+        sys.modules["keras"] = tf_keras
+        try:
+            importlib.import_module("horovod.tensorflow.keras")
+        finally:
+            if keras is None:
+                del sys.modules["keras"]
+            else:
+                sys.modules["keras"] = keras
+    return hvd
 
 
 def _leave(hvd: Any) -> None:

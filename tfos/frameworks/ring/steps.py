@@ -1,0 +1,202 @@
+"""Take the common loop's steps on all ranks together: one batch of each, gradients averaged.
+
+A step costs one round of the ring: beside the gradients travel the metrics and what each rank has
+to offer for the step after it, so nobody enters a step that not all enter.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tfos.base import TrainContext
+from tfos.errors import ConfigError, InfrastructureError
+from tfos.frameworks.ring.gradients import GradientAverager
+from tfos.frameworks.ring.standing import Standing, next_turn
+from tfos.frameworks.training_loop import StepResult
+from tfos.read_plan import FeedPosition
+from tfos.training_parts import FitPlan
+
+__all__ = ["RingSteps"]
+
+_ULPS_APART = 16
+"""How far variables may be apart that are to be the same, in steps of their precision: as much as
+another order of a sum makes, far less than a gradient that was not averaged."""
+
+
+class RingSteps:
+    """The steps of one rank; every rank makes and uses one, alike."""
+
+    def __init__(
+        self, plan: FitPlan, ctx: TrainContext, starts: Mapping[int, FeedPosition], hvd: Any
+    ) -> None:
+        import tensorflow as tf
+
+        self._ctx = ctx
+        self._hvd = hvd
+        self._user_step = plan.step
+        self._root = tf.train.Checkpoint(**plan.state)
+        self._averager = GradientAverager(hvd)
+        self._metric_names: tuple[str, ...] = ()
+        self._batches = iter(ctx.feed.tracked_dataset(plan.read, starts))
+        self._traced = tf.function(self._step, reduce_retracing=True)
+        self._over = False
+        self._stopping = False
+        self._taken = 0
+        self._columns: Any = None
+        """The last batch with rows; a rank without any steps along on it, for nothing."""
+        self._checked = False
+        self._check_starts(starts)
+        self._broadcast_state()
+        self._offer = self._read()
+        self._standings = self._exchange(self._offer)
+        self._lend_columns()
+
+    # -- one step -----------------------------------------------------------------------------
+
+    def next_result(self, most: int | None) -> StepResult:
+        """Take one step with the others; blocks until all have."""
+        turn = next_turn(self._standings)
+        self._stopping = turn.stopping
+        if turn.rows == 0:
+            feeds = frozenset(standing.feed for standing in self._standings)
+            return StepResult(0, {}, {}, feeds)
+        rank = self._hvd.rank()
+        self._averager.share.assign(turn.share(rank))
+        columns = self._columns
+        if rank in turn.taking_part:
+            self._offer = self._read()
+        metrics, standings = self._traced(columns, _row_of(self._offer))
+        self._standings = _standings_of(standings)
+        self._taken += 1
+        self._keep_together()
+        positions = {each.feed: each.position for each in turn.taking_part.values()}
+        named = dict(zip(self._metric_names, metrics, strict=True))
+        return StepResult(turn.rows, named, positions)
+
+    def _step(self, columns: Any, offer: Any) -> Any:
+        import tensorflow as tf
+
+        self._averager.begin_trace()
+        self._averager.attach(tf.train.TrackableView(self._root).descendants())
+        found = self._user_step(columns)
+        self._metric_names = tuple(found)
+        share = self._averager.share
+        values = tf.stack([tf.cast(value, tf.float32) for value in found.values()] or [0.0])
+        own = tf.where(share > 0, values * share, tf.zeros_like(values))
+        metrics = self._hvd.allreduce(own, op=self._hvd.Sum, name="tfos.metrics")
+        return metrics[: len(found)], self._hvd.allgather(offer, name="tfos.standings")
+
+    def drain(self) -> list[StepResult]:
+        """Return nothing: no step is ever in flight."""
+        return []
+
+    # -- what all agree on --------------------------------------------------------------------
+
+    def should_stop(self) -> bool:
+        """Whether any rank had been told to stop when it offered its last batch."""
+        return self._stopping
+
+    def agree(self, verdict: bool) -> bool:
+        """Return rank 0's verdict; blocks until every rank asks."""
+        return bool(self._hvd.broadcast(np.int64(verdict), 0, name="tfos.verdict").numpy())
+
+    def _exchange(self, offer: Standing) -> tuple[Standing, ...]:
+        gathered = self._hvd.allgather(_row_of(offer), name="tfos.standings.first")
+        return _standings_of(gathered)
+
+    def _check_starts(self, starts: Mapping[int, FeedPosition]) -> None:
+        told = zlib.crc32(json.dumps(sorted(starts.items())).encode())
+        found = self._hvd.allgather(np.array([told], np.int64), name="tfos.starts").numpy()
+        if len(set(found.tolist())) > 1:
+            raise InfrastructureError(
+                "the ranks resumed from different checkpoints: --checkpoint-dir must name storage "
+                "that every host sees alike"
+            )
+
+    # -- state --------------------------------------------------------------------------------
+
+    def _variables(self) -> list[Any]:
+        import tensorflow as tf
+
+        found = tf.train.TrackableView(self._root).descendants()
+        return [each for each in found if isinstance(each, tf.Variable)]
+
+    def _broadcast_state(self) -> None:
+        """Give every rank the variables of rank 0."""
+        variables = self._variables()
+        self._hvd.broadcast_variables(variables, root_rank=0)
+        self._num_variables = len(variables)
+
+    def _keep_together(self) -> None:
+        """Make the variables the same that a first step has made; check once that all stay so."""
+        if self._checked:
+            return
+        if len(self._variables()) > self._num_variables:
+            self._broadcast_state()
+            return
+        self._checked = True
+        for number, variable in enumerate(self._variables()):
+            if variable.dtype.is_floating:
+                self._check_same(variable, f"tfos.same.{number}")
+
+    def _check_same(self, variable: Any, name: str) -> None:
+        import tensorflow as tf
+
+        first = self._hvd.broadcast(variable.read_value(), 0, name=name)
+        apart = tf.reduce_max(tf.abs(variable - first), initial=0)
+        epsilon = np.finfo(variable.dtype.as_numpy_dtype).eps
+        if apart > _ULPS_APART * epsilon * tf.reduce_max(tf.abs(first), initial=0):
+            raise ConfigError(
+                f"{variable.name} of {self._ctx.facts.key} is not what it is at rank 0 after "
+                f"{self._taken} steps: ctx.fit averages over the ranks what an optimizer applies "
+                "that is in state={...}; put it there, or average by ctx.hvd.allreduce"
+            )
+
+    # -- batches ------------------------------------------------------------------------------
+
+    def _lend_columns(self) -> None:
+        """Give a rank that is fed no row one of another's, to step along on."""
+        import tensorflow as tf
+
+        lenders = [rank for rank, each in enumerate(self._standings) if each.rows]
+        if not lenders or len(lenders) == len(self._standings):
+            return
+        spec = self._batches.element_spec[0]
+        lent: list[Any] = []
+        parts: list[Any] = []
+        if self._hvd.rank() == lenders[0]:
+            row = tf.nest.map_structure(lambda column: column[:1], self._columns)
+            lent = tf.nest.flatten(row, expand_composites=True)
+        for number, part in enumerate(tf.nest.flatten(spec, expand_composites=True)):
+            data = tf.io.serialize_tensor(lent[number]).numpy() if lent else b""
+            told = self._hvd.allgather(np.frombuffer(data, np.uint8), name=f"tfos.lent.{number}")
+            if not lent:
+                parts.append(tf.io.parse_tensor(told.numpy().tobytes(), part.dtype))
+        if self._columns is None:
+            self._columns = tf.nest.pack_sequence_as(spec, parts, expand_composites=True)
+
+    def _read(self) -> Standing:
+        """Take the next batch of this rank's feed; blocks for rows that Spark has yet to send."""
+        feed, stopping = self._ctx.facts.key.index, int(self._ctx.should_stop())
+        if self._over:
+            return Standing(feed, 0, 0, 0, stopping)
+        columns, status = next(self._batches)
+        _, epoch, row, rows = (int(value) for value in status.numpy())
+        if rows == 0:
+            self._over = True
+        else:
+            self._columns = columns
+        return Standing(feed, rows, epoch, row, stopping)
+
+
+def _row_of(standing: Standing) -> Any:
+    return np.array([standing], np.int64)
+
+
+def _standings_of(gathered: Any) -> tuple[Standing, ...]:
+    return tuple(Standing(*map(int, row)) for row in gathered.numpy())
