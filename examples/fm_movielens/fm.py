@@ -1,4 +1,4 @@
-"""Train the factorization machine with the common loop: one body for `local` and `ps`.
+"""Train the factorization machine with the common loop: one body for `local`, `ps` and `ring`.
 
 Submit with ``pl_submit examples/fm_movielens/fm.py``; README.md lists the parameters.
 """
@@ -42,14 +42,17 @@ class FMJob(tfos.Job):
         def step(batch):
             with tf.GradientTape() as tape:
                 loss, squared_error = model.loss(batch)
+                # Summed over a whole batch: under `ring` the ranks' means are averaged.
+                loss *= batch_size
             variables = model.trainable_variables
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
             return {"rmse": tf.sqrt(squared_error)}
 
-        rmse = make_rmse(model)
+        rmse = make_rmse(model, ctx.reduce_sum)
         result = ctx.fit(
             step,
-            batch_size=batch_size,
+            # Under `ring` the ranks' batches together are one step's.
+            batch_size=batch_size // ctx.world_size,
             epochs=epochs,
             shuffle_rows=known.train_rows,
             seed=1,
@@ -58,5 +61,7 @@ class FMJob(tfos.Job):
             evaluate_every_epochs=10,
             **READING,
         )
+        if not ctx.is_chief:
+            return {}
         print(f"RMSE {result.metrics['eval_rmse']:.4f} after {result.step} steps", flush=True)
         return {"rmse": result.metrics["eval_rmse"], "best": deliver(ctx, model, known)}

@@ -55,7 +55,7 @@ class FMSessionJob(tfos.Job):
         model = FactorizationMachine(known.sizes, known.num_genres, known.mean_rating, dim)
         for variable, value in zip((model.table, model.bias), weights, strict=True):
             variable.assign(value)
-        rmse = make_rmse(model)(ctx.dataset("eval", batch_size=4096, **READING))
+        rmse = make_rmse(model, ctx.reduce_sum)(ctx.dataset("eval", batch_size=4096, **READING))
         ctx.report(steps, eval_rmse=rmse)
         print(f"RMSE {rmse:.4f} after {steps} steps", flush=True)
         return {"rmse": rmse, "best": deliver(ctx, model, known)}
@@ -80,6 +80,7 @@ class Graph:
             "rating": self.rating,
         }
         loss, error = model.loss(batch)
+        loss *= tf.cast(tf.shape(self.rating)[0], tf.float32)  # summed over the batch
         rate = tf1.train.cosine_decay(LEARNING_RATE, self.global_step, steps)
         optimizer = tf1.train.AdagradOptimizer(rate, INITIAL_ACCUMULATOR, use_locking=True)
         self.update = optimizer.minimize(loss, self.global_step, [model.table, model.bias])

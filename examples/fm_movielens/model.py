@@ -80,14 +80,14 @@ class FactorizationMachine(tf.Module):
         return tf.clip_by_value(self._ratings(self._features(batch)), 1.0, 5.0)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the loss to minimise, summed over a rated batch, and its mean squared error.
+        """Return the loss to minimise and the squared error, means over a rated batch.
 
         The L2 term is over the rows the batch uses, so a feature is held back each time it is seen.
         """
         features = self._features(batch)
         error = tf.square(self._ratings(features) - batch["rating"])
         l2 = tf.reduce_sum(tf.square(features) * self._l2, [1, 2])
-        return tf.reduce_sum(error + l2), tf.reduce_mean(error)
+        return tf.reduce_mean(error + l2), tf.reduce_mean(error)
 
 
 class Recommender(tf.Module):

@@ -14,8 +14,13 @@ READING: dict[str, Any] = {"stack": {"fields": FIELDS}}
 """How every variant reads: the single-valued features as one [batch, n] tensor."""
 
 
-def make_rmse(model: Callable[[Any], tf.Tensor]) -> Callable[[Iterable[Any]], float]:
-    """Return a function that measures the root mean squared error of `model` over batches."""
+def make_rmse(
+    model: Callable[[Any], tf.Tensor], reduce_sum: Callable[[Any], Any]
+) -> Callable[[Iterable[Any]], float]:
+    """Return a function that measures the root mean squared error of `model` over batches.
+
+    `reduce_sum` adds up what each rank has measured over its own (`TrainContext.reduce_sum`).
+    """
 
     @tf.function(reduce_retracing=True)
     def squared_error(batch: Mapping[str, Any]) -> tf.Tensor:
@@ -26,6 +31,7 @@ def make_rmse(model: Callable[[Any], tf.Tensor]) -> Callable[[Iterable[Any]], fl
         for batch in batches:
             total += float(squared_error(batch))
             rows += len(batch["rating"])
+        total, rows = reduce_sum([total, rows])
         return float(np.sqrt(total / rows))
 
     return rmse

@@ -148,9 +148,9 @@ class RingSteps:
         import tensorflow as tf
 
         first = self._hvd.broadcast(variable.read_value(), 0, name=name)
-        apart = tf.reduce_max(tf.abs(variable - first), initial=0)
+        apart = tf.reduce_max(tf.abs(variable - first))
         epsilon = np.finfo(variable.dtype.as_numpy_dtype).eps
-        if apart > _ULPS_APART * epsilon * tf.reduce_max(tf.abs(first), initial=0):
+        if apart > _ULPS_APART * epsilon * tf.reduce_max(tf.abs(first)):
             raise ConfigError(
                 f"{variable.name} of {self._ctx.facts.key} is not what it is at rank 0 after "
                 f"{self._taken} steps: ctx.fit averages over the ranks what an optimizer applies "
