@@ -34,7 +34,11 @@ _ARCHITECTURES = (
         "The chief and every worker run train between-graph (tf.compat.v1 sessions); --num-ps "
         "parameter servers hold the variables. For TF1-style code.",
     ),
-    ("ring", "Every rank runs train with Horovod. Not available in this version."),
+    (
+        "ring",
+        "--num-workers ranks run train with Horovod, started all together (one Spark barrier "
+        "stage). For dense models.",
+    ),
 )
 
 _PRECEDENCE = """\

@@ -111,7 +111,19 @@ def test_only_local_masters_are_local():
 
 
 REFUSED = [
-    ({"arch": "ring"}, "--arch ring is not available in this version"),
+    (
+        {"arch": "ring", "spark": {"conf": {"spark.dynamicAllocation.enabled": "True"}}},
+        "--arch ring cannot have spark.dynamicAllocation.enabled=true",
+    ),
+    (
+        {"arch": "ring", "roles": {"chief": {"cores": 2}}},
+        "--chief-cores means nothing to --arch ring: it has workers only; use --worker-cores",
+    ),
+    ({"arch": "ring", "roles": {"ps": {"memory": "1g"}}}, "--ps-memory means nothing to --arch"),
+    (
+        {"arch": "ring", "supervision": {"inject": ["kill:chief-0@feed"]}},
+        "--inject kill:chief-0@feed: this run has no chief-0; it has 2 worker",
+    ),
     (
         {"supervision": {"inject": ["kill:worker-0@step=9"]}},
         "--inject kill:worker-0@step=9: this run has no worker-0; it has 1 chief",
@@ -172,6 +184,8 @@ def test_what_cannot_be_done_is_refused_not_ignored(settings, says):
         {"arch": "ps", "supervision": {"inject": ["kill:worker-1@step=9", "stop:driver@feed"]}},
         {"supervision": {"inject": ["kill:zookeeper@feed"]}},
         {"arch": "session", "roles": {"worker": {"cores": 2}}},
+        {"arch": "ring", "roles": {"worker": {"cores": 2}}},
+        {"arch": "ring", "spark": {"conf": {"spark.dynamicAllocation.enabled": "false"}}},
         {"spark": {"master": "local-cluster[4,1,1024]"}},
         {"spark": {"master": "spark://h:7077"}},
     ],
@@ -195,7 +209,8 @@ def test_a_dry_run_may_plan_what_cannot_run_yet(settings):
 
 
 def test_a_dry_run_refuses_what_makes_no_sense():
-    for settings in ({"arch": "ring"}, {"spark": {"queue": "q"}}):
+    ring = {"arch": "ring", "roles": {"ps": {"cores": 1}}}
+    for settings in (ring, {"spark": {"queue": "q"}}):
         with pytest.raises(ConfigError):
             check_supported(config(**settings), dry_run=True)
 

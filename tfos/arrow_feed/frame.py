@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
     from pyspark.sql.types import DataType, StructField, StructType
 
-__all__ = ["LENGTH_METADATA", "is_repeatable", "partition_for", "prepare_frame", "tag_frames"]
+__all__ = [
+    "LENGTH_METADATA",
+    "check_not_empty",
+    "is_repeatable",
+    "known_partitions",
+    "partition_for",
+    "prepare_frame",
+    "tag_frames",
+]
 
 LENGTH_METADATA = "tfos.length"
 """Column metadata that says an array always has so many elements: it becomes [batch, length]."""
@@ -125,21 +133,43 @@ def partition_for(df: DataFrame, count: int) -> DataFrame:
     Raises
     ------
     EmptyDataError
-        If Spark knows without running it that the DataFrame has no rows: it would start no task
-        at all for it, and so no role.
+        As `check_not_empty`.
     """
     if count < 1:
         raise ValueError(f"count is {count}: it must be 1 or more")
-    execution = df._jdf.queryExecution()
-    most = execution.optimizedPlan().maxRows()
-    if most.isDefined() and most.get() == 0:
-        raise EmptyDataError("the DataFrame has no rows: look at the filters of pre_train")
+    check_not_empty(df)
     if count == 1:
         return df.coalesce(1)
-    adaptive = execution.executedPlan().nodeName() == "AdaptiveSparkPlan"
-    if not adaptive and execution.toRdd().getNumPartitions() >= count:
+    partitions = known_partitions(df)
+    if partitions is not None and partitions >= count:
         return df.coalesce(count)
     return df.repartition(count)
+
+
+def check_not_empty(df: DataFrame) -> None:
+    """Refuse a DataFrame that Spark knows, without running it, to have no rows.
+
+    Runs on the driver; plans the query, runs no job.
+
+    Raises
+    ------
+    EmptyDataError
+        If so: Spark would start no task at all for it, and so no role.
+    """
+    most = df._jdf.queryExecution().optimizedPlan().maxRows()
+    if most.isDefined() and most.get() == 0:
+        raise EmptyDataError("the DataFrame has no rows: look at the filters of pre_train")
+
+
+def known_partitions(df: DataFrame) -> int | None:
+    """Return how many partitions a DataFrame has; None where only running the query would tell.
+
+    Runs on the driver; plans the query, runs no job.
+    """
+    execution = df._jdf.queryExecution()
+    if execution.executedPlan().nodeName() == "AdaptiveSparkPlan":
+        return None
+    return int(execution.toRdd().getNumPartitions())
 
 
 def is_repeatable(df: DataFrame) -> bool:

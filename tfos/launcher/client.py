@@ -21,6 +21,7 @@ from tfos.errors import (
     RunTimeoutError,
     TfosError,
 )
+from tfos.frameworks.contract import load_framework
 from tfos.launcher.prerequisites import (
     check_files,
     check_java,
@@ -36,7 +37,7 @@ from tfos.launcher.spark_command import (
     spark_submit_command,
 )
 from tfos.launcher.spark_process import SparkExit, run_spark_submit
-from tfos.launcher.submission import Submission, check_supported, resolve_paths
+from tfos.launcher.submission import Submission, check_supported, is_local, resolve_paths
 
 __all__ = ["record_error", "submit"]
 
@@ -110,6 +111,8 @@ def _dry_run(config: JobConfig, app: str) -> None:
 
 def _submit(config: JobConfig, app: str) -> int:
     check_supported(config)
+    if is_local(config.spark.master):
+        load_framework(config.arch).check_installed()
     path, job_class = parse_app(app)
     check_files(config)
     spark_home = find_spark_home()

@@ -32,6 +32,7 @@ from tfos.fault.state_machine import (
     transition,
 )
 from tfos.launcher.drills import DriverDrill, drill_of
+from tfos.launcher.generations import Generations, OpenStore
 from tfos.launcher.halts import (
     gave_up,
     interrupted,
@@ -40,12 +41,13 @@ from tfos.launcher.halts import (
     registry_lost,
     timed_out,
 )
+from tfos.launcher.lost_hosts import LostHosts
 from tfos.launcher.progress import ProgressLine
 from tfos.launcher.recovery_clock import RecoveryClock
 from tfos.launcher.registry_events import RegistryReader
 from tfos.launcher.role_groups import GroupReport, RoleGroup
-from tfos.registry.contract import Connection, Generation, Registry, StopNotice
-from tfos.topology import ClusterSpec, Role, TaskKey
+from tfos.registry.contract import Connection, Registry, StopNotice
+from tfos.topology import Role, TaskKey
 
 __all__ = ["Controller"]
 
@@ -53,9 +55,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 """How often deadlines and progress are looked at when nothing happens."""
-
-RETURN_WITHIN_S = 3.0
-"""How long a lost role host may take to register again before Spark is asked to replace it."""
 
 PEER_WITHIN_S = 2.0
 """How long who lost a peer waits for that peer's own failure, which is the one to answer."""
@@ -86,6 +85,7 @@ class Controller:
         *,
         deadline: float | None,
         explain_missing: Callable[[frozenset[TaskKey]], str],
+        open_store: OpenStore = lambda: None,
         server_pid: int | None = None,
     ) -> None:
         self._config = config
@@ -96,7 +96,8 @@ class Controller:
         self._events: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
         self._told = RegistryReader(registry, self._groups)
         self._connection = Connection.CONNECTED
-        self._rerun_at: dict[TaskKey, float] = {}
+        self._generations = Generations(registry, open_store)
+        self._lost_hosts = LostHosts(self._groups, self._told)
         self._held: list[ProcessFailed] = []
         self._held_until = 0.0
         self._register_deadline = time.monotonic() + config.registry.register_timeout_s
@@ -155,6 +156,7 @@ class Controller:
         finally:
             for unsubscribe in subscriptions:
                 unsubscribe()
+            self._generations.close()
         return self.state
 
     def _turn(self) -> None:
@@ -288,7 +290,7 @@ class Controller:
             self._show_progress()
             self._await_recovery()
             self._drill.look(self._registry)
-        self._rerun_missing()
+        self._lost_hosts.look()
         if self._held and self._lost_deadline is None and (events := self._find_peer(now)):
             return events
         if self._stop_deadline is not None:
@@ -340,8 +342,7 @@ class Controller:
                 self._await_registry()
                 self._apply(registry_lost(self._config))
         elif isinstance(decision, RerunTask):
-            log.warning("%s is lost: waiting for it to come back", decision.key)
-            self._rerun_at[decision.key] = time.monotonic() + RETURN_WITHIN_S
+            self._lost_hosts.await_return(decision.key)
         elif isinstance(decision, StopRun):
             self._stop(decision)
         elif isinstance(decision, CancelGroups):
@@ -362,27 +363,9 @@ class Controller:
             fed = [k for k in self.state.expected if k.role is not Role.PS]
             self.recoveries.start(self.state.incidents, [self.state.life_of(k) for k in fed])
 
-    def _rerun_missing(self) -> None:
-        """Have Spark run the tasks of role hosts again that have not come back by themselves.
-
-        One that hangs, or is cut off from ZooKeeper, would else hold its task for ever; one whose
-        session expired comes back with its spool, and one that died Spark runs again unasked.
-        """
-        now = time.monotonic()
-        for key in [key for key, at in self._rerun_at.items() if now >= at]:
-            del self._rerun_at[key]
-            if key in self._told.members:
-                continue
-            last = self._told.retire(key)
-            if last is not None:
-                log.warning("%s has not come back: Spark is to run its task again", key)
-                self._groups[key.role].kill_task(last.task)
-
     def _publish(self, number: int) -> None:
         self.phases.setdefault("registered", time.time())
-        cluster = ClusterSpec({key: m.endpoint for key, m in self._told.members.items()})
-        orders = {key: member.row_order for key, member in self._told.members.items()}
-        self._registry.publish_generation(Generation(number, cluster, orders))
+        self._generations.publish(number, self._told.members)
         self._registry.watch_outcomes(number, lambda keys: self._events.put(_Heard("outcomes")))
         self._drill.reach("feed")
         if number == 1:
@@ -393,6 +376,8 @@ class Controller:
         self._drill.reach("shutdown")
         grace = self._config.supervision.grace_s
         self._stop_deadline = time.monotonic() + 2 * grace + 5.0
+        for group in self._groups.values():
+            group.withdraw()
         outcome = "done" if decision.verdict is Verdict.DONE else "failed"
         if self._lost_deadline is not None:
             # Nobody can hear: each role host finds the registry gone by itself, and ends.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos.arrow_feed.frame import is_repeatable, partition_for, prepare_frame, tag_frames
+from tfos.arrow_feed.gang import deal_to_gang
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.errors import JobDefinitionError
 from tfos.frameworks.contract import TRAIN, Framework
@@ -63,7 +64,7 @@ class FedFrames:
         Their schemas.
     frames
         The DataFrame of each fed role, with one partition a task; rows are tagged with their
-        dataset where a role is fed by several.
+        dataset where a role is fed by several, and a gang's are packed (`tfos.arrow_feed.gang`).
     repeatable
         Whether every role gets the same rows in the same order when Spark is asked again.
     """
@@ -89,13 +90,19 @@ class FedFrames:
         names = tuple(frames)
         prepared = {name: prepare_frame(frame) for name, frame in frames.items()}
         schemas = {name: schema for name, (_, schema) in prepared.items()}
-        dealt = {}
+        dealt, repeatable = {}, True
         for spec in roles:
             fed = framework.feeds(spec.role, names)
-            if len(fed) == 1:
-                dealt[spec.role] = partition_for(prepared[fed[0]][0], spec.count)
-            elif fed:
-                together, _ = tag_frames({name: frames[name] for name in fed})
-                dealt[spec.role] = partition_for(together, spec.count)
-        repeatable = all(map(is_repeatable, dealt.values()))
+            if not fed:
+                continue
+            whole = prepared[fed[0]][0]
+            if len(fed) > 1:
+                whole, _ = tag_frames({name: frames[name] for name in fed})
+            if spec.gang:
+                dealt[spec.role] = deal_to_gang(whole, spec.count)
+                # Packed batches are sorted behind their shuffle: it is what goes in that counts.
+                repeatable &= is_repeatable(whole)
+            else:
+                dealt[spec.role] = partition_for(whole, spec.count)
+                repeatable &= is_repeatable(dealt[spec.role])
         return cls(names, schemas, dealt, repeatable)

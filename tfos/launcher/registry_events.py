@@ -108,7 +108,7 @@ class RegistryReader:
 
     def _lost(self, member: Member) -> Failure:
         """Describe a role host that is gone, in Spark's words where it has any."""
-        told = self._groups[member.key.role].task_failure(member.key.index, member.attempt)
+        told = self._groups[member.key.role].task_failure(member.key.index, member.task)
         return _vanished(member, told)
 
 

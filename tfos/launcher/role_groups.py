@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tfos.errors import InsufficientExecutorsError
 from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.launcher.role_host import SUBMISSION_PROPERTY
+from tfos.launcher.task_slots import STANDSTILL_S, await_task_slots
 from tfos.topology import Role, RoleSpec
 
 if TYPE_CHECKING:
@@ -49,28 +52,63 @@ class RoleGroup:
         The executor program.
     frame
         What feeds the role, one partition a task; None for a role that is not fed.
+    slots_within_s
+        For a gang: longest wait for as many task slots as it has members.
+
+    Attributes
+    ----------
+    refusal
+        Why the gang was not submitted: Spark has too few task slots.
     """
 
     def __init__(
-        self, spark: SparkSession, spec: RoleSpec, host: RoleHost, frame: DataFrame | None
+        self,
+        spark: SparkSession,
+        spec: RoleSpec,
+        host: RoleHost,
+        frame: DataFrame | None,
+        *,
+        slots_within_s: float,
     ) -> None:
         self.spec = spec
+        self.refusal: InsufficientExecutorsError | None = None
         self._spark = spark
-        self._host = host
-        self._frame = spark.range(0, spec.count, 1, spec.count) if frame is None else frame
-        self._job_group = f"tfos-{host.run_id}-{spec.role}"
+        self._run_id = host.run_id
+        self._slots_within_s = slots_within_s
+        if frame is None:
+            frame = spark.range(0, spec.count, 1, spec.count)
+        # One for every submission: the shuffle that a gang's rows come from is done once.
+        self._tasks = frame.mapInArrow(host, OUTCOME_SCHEMA, barrier=spec.gang)
+        self._submission = 0
+        self._withdrawn = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self, on_end: Callable[[GroupReport], None]) -> None:
-        """Submit the Spark job; `on_end` is called from the group's thread when it has ended."""
+        """Submit the Spark job; `on_end` is called from the group's thread when it has ended.
+
+        A gang is submitted once Spark has the task slots for it.
+        """
         from pyspark import InheritableThread
 
         self._thread = InheritableThread(target=self._run, args=(on_end,))
         self._thread.daemon = True
         self._thread.start()
 
+    def resubmit(self, on_end: Callable[[GroupReport], None]) -> None:
+        """Submit the Spark job again, once the one before has ended; as `start`.
+
+        Its role hosts' attempts are higher than all before.
+        """
+        self._submission += 1
+        self.start(on_end)
+
+    def withdraw(self) -> None:
+        """Submit nothing more, for the run is being stopped; what Spark runs already goes on."""
+        self._withdrawn.set()
+
     def cancel(self) -> None:
         """Cancel the Spark job; returns at once, and `on_end` hears of the end."""
+        self.withdraw()
         self._spark.sparkContext.cancelJobGroup(self._job_group)
 
     def kill_task(self, task: int) -> None:
@@ -82,13 +120,19 @@ class RoleGroup:
             # It may have ended by itself: Spark runs it again then, too.
             log.debug("task attempt %d was not killed: %s", task, error)
 
-    def task_failure(self, index: int, attempt: int) -> Failure | None:
-        """Return what Spark says of a failed attempt of one task; None when it says nothing.
+    @property
+    def _job_group(self) -> str:
+        """Spark's name for the latest submission."""
+        again = f"-{self._submission}" if self._submission else ""
+        return f"tfos-{self._run_id}-{self.spec.role}{again}"
+
+    def task_failure(self, index: int, task: int) -> Failure | None:
+        """Return what Spark says of a failed attempt, by its id; None when it says nothing.
 
         Read from Spark's own store of what its listeners heard; blocks for one call into the JVM.
         """
         try:
-            text = self._error_of_attempt(index, attempt)
+            text = self._error_of_attempt(task)
         except Exception as error:
             log.debug("Spark does not tell how %s-%d failed: %s", self.spec.role, index, error)
             return None
@@ -119,11 +163,11 @@ class RoleGroup:
             log.debug("Spark does not tell which %s tasks failed: %s", self.spec.role, error)
             return frozenset()
 
-    def _error_of_attempt(self, index: int, attempt: int) -> str:
+    def _error_of_attempt(self, task: int) -> str:
         stage = self._stage()
-        for task in () if stage is None else self._attempts(stage):
-            if (task.partitionId(), task.attempt()) == (index, attempt):
-                message = task.errorMessage()
+        for attempt in () if stage is None else self._attempts(stage):
+            if attempt.taskId() == task:
+                message = attempt.errorMessage()
                 return str(message.get()) if message.isDefined() else ""
         return ""
 
@@ -157,13 +201,34 @@ class RoleGroup:
         context = self._spark.sparkContext
         role = self.spec.role
         context.setJobGroup(self._job_group, f"tfos {role} x {self.spec.count}")
+        context.setLocalProperty(SUBMISSION_PROPERTY, str(self._submission))
         try:
-            rows: list[Any] = self._frame.mapInArrow(self._host, OUTCOME_SCHEMA).collect()
+            rows: list[Any] = self._tasks.collect() if self._has_slots() else []
             outcomes = tuple(Outcome.from_json(json.loads(row.outcome)) for row in rows)
             report = GroupReport(role, outcomes, None)
+        except InsufficientExecutorsError as error:
+            self.refusal = error
+            report = GroupReport(role, (), _refused(role, error))
         except Exception as error:
             report = GroupReport(role, (), _spark_failure(role, error))
         on_end(report)
+
+    def _has_slots(self) -> bool:
+        """Wait for a gang's task slots; say whether there is still something to submit."""
+        if not self.spec.gang:
+            return True
+        return await_task_slots(
+            self._spark,
+            self.spec.count,
+            limit_s=self._slots_within_s,
+            # What a lost executor held comes back when the cluster can give it.
+            standstill_s=STANDSTILL_S if self._submission == 0 else None,
+            cancelled=self._withdrawn,
+        )
+
+
+def _refused(role: Role, error: InsufficientExecutorsError) -> Failure:
+    return Failure(key=str(role), cause=Cause.CONFIG, message=str(error), time=time.time())
 
 
 def _spark_failure(role: Role, error: Exception) -> Failure:

@@ -40,12 +40,17 @@ from tfos.topology import Endpoint, Life, Role, TaskKey
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyspark import TaskContext
 
     from tfos.arrow_feed.spool import SpoolWriter
 
-__all__ = ["RoleHost"]
+__all__ = ["SUBMISSION_PROPERTY", "RoleHost"]
 
 log = logging.getLogger("tfos")
+
+SUBMISSION_PROPERTY = "tfos.submission"
+"""Spark's local property that tells a role host how often its group had been submitted before."""
+_ATTEMPTS_A_SUBMISSION = 1000
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class RoleHost:
         The schema of every fed DataFrame, by name, as JSON.
     feeds
         The DataFrames fed to this role; tagged by row when there are several.
+    packed
+        Whether its batches come packed, as a gang's do (`tfos.arrow_feed.gang`).
     app_directories
         Directories of the user's modules.
     """
@@ -92,6 +99,7 @@ class RoleHost:
     job: bytes = field(repr=False)
     schemas: Mapping[str, Any]
     feeds: tuple[str, ...]
+    packed: bool
     app_directories: tuple[str, ...]
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -108,7 +116,7 @@ class RoleHost:
         key = TaskKey(self.role, context.partitionId())
         config = JobConfig.model_validate_json(self.config)
         _log_to_stderr(key, config.log_level)
-        hosted = _Hosted(self, config, key, context.attemptNumber(), context.taskAttemptId())
+        hosted = _Hosted(self, config, key, _attempt_of(context), context.taskAttemptId())
         outcome = hosted.play(batches)
         yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome.to_json())]})
 
@@ -247,9 +255,12 @@ class _Hosted:
         if spool is None:
             self._ended.wait()
             return
+        from tfos.arrow_feed.gang import unpack_batches
         from tfos.arrow_feed.tags import split_by_tag, tag_order
 
         feeds = self._program.feeds
+        if self._program.packed:
+            batches = unpack_batches(batches)
         tags = tag_order(feeds) if len(feeds) > 1 else None
         supervision.mark("feed_started")
         try:
@@ -300,6 +311,12 @@ class _Hosted:
             # What tfos foresaw says all in its message; a defect is found by its traceback.
             traceback="" if expected else "".join(traceback.format_exception(error)),
         )
+
+
+def _attempt_of(context: TaskContext) -> int:
+    """Return a number above that of every attempt of the same task before, resubmitted or rerun."""
+    submission = int(context.getLocalProperty(SUBMISSION_PROPERTY) or 0)
+    return submission * _ATTEMPTS_A_SUBMISSION + context.attemptNumber()
 
 
 def _log_to_stderr(key: TaskKey, level: str) -> None:

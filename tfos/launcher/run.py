@@ -14,7 +14,7 @@ from tfos.base import Job
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, InterruptedRunError, TfosError
 from tfos.fault.checkpoints import CheckpointStore
-from tfos.fault.state_machine import RunState
+from tfos.fault.state_machine import RunState, Verdict
 from tfos.frameworks.contract import TRAIN, Framework, load_framework
 from tfos.launcher.application import UserCodeError, one_line, pickle_job, user_traceback
 from tfos.launcher.controller import Controller
@@ -26,6 +26,7 @@ from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
 from tfos.launcher.run_registry import RunRegistry, only_run_of_job
 from tfos.launcher.submission import check_supported, master_kind, resolve_master, slots_needed
+from tfos.launcher.task_slots import count_task_slots
 from tfos.launcher.verdict import error_of, fields_of
 from tfos.topology import TaskKey, describe_keys
 
@@ -152,6 +153,7 @@ class _Run:
         check_supported(config.model_copy(update={"spark": self._actual_spark()}))
         resolve_master(self._master, slots_needed(config))
         framework = load_framework(config.arch)
+        framework.check_installed()
         self._prepare_checkpoints(name)
         with ExitStack() as stack:
             stack.enter_context(only_run_of_job(config.registry, name, run_id, self._on_lock_lost))
@@ -172,8 +174,9 @@ class _Run:
 
     def _actual_spark(self) -> Any:
         # What started the session is done with; what it runs on is what must fit the roles.
+        settings = dict(self.spark.sparkContext.getConf().getAll())
         return self.config.spark.model_copy(
-            update={"master": self._master, "env": "none", "queue": None}
+            update={"master": self._master, "env": "none", "queue": None, "conf": settings}
         )
 
     def _prepare_checkpoints(self, name: str) -> None:
@@ -257,6 +260,7 @@ class _Run:
             job=pickle_job(self.job),
             schemas={n: schema.to_json() for n, schema in fed.schemas.items()},
             feeds=(),
+            packed=False,
             app_directories=self.app_directories,
         )
         groups = [
@@ -268,8 +272,10 @@ class _Run:
                     role=spec.role,
                     trains=spec.trains,
                     feeds=framework.feeds(spec.role, fed.names),
+                    packed=spec.gang,
                 ),
                 fed.frames.get(spec.role),
+                slots_within_s=config.registry.register_timeout_s,
             )
             for spec in roles
         ]
@@ -280,15 +286,18 @@ class _Run:
             config.arch,
             ", ".join(f"{spec.count} {spec.role}" for spec in roles),
         )
-        state = self._control(groups, template.registry)
+        state = self._control(framework, groups, template.registry)
         told = fields_of(state, trainers[0])
         self.phases.update(told.pop("phases"))
         self.known.update(told)
         error = error_of(state, config.supervision.timeout_s)
         if error is not None:
-            raise error
+            refusals = [group.refusal for group in groups if group.refusal is not None]
+            raise refusals[0] if refusals and state.verdict is Verdict.FAILED else error
 
-    def _control(self, groups: Sequence[RoleGroup], address: RegistryAddress) -> RunState:
+    def _control(
+        self, framework: Framework, groups: Sequence[RoleGroup], address: RegistryAddress
+    ) -> RunState:
         registry = address.connect(create=True)
         timeout_s = self.config.supervision.timeout_s
         spent = time.time() - self.phases["started"]
@@ -300,6 +309,7 @@ class _Run:
                 groups,
                 deadline=None if timeout_s is None else time.monotonic() + timeout_s - spent,
                 explain_missing=self._explain_missing,
+                open_store=lambda: framework.open_store(self._driver_host()),
                 server_pid=None if self.registry is None else self.registry.server_pid,
             )
             if self.lock_lost is not None:
@@ -319,10 +329,7 @@ class _Run:
             _erase(registry)
 
     def _explain_missing(self, missing: frozenset[TaskKey]) -> str:
-        context = self.spark.sparkContext
-        slots = context._jsc.sc().maxNumConcurrentTasks(
-            context._jsc.sc().resourceProfileManager().defaultResourceProfile()
-        )
+        slots = count_task_slots(self.spark)
         return (
             f"Spark has {slots} task slots now and the run needs {slots_needed(self.config)}: "
             f"{describe_keys(missing)} found none, or could not reach ZooKeeper; add executors, "

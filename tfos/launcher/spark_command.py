@@ -42,6 +42,21 @@ _JAVA_OPTIONS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptio
 _SECRET = re.compile(r"secret|password|token|access[.]?key|credential", re.IGNORECASE)
 _MIB = 1 << 20
 _LEAST_HEAP_BYTES = 512 * _MIB
+_BARRIER_PROPERTIES = {
+    # A barrier stage and dynamic allocation exclude each other (SPARK-24942).
+    "spark.dynamicAllocation.enabled": "false",
+    # tfos waits for task slots itself; should an executor go right then, Spark looks again soon.
+    "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
+    "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "5",
+    # Packed batches are large rows (tfos.arrow_feed.gang): so many bytes of them at once.
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(16 * _MIB),
+}
+_DYNAMIC_ALLOCATION = {
+    "spark.dynamicAllocation.enabled": "true",
+    "spark.dynamicAllocation.shuffleTracking.enabled": "true",
+    "spark.dynamicAllocation.minExecutors": "0",
+    "spark.dynamicAllocation.initialExecutors": "0",
+}
 
 
 def spark_submit_command(
@@ -134,6 +149,8 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
         properties.update(_local_properties(python))
     # A role host that is lost is run again by Spark, as often as tfos may restart.
     properties["spark.task.maxFailures"] = str(task_failures(config))
+    if config.arch == "ring":
+        properties.update(_BARRIER_PROPERTIES)
     if kind == "local-cluster":
         properties["spark.executor.extraJavaOptions"] = _quiet_log_option()
     if kind in ("yarn", "k8s"):
@@ -169,15 +186,15 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
     resources = [each for _, each in role_resources(config).values()]
     cores = max(each.cores or 1 for each in resources)
     gpus = max(each.gpus for each in resources)
+    ring = config.arch == "ring"
     properties = {
-        "spark.dynamicAllocation.enabled": "true",
-        "spark.dynamicAllocation.shuffleTracking.enabled": "true",
-        "spark.dynamicAllocation.minExecutors": "0",
-        "spark.dynamicAllocation.initialExecutors": "0",
+        **({} if ring else _DYNAMIC_ALLOCATION),
         # One role an executor: a role's task takes all of its cores.
         "spark.executor.cores": str(cores),
         "spark.task.cpus": str(cores),
     }
+    if ring:
+        properties["spark.executor.instances"] = str(slots_needed(config))
     memory = max(each.memory or 0 for each in resources)
     if memory:
         heap = min(max(memory // 4, _LEAST_HEAP_BYTES), memory)
@@ -209,6 +226,8 @@ def describe_submission(config: JobConfig, command: list[str]) -> str:
 
 def _notes(config: JobConfig) -> list[str]:
     if master_kind(config.spark.master) not in ("yarn", "k8s"):
+        return []
+    if config.arch == "ring":
         return []
     return [
         "# spark.executor.* below is for the largest role; each role's own cores, memory and GPUs",

@@ -211,7 +211,7 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
     """
     kind = master_kind(config.spark.master)
     if config.arch == "ring":
-        raise _unavailable("--arch ring", "use --arch ps, session or local")
+        _check_ring(config)
     _check_drill(config)
     _check_placement(config, kind)
     _check_environment(config, kind, dry_run)
@@ -222,6 +222,23 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
         raise _unavailable(
             f"running on {where}", "use --dry-run to see the command, or a local or spark:// master"
         )
+
+
+def _check_ring(config: JobConfig) -> None:
+    value = config.spark.conf.get("spark.dynamicAllocation.enabled", "false")
+    if value.strip().lower() == "true":
+        raise ConfigError(
+            "--arch ring cannot have spark.dynamicAllocation.enabled=true: its ranks are one "
+            "barrier stage, which Spark starts only on executors that stay; leave it out or false, "
+            "and set spark.executor.instances"
+        )
+    for role in (Role.CHIEF, Role.PS):
+        for setting, value in getattr(config.roles, role.value).model_dump().items():
+            if value:
+                raise ConfigError(
+                    f"--{role.value}-{setting} means nothing to --arch ring: it has workers only; "
+                    f"use --worker-{setting}"
+                )
 
 
 def _check_placement(config: JobConfig, kind: MasterKind) -> None:

@@ -64,7 +64,7 @@ class Member:
     pid
         The role host's process id.
     attempt
-        Spark's task attempt number: tells a rerun from the first.
+        0 for the first host of the role, higher for every later one that takes its place.
     executor
         The executor's container, where the cluster manager names it (YARN); empty elsewhere.
     task

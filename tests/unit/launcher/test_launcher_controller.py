@@ -18,6 +18,7 @@ from tfos.errors import RendezvousClosedError
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.fault.state_machine import RunState, Verdict
 from tfos.launcher import controller as controller_module
+from tfos.launcher import lost_hosts as lost_hosts_module
 from tfos.launcher.controller import Controller
 from tfos.launcher.role_groups import GroupReport
 from tfos.registry.contract import Member, StopNotice
@@ -53,6 +54,9 @@ class Group:
         assert self._on_end is not None
         self._on_end(GroupReport(self.spec.role, outcomes, failure))
 
+    def withdraw(self) -> None:
+        pass
+
     def cancel(self) -> None:
         self.cancelled.set()
 
@@ -62,8 +66,8 @@ class Group:
     def failed_tasks(self) -> frozenset[int]:
         return frozenset(self.failed)
 
-    def task_failure(self, index: int, attempt: int) -> Failure | None:
-        return self.said.get((index, attempt))
+    def task_failure(self, index: int, task: int) -> Failure | None:
+        return self.said.get((index, task))
 
     def join(self, timeout_s: float) -> bool:
         return True
@@ -200,7 +204,7 @@ class Stage:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
     monkeypatch.setattr(controller_module, "TICK_S", 0.02)
-    monkeypatch.setattr(controller_module, "RETURN_WITHIN_S", 0.05)
+    monkeypatch.setattr(lost_hosts_module, "RETURN_WITHIN_S", 0.05)
     monkeypatch.setattr(controller_module, "PEER_WITHIN_S", 0.2)
     made: list[Stage] = []
 
@@ -331,7 +335,9 @@ def test_who_lost_a_peer_waits_for_what_spark_knows_of_it(stage, monkeypatch):
     assert scene.controller.incidents == ()
     # Its session lives on for a while; no generation begins with it.
     scene.groups[Role.PS].failed.add(hosts[PS].member.task)
-    scene.groups[Role.PS].said[0, 0] = Failure("ps-0", Cause.INFRASTRUCTURE, "OOM", 1.0)
+    scene.groups[Role.PS].said[0, scene.hosts[PS].member.task] = Failure(
+        "ps-0", Cause.INFRASTRUCTURE, "OOM", 1.0
+    )
     scene.wait_for(lambda: scene.controller.incidents)
     assert hosts[CHIEF].heard_nothing_new()
     scene.hosts[PS] = Host(scene.run, PS, attempt=1)
@@ -355,7 +361,7 @@ def test_what_spark_says_of_a_lost_host_is_told(stage):
     scene = stage()
     hosts = scene.all_register()
     said = Failure("worker-1", Cause.INFRASTRUCTURE, "ExecutorLostFailure: OOM", 1.0)
-    scene.groups[Role.WORKER].said[1, 0] = said
+    scene.groups[Role.WORKER].said[1, scene.hosts[OTHER].member.task] = said
     hosts[OTHER].session.close()
     scene.hosts[OTHER] = Host(scene.run, OTHER, attempt=1)
     for host in scene.hosts.values():
@@ -380,7 +386,7 @@ def test_a_member_replaced_by_a_newer_attempt_begins_the_next_generation_at_once
 
 
 def test_a_host_whose_session_is_lost_comes_back_and_its_task_goes_on(stage, monkeypatch):
-    monkeypatch.setattr(controller_module, "RETURN_WITHIN_S", BOUND_S)
+    monkeypatch.setattr(lost_hosts_module, "RETURN_WITHIN_S", BOUND_S)
     scene = stage()
     hosts = scene.all_register()
     lost = hosts[WORKER]
@@ -404,7 +410,7 @@ def test_a_host_whose_session_is_lost_comes_back_and_its_task_goes_on(stage, mon
 
 
 def test_a_host_that_came_back_is_not_ended_when_its_time_to_return_is_up(stage, monkeypatch):
-    monkeypatch.setattr(controller_module, "RETURN_WITHIN_S", 0.5)
+    monkeypatch.setattr(lost_hosts_module, "RETURN_WITHIN_S", 0.5)
     scene = stage()
     hosts = scene.all_register()
     hosts[PS].session.expire()

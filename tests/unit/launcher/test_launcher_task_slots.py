@@ -1,0 +1,50 @@
+"""When waiting for Spark's task slots ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfos.errors import InsufficientExecutorsError
+from tfos.launcher.task_slots import SlotWait
+
+
+def wait(standstill_s: float | None = 15.0) -> SlotWait:
+    return SlotWait(4, limit_s=100.0, standstill_s=standstill_s, now=1000.0)
+
+
+def test_it_ends_when_there_are_enough():
+    waiting = wait()
+    assert not waiting.look(0, 1000.0)
+    assert not waiting.look(3, 1014.0)
+    assert waiting.look(4, 1020.0)
+    assert wait().look(9, 1000.0)
+
+
+def test_each_that_comes_gives_the_others_more_time():
+    waiting = wait()
+    for slots, now in ((1, 1010.0), (1, 1024.9), (2, 1024.9), (2, 1039.8)):
+        assert not waiting.look(slots, now)
+    with pytest.raises(InsufficientExecutorsError, match="no more have come for 15 s") as caught:
+        waiting.look(2, 1040.0)
+    assert (caught.value.needed, caught.value.available) == (4, 2)
+    assert "need 4 task slots, and Spark has 2 " in str(caught.value)
+    assert "fewer --num-workers" in str(caught.value)
+
+
+def test_one_that_goes_and_comes_again_gives_no_more_time():
+    waiting = wait()
+    assert not waiting.look(2, 1000.0)
+    assert not waiting.look(1, 1010.0)
+    assert not waiting.look(2, 1014.0)
+    with pytest.raises(InsufficientExecutorsError):
+        waiting.look(2, 1015.0)
+
+
+@pytest.mark.parametrize(("slots", "standstill_s"), [(0, 15.0), (3, None)])
+def test_none_at_all_and_no_bound_on_a_standstill_wait_for_the_whole_time(slots, standstill_s):
+    waiting = wait(standstill_s)
+    assert not waiting.look(slots, 1000.0)
+    assert not waiting.look(slots, 1099.9)
+    with pytest.raises(InsufficientExecutorsError, match="register_timeout_s = 100 s") as caught:
+        waiting.look(slots, 1100.0)
+    assert caught.value.available == slots
