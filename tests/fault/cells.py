@@ -21,7 +21,7 @@ class Subject:
 
     `trains`: it runs ``train``. `respawns`: its process is replaced in place. `exact`: whatever
     happens to it, every row counts exactly as often as epochs were asked for; others count at
-    least so often.
+    least so often. A step takes `batches`.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Subject:
     app: str = "counted.py"
     rows: int = 4000
     step: int = 60
+    batches: int = 1
 
 
 SUBJECTS = {
@@ -65,12 +66,21 @@ SUBJECTS = {
             rows=12000,
             step=30,
         ),
+        Subject("rank", "ring", "worker-1", trains=True, rows=8000, batches=2),
+        Subject("rank-0", "ring", "worker-0", trains=True, rows=8000, batches=2),
+        Subject("rank-host", "ring", "worker-1/host", rows=8000, batches=2),
+        Subject(
+            *("rank-executor", "ring", "worker-1/executor"),
+            master="local-cluster[2,1,1024]",
+            rows=8000,
+            batches=2,
+        ),
         Subject("driver", "ps", "driver"),
         Subject("zookeeper", "ps", "zookeeper"),
     )
 }
 
-PROCESSES = ("worker", "ps", "chief", "local", "session-worker", "session-chief")
+PROCESSES = ("worker", "ps", "chief", "local", "rank", "rank-0", "session-worker", "session-chief")
 
 
 @dataclass(frozen=True)

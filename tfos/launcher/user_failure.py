@@ -10,6 +10,9 @@ from tfos.fault.failure import Cause, cause_of
 __all__ = ["describe_error"]
 
 _PEER_ERRORS = {"UnavailableError", "AbortedError", "ConnectionResetError", "CancelledError"}
+# What every collective of Horovod 0.28.1 says once a rank has gone.
+_RING_BROKEN = "Horovod has been shut down"
+_PEER_HINT = "another role went away; its own failure is the one to look at"
 _MAX_TRACEBACK = 16_000
 _MAX_MESSAGE = 2_000
 
@@ -30,6 +33,8 @@ def describe_error(error: BaseException, traceback: str) -> dict[str, Any]:
 def _message(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"train called sys.exit({error.code!r})"
+    if _RING_BROKEN in str(error):
+        return f"{type(error).__name__}: {_RING_BROKEN}: the ring is broken"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -49,7 +54,9 @@ def _cause_and_hint(error: BaseException) -> tuple[Cause, str]:
             if f"{name}:" in str(error):
                 return Cause.DATA, ""
     if from_tensorflow and type(error).__name__ in _PEER_ERRORS:
-        return Cause.PEER_LOST, "another role went away; its own failure is the one to look at"
+        return Cause.PEER_LOST, _PEER_HINT
+    if _RING_BROKEN in str(error):
+        return Cause.PEER_LOST, _PEER_HINT
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return Cause.USER_CODE, "memory ran out: use a smaller batch or model, or more memory"
     return Cause.USER_CODE, ""

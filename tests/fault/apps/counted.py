@@ -24,7 +24,19 @@ class CountedJob(tfos.Job):
         with ctx.scope():
             weights = tf.Variable(tf.zeros([3]), name="weights")
             counts = tf.Variable(tf.zeros([rows], tf.int32), name="counts")
+            weighed = tf.Variable(0.0, name="weighed")
             optimizer = tf_keras.optimizers.SGD(0.1)
+
+        class Counter(tf.Module):
+            """Counts the rows whose gradients it is given: under a ring, those of all ranks."""
+
+            def apply_gradients(self, grads_and_vars):
+                for gradient, variable in grads_and_vars:
+                    ones = tf.ones_like(gradient.indices, tf.int32)
+                    variable.scatter_add(tf.IndexedSlices(ones, gradient.indices))
+                    weighed.assign_add(tf.reduce_sum(gradient.values))
+
+        counter = Counter()
 
         def step(batch):
             x = tf.stack([batch["a"], batch["b"], tf.ones_like(batch["a"])], axis=1)
@@ -33,8 +45,10 @@ class CountedJob(tfos.Job):
                 found = tf.linalg.matvec(tf.cast(x, tf.float32), weights)
                 loss = tf.reduce_mean(tf.square(found - y))
             optimizer.apply_gradients([(tape.gradient(loss, weights), weights)])
-            ones = tf.ones_like(batch["id"], tf.int32)
-            counts.scatter_add(tf.IndexedSlices(ones, batch["id"]))
+            # Of a mean over the batch, each row has an equal part.
+            ones = tf.ones_like(batch["a"], tf.float32)
+            part = ones / tf.reduce_sum(ones)
+            counter.apply_gradients([(tf.IndexedSlices(part, batch["id"], [rows]), counts)])
             tf.py_function(lambda: time.sleep(slow), [], [])
             return {"loss": loss}
 
@@ -43,7 +57,13 @@ class CountedJob(tfos.Job):
             batch_size=50,
             epochs=int(self.params["epochs"]),
             shuffle_rows=200,
-            state={"weights": weights, "counts": counts},
+            state={
+                "weights": weights,
+                "counts": counts,
+                "weighed": weighed,
+                "optimizer": optimizer,
+                "counter": counter,
+            },
         )
         found = counts.numpy()
         return {
@@ -52,5 +72,6 @@ class CountedJob(tfos.Job):
             "seen": int(found.sum()),
             "fewest": int(found.min()),
             "most": int(found.max()),
+            "weighed": float(weighed),
             "loss": float(result.metrics["loss"]),
         }
