@@ -30,7 +30,7 @@ demo: java $(STAMP) $(DATA) ## Train a factorization machine on MovieLens: 1 PS,
 	$(BIN)/pl_submit $(DEMO_ARGS)
 
 .PHONY: test
-test: java lint $(DATA) ## Lint, check types, run every test.
+test: java lint horovod $(DATA) ## Lint, check types, run every test.
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-unit
@@ -47,6 +47,10 @@ lint: $(STAMP) ## Check style, spelling and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell tfos tests docs examples benchmarks conf README.md CHANGELOG.md CONTRIBUTING.md
 	$(BIN)/mypy
+
+.PHONY: horovod
+horovod: $(STAMP) ## Build Horovod for the TensorFlow of .venv, install and check it; minutes, once.
+	@$(BIN)/tfos horovod --cache .cache/horovod
 
 .PHONY: docs
 docs: $(STAMP) ## Write docs/configuration.md and conf/tfos-defaults.yaml from the settings.

@@ -12,6 +12,7 @@ import click
 
 from tfos import __version__
 from tfos.cli_checkpoints import checkpoints
+from tfos.cli_horovod import horovod
 from tfos.cli_manual import ManualCommand, SectionOption
 from tfos.config import JobConfig
 from tfos.config_files import load
@@ -379,3 +380,4 @@ def main() -> None:
 
 main.add_command(pl_submit)
 main.add_command(checkpoints)
+main.add_command(horovod)

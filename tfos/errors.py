@@ -19,6 +19,7 @@ __all__ = [
     "EmptyDataError",
     "ExitCode",
     "FeedError",
+    "HorovodError",
     "InfrastructureError",
     "InsufficientExecutorsError",
     "InterruptedRunError",
@@ -119,6 +120,13 @@ class InfrastructureError(TfosError):
     """Spark, the network or a disk failed underneath a run."""
 
     exit_code = ExitCode.INFRASTRUCTURE
+
+
+class HorovodError(TfosError):
+    """Horovod could not be built, installed or run (attribute ``last_lines``: said at the end)."""
+
+    exit_code = ExitCode.INFRASTRUCTURE
+    last_lines: str = ""
 
 
 class RendezvousError(TfosError):

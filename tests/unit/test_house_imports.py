@@ -12,17 +12,22 @@ PACKAGE = ROOT / "tfos"
 
 LEVELS = [
     {"errors"},
-    {"config", "topology", "read_plan"},
+    {"config", "topology", "read_plan", "horovod_installed"},
     {"training_parts"},
     # Settings' layers and what the rooms are made of; none of these knows another.
     {"config_files", "base", "arrow_feed", "fault", "frameworks", "registry"},
-    {"launcher"},
-    {"cli_manual", "cli_checkpoints", "cli", "testing"},
+    {"launcher", "horovod_build"},
+    {"cli_manual", "cli_checkpoints", "cli_horovod", "cli", "testing"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # A framework adapter runs `train` with the context users write against, and the feed's datasets
 # and checkpoints come through it.
-ALLOWED_SIDEWAYS = {("cli", "cli_manual"), ("cli", "cli_checkpoints"), ("frameworks", "base")}
+ALLOWED_SIDEWAYS = {
+    ("cli", "cli_manual"),
+    ("cli", "cli_checkpoints"),
+    ("cli", "cli_horovod"),
+    ("frameworks", "base"),
+}
 HEAVY = ("tensorflow", "tf_keras", "keras", "pyspark", "kazoo", "horovod", "pandas")
 MAY_IMPORT = {"kazoo": {"registry"}, "tensorflow": {"frameworks", "arrow_feed"}}
 
@@ -147,7 +152,14 @@ print(spent, *heavy)
 
 @pytest.mark.parametrize(
     "module",
-    ["tfos", "tfos.cli", "tfos.config_files", "tfos.launcher.client", "tfos.fault.failure"],
+    [
+        "tfos",
+        "tfos.cli",
+        "tfos.config_files",
+        "tfos.launcher.client",
+        "tfos.fault.failure",
+        "tfos.horovod_installed",
+    ],
 )
 def test_importing_loads_nothing_heavy(module, capsys):
     program = LIGHT.format(module=module, heavy=HEAVY)

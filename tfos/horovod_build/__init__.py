@@ -1,0 +1,1 @@
+"""Build Horovod for the installed TensorFlow, keep the wheel, install it and see it reduce."""
