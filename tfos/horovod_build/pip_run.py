@@ -16,7 +16,14 @@ __all__ = ["pip"]
 _POLL_INTERVAL_S = 0.2
 # Interrupted, pip puts back what it was about to replace.
 _GRACE_S = 5.0
-_LAST_LINES = 20
+_LINES_BEFORE = 3
+_LINES_AFTER = 10
+_LAST_LINES = 5
+# A compiler's command line goes on for thousands of characters.
+_LINE_LENGTH = 300
+_COMPLAINT = re.compile(
+    r"\berror: |^CMake Error|^ERROR: |\*\*\* \[|\bKilled\b|No space left|undefined reference"
+)
 _TAIL_BYTES = 64 * 1024
 # As make reports: "[ 45%] Building CXX object ...".
 _PERCENT = re.compile(rb"^ *\[ *(\d+)%\]", re.MULTILINE)
@@ -71,8 +78,19 @@ def pip(
 
 
 def _error(subcommand: str, how: str, log: Path) -> HorovodError:
-    lines = _tail(log).decode(errors="replace").splitlines()[-_LAST_LINES:]
-    return HorovodError(f"pip {subcommand} {how}", last_lines="\n".join(lines))
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return HorovodError(f"pip {subcommand} {how}", last_lines="\n".join(_telling(lines)))
+
+
+def _telling(lines: Sequence[str]) -> list[str]:
+    """Return the lines around the first complaint, and the last ones; between them pip tidies."""
+    first = next((at for at, line in enumerate(lines) if _COMPLAINT.search(line)), len(lines))
+    start = max(0, first - _LINES_BEFORE)
+    told = list(lines[start : first + _LINES_AFTER])
+    rest = lines[first + _LINES_AFTER :]
+    if len(rest) > _LAST_LINES:
+        told.append("...")
+    return [line[:_LINE_LENGTH] for line in (*told, *rest[-_LAST_LINES:])]
 
 
 def _percent(log: Path) -> int | None:
