@@ -5,11 +5,13 @@ The context only joins parts that other rooms provide; `tfos.training_parts` say
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from tfos.errors import EmptyDataError
 from tfos.read_plan import FeedPosition, ReadPlan
 from tfos.topology import TaskKey
 from tfos.training_parts import (
@@ -238,6 +240,36 @@ class TrainContext:
         Variable lists come as a pair ``(values, row_splits)``; strings as object arrays of bytes.
         """
         return self.feed.batches(ReadPlan(name=name, **reading))
+
+    def steps_per_epoch(self, batch_size: int, name: str = "train") -> int:
+        """Return how many batches make an epoch on every rank, for loops other than `fit`.
+
+        Ranks that run a loop of their own, such as Keras's ``model.fit``, must take the same
+        number of steps. It is that of the rank with most rows: read with ``epochs=None``, and a
+        rank with fewer uses some of its rows again. Every rank must call it; blocks until Spark has
+        sent all rows, each wait for the next at most ``feed.wait_timeout_s``.
+
+        Parameters
+        ----------
+        batch_size
+            Rows a batch.
+        name
+            Which fed DataFrame.
+
+        Raises
+        ------
+        EmptyDataError
+            If a rank has no rows at all.
+        """
+        rows = [0.0] * self.world_size
+        rows[self.rank] = float(self.feed.count(name))
+        counts = self.reduce_sum(rows)
+        if counts.min() == 0:
+            empty = ", ".join(str(rank) for rank in range(len(counts)) if not counts[rank])
+            raise EmptyDataError(
+                f"dataset {name!r} has no rows at rank {empty}: repartition it in pre_train"
+            )
+        return math.ceil(float(counts.max()) / batch_size)
 
     # -- training -----------------------------------------------------------------------------
 

@@ -199,6 +199,9 @@ class Feed(Protocol):
     def batches(self, plan: ReadPlan) -> Iterator[dict[str, Any]]:
         """Return NumPy batches; see `TrainContext.batches`."""
 
+    def count(self, name: str) -> int:
+        """Return the rows of this process's part; blocks until Spark has sent them all."""
+
 
 class HostLink(Protocol):
     """The training process's line to its role host."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -118,6 +119,16 @@ class SpoolReader:
         source = self._source(name)
         source.poll()
         return source.rows if source.complete else None
+
+    def count(self, name: str = "train") -> int:
+        """Return how many rows a feed has; blocks until Spark has sent them all.
+
+        Raises
+        ------
+        FeedError
+            If no row comes for `wait_timeout_s`.
+        """
+        return self._source(name).wait_for(sys.maxsize)
 
     def batches(self, plan: ReadPlan) -> Iterator[FeedBatch]:
         """Read a feed as a plan says. Blocks for rows that Spark has yet to send.

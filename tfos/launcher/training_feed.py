@@ -68,15 +68,22 @@ class TrainingFeed:
 
     def batches(self, plan: ReadPlan) -> Iterator[dict[str, Any]]:
         """Return NumPy batches of this process's own part."""
-        if plan.name not in self._readers:
+        return self._batches(self._reader(plan.name), plan)
+
+    def count(self, name: str) -> int:
+        """Return the rows of this process's own part."""
+        return self._reader(name).count(name)
+
+    def _reader(self, name: str) -> SpoolReader:
+        if name not in self._readers:
             raise SchemaMismatchError(
-                f"dataset {plan.name!r} is not fed to this process; fed here: "
+                f"dataset {name!r} is not fed to this process; fed here: "
                 f"{', '.join(sorted(self._readers)) or 'none'}"
             )
-        return self._batches(plan)
+        return self._readers[name]
 
-    def _batches(self, plan: ReadPlan) -> Iterator[dict[str, Any]]:
-        for batch in self._readers[plan.name].batches(plan):
+    def _batches(self, reader: SpoolReader, plan: ReadPlan) -> Iterator[dict[str, Any]]:
+        for batch in reader.batches(plan):
             if plan.name == TRAIN and self._used is None:
                 self._used = plan.start
             yield batch.columns

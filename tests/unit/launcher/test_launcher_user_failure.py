@@ -8,6 +8,12 @@ from tfos.errors import CheckpointError, NullValueError, SchemaMismatchError
 from tfos.fault.failure import Cause
 from tfos.launcher.user_failure import describe_error
 
+BROKEN_RING = """Graph execution error:
+
+Detected at node tfos.gradient.0
+Horovod has been shut down. This was caused by an exception on one of the ranks.
+"""
+
 
 def tensorflow_error(name: str, text: str) -> Exception:
     kind = type(name, (Exception,), {"__module__": "tensorflow.python.framework.errors_impl"})
@@ -25,6 +31,7 @@ def tensorflow_error(name: str, text: str) -> Exception:
         (tensorflow_error("UnknownError", "Could not start gRPC server"), Cause.INFRASTRUCTURE),
         (tensorflow_error("UnknownError", "NullValueError: column a"), Cause.DATA),
         (tensorflow_error("InvalidArgumentError", "shapes"), Cause.USER_CODE),
+        (tensorflow_error("UnknownError", BROKEN_RING), Cause.PEER_LOST),
     ],
 )
 def test_the_cause_of_an_error(error, cause):
@@ -34,6 +41,11 @@ def test_the_cause_of_an_error(error, cause):
 def test_an_exit_says_its_code():
     told = describe_error(SystemExit(3), "")
     assert (told["message"], told["exit_code"]) == ("train called sys.exit(3)", 3)
+
+
+def test_a_broken_ring_is_told_in_one_line():
+    told = describe_error(tensorflow_error("UnknownError", BROKEN_RING), "")
+    assert told["message"] == "UnknownError: Horovod has been shut down: the ring is broken"
 
 
 def test_long_texts_are_bounded():

@@ -16,12 +16,13 @@ import numpy as np
 
 from tfos.base import TrainContext
 from tfos.config import RolesConfig
-from tfos.errors import InfrastructureError
+from tfos.errors import ConfigError, InfrastructureError
 from tfos.frameworks.contract import Framework, PlainRuntime
 from tfos.frameworks.ring.placement import place_of, ranks_by_host
 from tfos.frameworks.ring.steps import RingSteps
 from tfos.frameworks.ring.store import RingStore
 from tfos.frameworks.training_loop import run_loop
+from tfos.horovod_installed import horovod_problem
 from tfos.topology import ClusterSpec, Role, RoleSpec, TaskKey
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
 
@@ -54,10 +55,16 @@ class RingFramework(Framework):
         """Return all of them: each rank is fed its part of each."""
         return tuple(datasets)
 
+    def check_installed(self) -> None:
+        """Check that Horovod is installed, and built for the TensorFlow that is."""
+        problem = horovod_problem()
+        if problem is not None:
+            raise ConfigError(problem)
+
     def import_libraries(self) -> None:
-        """Import TensorFlow, and Horovod if it is there; `runtime` says what is wrong if not."""
+        """Import TensorFlow and Horovod; where Horovod is amiss, `runtime` says so."""
         super().import_libraries()
-        if importlib.util.find_spec("horovod") is not None:
+        if horovod_problem() is None:
             _import_horovod()
 
     def ranks(self, trainers: tuple[TaskKey, ...], cluster: ClusterSpec) -> tuple[TaskKey, ...]:
@@ -71,6 +78,7 @@ class RingFramework(Framework):
     @contextmanager
     def runtime(self, facts: ProcessFacts, link: HostLink) -> Iterator[_RingRuntime]:
         """Form the ring; blocks until every rank has come."""
+        self.check_installed()
         assert facts.store is not None
         place = place_of(facts.key, facts.trainers, facts.cluster)
         os.environ.update(place.environment(facts.store, _interface_of(place.host)))
