@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -62,8 +63,14 @@ def await_end(processes: list[psutil.Process]) -> None:
     assert psutil.wait_procs(processes, timeout=10)[1] == []
 
 
-def start() -> subprocess.Popen[str]:
-    return subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(temporary: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        COMMAND,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
 
 
 def test_two_ranks_reduce():
@@ -75,8 +82,8 @@ def test_two_ranks_reduce():
     assert answer.stderr == ""
 
 
-def test_a_killed_rank_fails_the_check_at_once_and_leaves_nothing():
-    with start() as check:
+def test_a_killed_rank_fails_the_check_at_once_and_leaves_nothing(tmp_path):
+    with start(tmp_path) as check:
         ranks = await_ranks(check.pid)
         others = started_by(check.pid)
         began = time.monotonic()
@@ -86,6 +93,7 @@ def test_a_killed_rank_fails_the_check_at_once_and_leaves_nothing():
     assert check.returncode == 5
     assert "horovod: error: Horovod's check failed: rank 1 of 2 was killed by signal 9" in said
     assert spent_s < 10
+    assert list(tmp_path.iterdir()) == []
     await_end(others)
 
 
@@ -106,8 +114,8 @@ def test_a_rank_that_hangs_fails_the_check_at_its_deadline():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_check_leaves_nothing(number):
-    with start() as check:
+def test_an_interrupted_check_leaves_nothing(tmp_path, number):
+    with start(tmp_path) as check:
         await_ranks(check.pid)
         others = started_by(check.pid)
         check.send_signal(number)
@@ -115,6 +123,7 @@ def test_an_interrupted_check_leaves_nothing(number):
     await_end(others)
     if number is not signal.SIGKILL:
         assert check.returncode == 130
+        assert list(tmp_path.iterdir()) == []
         assert said.endswith("horovod: interrupted\n")
 
 
