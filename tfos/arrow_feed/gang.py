@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-__all__ = ["PACKED_SCHEMA", "PackBatches", "deal_to_gang", "unpack_batches"]
+__all__ = ["PACKED_SCHEMA", "PackBatches", "deal_to_gang", "read_shuffled", "unpack_batches"]
 
 PACKED_SCHEMA: Final = "rank int, source int, seq bigint, payload binary"
 """A packed batch: whose it is, the source partition and its place there, and an Arrow stream.
@@ -66,6 +66,22 @@ def deal_to_gang(df: DataFrame, count: int) -> DataFrame:
     packed = df.mapInArrow(PackBatches(count, sources if whole else None), PACKED_SCHEMA)
     dealt = packed.repartitionById(count, "rank").sortWithinPartitions("source", "seq")
     return dealt.select("payload")
+
+
+def read_shuffled(dealt: DataFrame) -> DataFrame:
+    """Shuffle what `deal_to_gang` made, and return a DataFrame that reads it however often.
+
+    A query that failed is not run again by Spark's adaptive execution, and another one would do
+    the shuffle, and all that comes before it, once more. Over one RDD, Spark finds what was
+    shuffled and makes again only what was lost with an executor. Runs on the driver; blocks for as
+    long as the query takes.
+    """
+    from pyspark.sql import DataFrame as SparkDataFrame
+
+    session = dealt.sparkSession
+    rows = dealt._jdf.javaRDD()
+    frame = session._jsparkSession.createDataFrame(rows, dealt._jdf.schema())
+    return SparkDataFrame(frame, session)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ REGISTERING -> TRAINING: every role is registered; the generation is frozen.
 TRAINING -> TRAINING: a process that respawns died; it alone is replaced.
 TRAINING -> RECOVERING: any other process died, or a role host was lost.
 RECOVERING -> TRAINING: every role is registered (at once, if no host was lost): next generation.
+TRAINING, RECOVERING -> RECOVERING: a gang's Spark job ended by the cluster's failure; it is
+    submitted again. While REGISTERING it is, too.
 any of these -> STOPPING: every trainer is done; a failure no restart answers; a deadline; an end
     asked for.
 STOPPING -> ENDED: every role group has ended, or would not even when cancelled.
@@ -16,10 +18,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
-from tfos.fault.failure import Failure, Outcome
+from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.fault.restart_policy import NO_RESTARTS, Incident, Reaction, RestartBudget, react
+from tfos.fault.run_events import (
+    CancelGroups,
+    Decision,
+    EndRun,
+    Event,
+    GroupEnded,
+    Halted,
+    MembersChanged,
+    OutcomePublished,
+    Phase,
+    ProcessFailed,
+    PublishGeneration,
+    RerunTask,
+    RespawnProcess,
+    ResubmitGroup,
+    StopExpired,
+    StopRun,
+    Verdict,
+)
 from tfos.topology import Life, Role, TaskKey
 
 __all__ = [
@@ -36,141 +56,13 @@ __all__ = [
     "PublishGeneration",
     "RerunTask",
     "RespawnProcess",
+    "ResubmitGroup",
     "RunState",
     "StopExpired",
     "StopRun",
     "Verdict",
     "transition",
 ]
-
-
-class Phase(Enum):
-    """Where a run is."""
-
-    REGISTERING = "registering"
-    TRAINING = "training"
-    RECOVERING = "recovering"
-    STOPPING = "stopping"
-    ENDED = "ended"
-
-
-class Verdict(str, Enum):
-    """How a run ends."""
-
-    DONE = "done"
-    FAILED = "failed"
-    TIMED_OUT = "timed_out"
-    INTERRUPTED = "interrupted"
-
-
-# -- events ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class MembersChanged:
-    """The registered role hosts are now `members`.
-
-    `lost` describes each host that is gone; one whose key is a member was replaced meanwhile.
-    `step` and `at` as for `ProcessFailed`.
-    """
-
-    members: frozenset[TaskKey]
-    lost: Mapping[TaskKey, Failure] = field(default_factory=dict)
-    step: int = -1
-    at: float = 0.0
-
-
-@dataclass(frozen=True)
-class ProcessFailed:
-    """A life of a role's training process failed; its host is there to start the next.
-
-    `step` is the furthest step of the run known, -1 before the first; `at` is now, seconds since
-    the epoch.
-    """
-
-    life: Life
-    failure: Failure
-    step: int = -1
-    at: float = 0.0
-
-
-@dataclass(frozen=True)
-class OutcomePublished:
-    """A role ended for good: done, or its host failed."""
-
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class GroupEnded:
-    """A role group's Spark job ended, with a failure when Spark says so."""
-
-    role: Role
-    failure: Failure | None = None
-
-
-@dataclass(frozen=True)
-class Halted:
-    """The driver gives the run up: a deadline, a signal, a lost registry."""
-
-    verdict: Verdict
-    failure: Failure
-
-
-@dataclass(frozen=True)
-class StopExpired:
-    """The time a stop may take has passed."""
-
-
-Event = MembersChanged | ProcessFailed | OutcomePublished | GroupEnded | Halted | StopExpired
-
-
-# -- decisions -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PublishGeneration:
-    """Freeze the membership as generation `number`: every process starts, or starts again."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class RespawnProcess:
-    """Have a role host start its process again, as `life`."""
-
-    life: Life
-
-
-@dataclass(frozen=True)
-class RerunTask:
-    """Have Spark end the task of a role host that went silent, and run it again."""
-
-    key: TaskKey
-
-
-@dataclass(frozen=True)
-class StopRun:
-    """Tell every role host to stop."""
-
-    verdict: Verdict
-    reason: str
-
-
-@dataclass(frozen=True)
-class CancelGroups:
-    """Cancel the Spark jobs of the role groups that have not ended."""
-
-
-@dataclass(frozen=True)
-class EndRun:
-    """The run is over."""
-
-
-Decision = PublishGeneration | RespawnProcess | RerunTask | StopRun | CancelGroups | EndRun
-
-
-# -- the machine -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -189,8 +81,12 @@ class RunState:
         Roles whose process is replaced in place.
     budget
         How many restarts are allowed.
+    gangs
+        Roles whose Spark job ends when one of their hosts is lost, and is submitted again.
     members
         The role hosts registered now.
+    failing
+        Gangs a host of which was lost: that was answered, the end of their Spark job follows.
     respawns
         How often each role's process has been replaced in this generation.
     cancelled
@@ -208,11 +104,13 @@ class RunState:
     open_groups: frozenset[Role]
     respawning: frozenset[Role] = frozenset()
     budget: RestartBudget = NO_RESTARTS
+    gangs: frozenset[Role] = frozenset()
     phase: Phase = Phase.REGISTERING
     generation: int = 0
     verdict: Verdict | None = None
     cancelled: bool = False
     members: frozenset[TaskKey] = frozenset()
+    failing: frozenset[Role] = frozenset()
     respawns: Mapping[TaskKey, int] = field(default_factory=dict)
     outcomes: Mapping[TaskKey, Outcome] = field(default_factory=dict)
     incidents: tuple[Incident, ...] = ()
@@ -311,6 +209,8 @@ def _on_members(state: RunState, event: MembersChanged) -> Transition:
     if reaction is Reaction.STOP:
         state = replace(state, failures=(*state.failures, *lost[1:]))
         return _stop(state, Verdict.FAILED, failure)
+    failing = {key.role for key in event.lost if key not in state.outcomes} & state.gangs
+    state = replace(state, failing=state.failing | failing)
     return _recover(_followed_by(state, state.generation, *lost[1:]))
 
 
@@ -331,7 +231,14 @@ def _generation_if_complete(state: RunState) -> Transition:
     if not state.members >= state.expected:
         return state, ()
     number = state.generation + 1
-    training = replace(state, phase=Phase.TRAINING, generation=number, respawns={}, outcomes={})
+    training = replace(
+        state,
+        phase=Phase.TRAINING,
+        generation=number,
+        failing=frozenset(),
+        respawns={},
+        outcomes={},
+    )
     return training, (PublishGeneration(number),)
 
 
@@ -369,6 +276,8 @@ def _followed_by(state: RunState, generation: int, *failures: Failure) -> RunSta
 
 
 def _on_group_ended(state: RunState, event: GroupEnded) -> Transition:
+    if _may_come_again(state, event):
+        return _on_gang_lost(state, event)
     state = replace(state, open_groups=state.open_groups - {event.role})
     if state.phase is Phase.STOPPING:
         if event.failure is not None and state.verdict is Verdict.FAILED and not state.cancelled:
@@ -377,6 +286,35 @@ def _on_group_ended(state: RunState, event: GroupEnded) -> Transition:
     if event.failure is not None:
         return _stop(state, Verdict.FAILED, event.failure)
     return state, ()
+
+
+def _may_come_again(state: RunState, event: GroupEnded) -> bool:
+    return (
+        event.role in state.gangs
+        and state.phase is not Phase.STOPPING
+        and event.failure is not None
+        and event.failure.cause is Cause.INFRASTRUCTURE
+    )
+
+
+def _on_gang_lost(state: RunState, event: GroupEnded) -> Transition:
+    """Submit a gang again, at the cost of a restart unless a lost host of it was answered."""
+    assert event.failure is not None
+    role, failure = event.role, event.failure
+    if role in state.failing:
+        state = _followed_by(state, state.generation, failure)
+    else:
+        state, reaction, failure = _answer(state, failure, False, event.step, event.at)
+        if reaction is Reaction.STOP:
+            state = replace(state, open_groups=state.open_groups - {role})
+            return _stop(state, Verdict.FAILED, failure)
+    phase = Phase.REGISTERING if state.phase is Phase.REGISTERING else Phase.RECOVERING
+    members = frozenset(key for key in state.members if key.role != role)
+    state = replace(state, phase=phase, members=members, failing=state.failing - {role})
+    # Others that were let go because their roles were done are needed too.
+    gone = frozenset(key for key in state.expected - members if key.role != role)
+    begins = phase is Phase.RECOVERING and state.phase is not phase
+    return state, (ResubmitGroup(role), *(_reruns(state, gone) if begins else ()))
 
 
 def _on_stop_expired(state: RunState) -> Transition:

@@ -18,13 +18,13 @@ from tfos.fault.state_machine import (
     Decision,
     EndRun,
     Event,
-    GroupEnded,
     OutcomePublished,
     Phase,
     ProcessFailed,
     PublishGeneration,
     RerunTask,
     RespawnProcess,
+    ResubmitGroup,
     RunState,
     StopExpired,
     StopRun,
@@ -112,6 +112,7 @@ class Controller:
             trainers=frozenset(key for spec in specs if spec.trains for key in spec.keys),
             open_groups=frozenset(self._groups),
             respawning=frozenset(spec.role for spec in specs if spec.respawns),
+            gangs=frozenset(spec.role for spec in specs if spec.gang),
             budget=RestartBudget(supervision.max_restarts, supervision.restart_window_s),
         )
         self.recoveries = RecoveryClock()
@@ -148,7 +149,7 @@ class Controller:
             self._registry.watch_connection(lambda c: self._events.put(_Heard("connection", c))),
         ]
         for group in self._groups.values():
-            group.start(lambda report: self._events.put(_Heard("group", report)))
+            group.start(self._on_end)
         self._drill.reach("register")
         try:
             while self.state.phase is not Phase.ENDED:
@@ -158,6 +159,9 @@ class Controller:
                 unsubscribe()
             self._generations.close()
         return self.state
+
+    def _on_end(self, report: GroupReport) -> None:
+        self._events.put(_Heard("group", report))
 
     def _turn(self) -> None:
         # One after the other: what was heard must not be lost because the next call fails.
@@ -226,7 +230,7 @@ class Controller:
         left = [o.key for o in report.outcomes if o.failure is None and not o.done]
         if failure is None and left and self.state.phase is not Phase.STOPPING:
             failure = left_early(left)
-        return [*events, GroupEnded(report.role, failure)]
+        return [*events, self._told.group_ended(report.role, failure, report.culprit)]
 
     def _on_connection(self, connection: Connection) -> Iterable[Event]:
         self._connection = connection
@@ -343,6 +347,9 @@ class Controller:
                 self._apply(registry_lost(self._config))
         elif isinstance(decision, RerunTask):
             self._lost_hosts.await_return(decision.key)
+        elif isinstance(decision, ResubmitGroup):
+            self._register_deadline = time.monotonic() + self._config.registry.register_timeout_s
+            self._lost_hosts.resubmit(decision.role, self._on_end)
         elif isinstance(decision, StopRun):
             self._stop(decision)
         elif isinstance(decision, CancelGroups):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tfos.launcher.registry_events import RegistryReader
-from tfos.launcher.role_groups import RoleGroup
+from tfos.launcher.role_groups import GroupReport, RoleGroup
 from tfos.topology import Role, TaskKey
 
 __all__ = ["RETURN_WITHIN_S", "LostHosts"]
@@ -57,3 +57,9 @@ class LostHosts:
             if last is not None:
                 log.warning("%s has not come back: Spark is to run its task again", key)
                 self._groups[key.role].kill_task(last.task)
+
+    def resubmit(self, role: Role, on_end: Callable[[GroupReport], None]) -> None:
+        """Submit a gang again; its hosts so far count as gone, though their sessions live on."""
+        log.warning("submitting the %s tasks again, all together", role)
+        self._rerun_at = {key: at for key, at in self._rerun_at.items() if key.role != role}
+        self._told.retire_group(role, self._groups[role].resubmit(on_end))

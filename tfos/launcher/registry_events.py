@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from tfos.errors import RendezvousError
 from tfos.fault.failure import Cause, Failure, Outcome
-from tfos.fault.state_machine import Event, MembersChanged, OutcomePublished, ProcessFailed
+from tfos.fault.state_machine import (
+    Event,
+    GroupEnded,
+    MembersChanged,
+    OutcomePublished,
+    ProcessFailed,
+)
 from tfos.launcher.role_groups import RoleGroup
 from tfos.registry.contract import Member, Registry
 from tfos.topology import Life, Role, TaskKey
@@ -40,6 +48,7 @@ class RegistryReader:
         self.members: dict[TaskKey, Member] = {}
         self._last_hosts: dict[TaskKey, Member] = {}
         self._retired: set[int] = set()
+        self._least_attempts: dict[Role, int] = {}
         self._failed: frozenset[Life] = frozenset()
         self._furthest = -1
 
@@ -53,6 +62,30 @@ class RegistryReader:
         if last is not None:
             self._retired.add(last.task)
         return last
+
+    def retire_group(self, role: Role, attempt: int) -> None:
+        """Count every host of a role as gone whose attempt is lower; nothing more is told of it."""
+        self._least_attempts[role] = attempt
+        self.members = {k: m for k, m in self.members.items() if self._counts(m)}
+
+    def _counts(self, member: Member) -> bool:
+        least = self._least_attempts.get(member.key.role, 0)
+        return member.task not in self._retired and member.attempt >= least
+
+    def group_ended(self, role: Role, failure: Failure | None, culprit: TaskKey | None) -> Event:
+        """Tell of the end of a role group's Spark job; names the host that took the others along.
+
+        Blocks for one reading of the registry where there is a failure; raises nothing, for it is
+        told once.
+        """
+        if failure is None:
+            return GroupEnded(role)
+        member = None if culprit is None else self._last_hosts.get(culprit)
+        if member is not None and self._counts(member):
+            failure = _vanished(member, failure)
+        with contextlib.suppress(RendezvousError):
+            self.progress()
+        return GroupEnded(role, failure, self._furthest, time.time())
 
     def outcomes(self, generation: int) -> list[Event]:
         """Read how roles ended in a generation, or before the first, which is number 0."""
@@ -77,7 +110,7 @@ class RegistryReader:
     def members_changed(self) -> list[Event]:
         """Read who is registered; tells of every host that is gone or was replaced."""
         found = self._registry.members()
-        members = {k: m for k, m in found.items() if m.task not in self._retired}
+        members = {k: m for k, m in found.items() if self._counts(m)}
         gone = [m for key, m in self.members.items() if members.get(key) != m]
         step = self._furthest_step() if gone else -1
         self.members = members

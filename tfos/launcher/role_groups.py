@@ -8,14 +8,15 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tfos.arrow_feed.gang import read_shuffled
 from tfos.errors import InsufficientExecutorsError
 from tfos.fault.failure import Cause, Failure, Outcome
-from tfos.launcher.role_host import SUBMISSION_PROPERTY
+from tfos.launcher.role_host import SUBMISSION_PROPERTY, first_attempt
 from tfos.launcher.task_slots import STANDSTILL_S, await_task_slots
-from tfos.topology import Role, RoleSpec
+from tfos.topology import Role, RoleSpec, TaskKey
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -28,17 +29,30 @@ log = logging.getLogger(__name__)
 
 OUTCOME_SCHEMA = "outcome string"
 
+# The failure of a barrier stage names the task that took the others with it, and why it ended.
+_FAILED_TASK = re.compile(r"barrier task \w+\(\d+, (\d+)\) finished unsuccessfully\.\s*(.+)")
 # Spark begins errors of queries and of Python functions in them with a condition's name.
 _CONDITION = re.compile(r"\[[A-Z][A-Z0-9_]+(\.[A-Z0-9_]+)*\]")
 
 
 @dataclass(frozen=True)
 class GroupReport:
-    """How a role group's Spark job ended: its hosts' outcomes, and Spark's own error if any."""
+    """How a role group's Spark job ended.
+
+    Parameters
+    ----------
+    outcomes
+        Its hosts' outcomes.
+    failure
+        Spark's own error, if any.
+    culprit
+        The role whose task Spark names as the one that ended the job of a gang; None when none is.
+    """
 
     role: Role
     outcomes: tuple[Outcome, ...]
     failure: Failure | None
+    culprit: TaskKey | None = None
 
 
 class RoleGroup:
@@ -73,12 +87,10 @@ class RoleGroup:
         self.spec = spec
         self.refusal: InsufficientExecutorsError | None = None
         self._spark = spark
-        self._run_id = host.run_id
+        self._host = host
         self._slots_within_s = slots_within_s
-        if frame is None:
-            frame = spark.range(0, spec.count, 1, spec.count)
-        # One for every submission: the shuffle that a gang's rows come from is done once.
-        self._tasks = frame.mapInArrow(host, OUTCOME_SCHEMA, barrier=spec.gang)
+        self._shuffled = frame is None or not spec.gang
+        self._frame = spark.range(0, spec.count, 1, spec.count) if frame is None else frame
         self._submission = 0
         self._withdrawn = threading.Event()
         self._thread: threading.Thread | None = None
@@ -94,13 +106,14 @@ class RoleGroup:
         self._thread.daemon = True
         self._thread.start()
 
-    def resubmit(self, on_end: Callable[[GroupReport], None]) -> None:
+    def resubmit(self, on_end: Callable[[GroupReport], None]) -> int:
         """Submit the Spark job again, once the one before has ended; as `start`.
 
-        Its role hosts' attempts are higher than all before.
+        Returns the attempt number of its first role hosts, higher than all before.
         """
         self._submission += 1
         self.start(on_end)
+        return first_attempt(self._submission)
 
     def withdraw(self) -> None:
         """Submit nothing more, for the run is being stopped; what Spark runs already goes on."""
@@ -124,7 +137,7 @@ class RoleGroup:
     def _job_group(self) -> str:
         """Spark's name for the latest submission."""
         again = f"-{self._submission}" if self._submission else ""
-        return f"tfos-{self._run_id}-{self.spec.role}{again}"
+        return f"tfos-{self._host.run_id}-{self.spec.role}{again}"
 
     def task_failure(self, index: int, task: int) -> Failure | None:
         """Return what Spark says of a failed attempt, by its id; None when it says nothing.
@@ -157,7 +170,9 @@ class RoleGroup:
             stage = self._stage()
             if stage is None or stage.numFailedTasks() + stage.numKilledTasks() == 0:
                 return frozenset()
-            failed = (t for t in self._attempts(stage) if t.status() in ("FAILED", "KILLED"))
+            # Those of a gang are killed because one has failed.
+            ended = ("FAILED",) if self.spec.gang else ("FAILED", "KILLED")
+            failed = (t for t in self._attempts(stage) if t.status() in ended)
             return frozenset(int(task.taskId()) for task in failed)
         except Exception as error:
             log.debug("Spark does not tell which %s tasks failed: %s", self.spec.role, error)
@@ -203,15 +218,24 @@ class RoleGroup:
         context.setJobGroup(self._job_group, f"tfos {role} x {self.spec.count}")
         context.setLocalProperty(SUBMISSION_PROPERTY, str(self._submission))
         try:
-            rows: list[Any] = self._tasks.collect() if self._has_slots() else []
+            rows: list[Any] = self._run_tasks() if self._has_slots() else []
             outcomes = tuple(Outcome.from_json(json.loads(row.outcome)) for row in rows)
             report = GroupReport(role, outcomes, None)
         except InsufficientExecutorsError as error:
             self.refusal = error
             report = GroupReport(role, (), _refused(role, error))
         except Exception as error:
-            report = GroupReport(role, (), _spark_failure(role, error))
+            report = _failed(role, error)
         on_end(report)
+
+    def _run_tasks(self) -> list[Any]:
+        if not self._shuffled:
+            # Once, whatever becomes of the submissions.
+            self._frame, self._shuffled = read_shuffled(self._frame), True
+            if self._withdrawn.is_set():
+                return []
+        tasks = self._frame.mapInArrow(self._host, OUTCOME_SCHEMA, barrier=self.spec.gang)
+        return tasks.collect()
 
     def _has_slots(self) -> bool:
         """Wait for a gang's task slots; say whether there is still something to submit."""
@@ -229,6 +253,17 @@ class RoleGroup:
 
 def _refused(role: Role, error: InsufficientExecutorsError) -> Failure:
     return Failure(key=str(role), cause=Cause.CONFIG, message=str(error), time=time.time())
+
+
+def _failed(role: Role, error: Exception) -> GroupReport:
+    failure = _spark_failure(role, error)
+    named = _FAILED_TASK.search(str(error))
+    if named is None or failure.cause is not Cause.INFRASTRUCTURE:
+        return GroupReport(role, (), failure)
+    culprit = TaskKey(role, int(named[1]))
+    return GroupReport(
+        role, (), replace(failure, key=str(culprit), message=named[2].strip()[:500]), culprit
+    )
 
 
 def _spark_failure(role: Role, error: Exception) -> Failure:

@@ -44,13 +44,21 @@ if TYPE_CHECKING:
 
     from tfos.arrow_feed.spool import SpoolWriter
 
-__all__ = ["SUBMISSION_PROPERTY", "RoleHost"]
+__all__ = ["SUBMISSION_PROPERTY", "RoleHost", "first_attempt"]
 
 log = logging.getLogger("tfos")
 
 SUBMISSION_PROPERTY = "tfos.submission"
 """Spark's local property that tells a role host how often its group had been submitted before."""
 _ATTEMPTS_A_SUBMISSION = 1000
+
+
+def first_attempt(submission: int) -> int:
+    """Return the attempt number of a submission's first role hosts, counted from submission 0.
+
+    It is higher than that of every attempt before, for which Spark itself counts from 0 again.
+    """
+    return submission * _ATTEMPTS_A_SUBMISSION
 
 
 @dataclass(frozen=True)
@@ -316,7 +324,7 @@ class _Hosted:
 def _attempt_of(context: TaskContext) -> int:
     """Return a number above that of every attempt of the same task before, resubmitted or rerun."""
     submission = int(context.getLocalProperty(SUBMISSION_PROPERTY) or 0)
-    return submission * _ATTEMPTS_A_SUBMISSION + context.attemptNumber()
+    return first_attempt(submission) + context.attemptNumber()
 
 
 def _log_to_stderr(key: TaskKey, level: str) -> None:
