@@ -290,7 +290,7 @@ def _on_group_ended(state: RunState, event: GroupEnded) -> Transition:
 
 def _may_come_again(state: RunState, event: GroupEnded) -> bool:
     return (
-        event.role in state.gangs
+        event.role in state.gangs & state.open_groups
         and state.phase is not Phase.STOPPING
         and event.failure is not None
         and event.failure.cause is Cause.INFRASTRUCTURE
@@ -308,12 +308,12 @@ def _on_gang_lost(state: RunState, event: GroupEnded) -> Transition:
         if reaction is Reaction.STOP:
             state = replace(state, open_groups=state.open_groups - {role})
             return _stop(state, Verdict.FAILED, failure)
-    phase = Phase.REGISTERING if state.phase is Phase.REGISTERING else Phase.RECOVERING
+    begins = state.phase is Phase.TRAINING
+    phase = Phase.RECOVERING if begins else state.phase
     members = frozenset(key for key in state.members if key.role != role)
     state = replace(state, phase=phase, members=members, failing=state.failing - {role})
     # Others that were let go because their roles were done are needed too.
     gone = frozenset(key for key in state.expected - members if key.role != role)
-    begins = phase is Phase.RECOVERING and state.phase is not phase
     return state, (ResubmitGroup(role), *(_reruns(state, gone) if begins else ()))
 
 

@@ -27,6 +27,7 @@ from tfos.fault.state_machine import (
     PublishGeneration,
     RerunTask,
     RespawnProcess,
+    ResubmitGroup,
     RunState,
     StopExpired,
     StopRun,
@@ -63,8 +64,13 @@ def failed(life: Life, *, step: int = 9, at: float = 1.0, **more) -> ProcessFail
     return ProcessFailed(life, failure(life.key, **more), step, at)
 
 
-def fresh(trainers=frozenset({CHIEF}), budget=BUDGET, respawning=frozenset({Role.WORKER})):
-    return RunState(ALL, trainers, GROUPS, respawning, budget)
+def fresh(
+    trainers=frozenset({CHIEF}),
+    budget=BUDGET,
+    respawning=frozenset({Role.WORKER}),
+    gangs=frozenset(),
+):
+    return RunState(ALL, trainers, GROUPS, respawning, budget, gangs)
 
 
 def after(*events: Event, state: RunState | None = None) -> RunState:
@@ -339,6 +345,139 @@ def test_a_host_lost_after_its_role_was_done_is_no_failure_but_the_next_generati
         assert decisions == tuple(map(RerunTask, gone))
 
 
+# -- a gang is lost --------------------------------------------------------------------------------
+
+RING = frozenset(WORKERS)
+
+
+def ring(budget=BUDGET) -> RunState:
+    """Return a run of workers alone, one gang."""
+    group = frozenset({Role.WORKER})
+    return RunState(RING, RING, group, frozenset(), budget, group)
+
+
+def ring_training(**given) -> RunState:
+    return after(MembersChanged(RING), state=ring(**given))
+
+
+def ring_lost(*keys: TaskKey, step: int = 9, at: float = 1.0) -> MembersChanged:
+    gone = {key: failure(key, Cause.INFRASTRUCTURE) for key in keys}
+    return MembersChanged(RING - gone.keys(), gone, step, at)
+
+
+def stage_lost(key=WORKERS[1], cause=Cause.INFRASTRUCTURE, **when) -> GroupEnded:
+    return GroupEnded(Role.WORKER, failure(key, cause), **{"step": 9, "at": 1.0, **when})
+
+
+RING_PHASES = {
+    Phase.REGISTERING: ring(),
+    Phase.TRAINING: ring_training(),
+    Phase.RECOVERING: after(ring_lost(WORKER), state=ring_training()),
+    Phase.STOPPING: after(Halted(Verdict.FAILED, failure()), state=ring_training()),
+    Phase.ENDED: after(
+        Halted(Verdict.FAILED, failure()), GroupEnded(Role.WORKER), state=ring_training()
+    ),
+}
+AGAIN, WORKERS_FAILED = ResubmitGroup(Role.WORKER), StopRun(Verdict.FAILED, "worker-1 failed")
+RING_TABLE: dict[tuple[Phase, str], tuple[Phase, list[Decision]]] = {
+    (R, "cluster"): (R, [AGAIN]),
+    (T, "cluster"): (C, [AGAIN]),
+    (C, "cluster"): (C, [AGAIN]),
+    (S, "cluster"): (E, [EndRun()]),
+    (E, "cluster"): (E, []),
+    (R, "query"): (E, [WORKERS_FAILED, EndRun()]),
+    (T, "query"): (E, [WORKERS_FAILED, EndRun()]),
+    (C, "query"): (E, [WORKERS_FAILED, EndRun()]),
+    (S, "query"): (E, [EndRun()]),
+    (E, "query"): (E, []),
+    (R, "nothing"): (R, []),
+    (T, "nothing"): (T, []),
+    (C, "nothing"): (C, []),
+    (S, "nothing"): (E, [EndRun()]),
+    (E, "nothing"): (E, []),
+    (R, "host lost"): (R, [RerunTask(WORKER)]),
+    (T, "host lost"): (C, [RerunTask(WORKER)]),
+    (C, "host lost"): (C, [RerunTask(WORKER)]),
+    (S, "host lost"): (S, []),
+    (E, "host lost"): (E, []),
+}
+RING_EVENTS = {
+    "cluster": stage_lost(),
+    "query": stage_lost(cause=Cause.USER_CODE),
+    "nothing": GroupEnded(Role.WORKER),
+    "host lost": ring_lost(WORKER),
+}
+
+
+@pytest.mark.parametrize(("phase", "what"), RING_TABLE)
+def test_every_end_of_a_gangs_job_in_every_phase(phase, what):
+    assert RING_PHASES[phase].phase is phase
+    state, decisions = transition(RING_PHASES[phase], RING_EVENTS[what])
+    assert (state.phase, list(decisions)) == RING_TABLE[phase, what]
+
+
+def test_the_ring_table_has_every_phase_and_every_event():
+    assert set(RING_TABLE) == set(product(Phase, RING_EVENTS))
+
+
+def test_a_lost_gang_is_one_incident_and_the_next_generation_begins_with_all_its_hosts():
+    state, decisions = transition(ring_training(), stage_lost())
+    assert decisions == (AGAIN,)
+    assert (state.members, state.open_groups) == (frozenset(), frozenset({Role.WORKER}))
+    (incident,) = state.incidents
+    assert (incident.failure.key, incident.generation, incident.step) == ("worker-1", 1, 9)
+    state, decisions = transition(state, MembersChanged(frozenset({WORKER})))
+    assert decisions == ()
+    state, decisions = transition(state, MembersChanged(RING))
+    assert (state.phase, decisions) == (Phase.TRAINING, (PublishGeneration(2),))
+
+
+def test_the_end_of_a_gang_whose_host_was_seen_lost_follows_from_that():
+    state = after(ring_lost(WORKER), stage_lost(), state=ring_training())
+    (incident,) = state.incidents
+    assert [f.key for f in (incident.failure, *incident.followed_by)] == ["worker-0", "worker-1"]
+    # What it costs it costs once: the next submission's end is a failure of its own.
+    state, decisions = transition(state, stage_lost(at=2.0))
+    assert (len(state.incidents), decisions) == (2, (AGAIN,))
+
+
+def test_a_lost_host_that_comes_back_by_itself_has_answered_for_nothing_later():
+    state = after(ring_lost(WORKER), MembersChanged(RING), state=ring_training())
+    assert (state.phase, state.generation) == (Phase.TRAINING, 2)
+    state, decisions = transition(state, stage_lost(at=2.0))
+    assert (len(state.incidents), decisions) == (2, (AGAIN,))
+
+
+@pytest.mark.parametrize("phase", [Phase.REGISTERING, Phase.TRAINING, Phase.RECOVERING])
+def test_a_gang_is_submitted_as_often_as_the_budget_allows(phase):
+    state = replace(RING_PHASES[phase], budget=RestartBudget(3, 60.0), failing=frozenset())
+    for at in range(3 - len(state.incidents)):
+        state, decisions = transition(state, stage_lost(at=2.0 + at))
+        assert decisions == (AGAIN,)
+    state, decisions = transition(state, stage_lost(at=9.0))
+    assert (state.phase, state.verdict) == (Phase.ENDED, Verdict.FAILED)
+    assert "3 restarts in 60 s" in state.failures[0].hint
+
+
+def test_without_restarts_a_lost_gang_ends_the_run():
+    state, decisions = transition(ring_training(budget=NO_RESTARTS), stage_lost())
+    assert decisions == (WORKERS_FAILED, EndRun())
+    assert state.verdict is Verdict.FAILED
+
+
+def test_a_rank_whose_process_dies_begins_a_new_generation_in_place():
+    _, decisions = transition(ring_training(), failed(Life(WORKER, 1, 0)))
+    assert decisions == (PublishGeneration(2),)
+
+
+def test_others_that_were_let_go_are_run_again_with_a_lost_gang():
+    state = training(gangs=frozenset({Role.WORKER}))
+    state = after(OutcomePublished(Outcome(PS)), lost(PS), state=state)
+    state, decisions = transition(state, stage_lost())
+    assert decisions == (AGAIN, RerunTask(PS))
+    assert state.members == {CHIEF}
+
+
 # -- the end ---------------------------------------------------------------------------------------
 
 
@@ -470,6 +609,7 @@ KINDS = [
     *[ProcessFailed] * 12,
     *[MembersChanged] * 12,
     *[OutcomePublished] * 3,
+    *[GroupEnded] * 2,
     *get_args(Event),
 ]
 
@@ -492,8 +632,9 @@ def events(draw, state: RunState, at: float, step: int) -> Event:
         died = draw(FAILURES) if draw(st.integers(0, 5)) == 0 else None
         return OutcomePublished(Outcome(draw(KEYS), died))
     if kind is GroupEnded:
-        said = draw(st.sampled_from([None, None, failure("spark")]))
-        return GroupEnded(draw(st.sampled_from(sorted(GROUPS))), said)
+        spark = failure("spark", Cause.INFRASTRUCTURE)
+        said = draw(st.sampled_from([None, failure("spark"), spark, spark, spark]))
+        return GroupEnded(draw(st.sampled_from(sorted(GROUPS))), said, step, at)
     if kind is Halted:
         verdicts = (Verdict.FAILED, Verdict.TIMED_OUT, Verdict.INTERRUPTED)
         return Halted(draw(st.sampled_from(verdicts)), failure())
@@ -508,7 +649,8 @@ def histories(draw, kinds: Sequence[type] = get_args(Event)) -> History:
     )
     trainers = draw(st.sampled_from([frozenset({CHIEF}), frozenset({CHIEF, *WORKERS})]))
     respawning = draw(st.sampled_from([frozenset({Role.WORKER}), GROUPS, frozenset()]))
-    history = History(fresh(trainers, budget, respawning))
+    gangs = draw(st.sampled_from([frozenset(), frozenset({Role.WORKER}), GROUPS]))
+    history = History(fresh(trainers, budget, respawning, gangs))
     if draw(st.integers(0, 9)) > 0:
         history.follow(MembersChanged(ALL))
     at, step = 0.0, -1
@@ -590,7 +732,7 @@ def every_incident_is_one_respawn_or_one_generation_that_comes_or_was_on_its_way
 
     Respawns ordered are the incidents answered so. The others are the generations published beyond
     the first, and one more while the next is being recovered to, or if the run was stopped then:
-    whatever else fails meanwhile follows from that one.
+    whatever else fails meanwhile follows from that one, but for gangs submitted again meanwhile.
     """
     reactions = [incident.reaction for incident in history.state.incidents]
     assert reactions.count(Reaction.RESPAWN) == len(history.decisions(RespawnProcess))
@@ -599,7 +741,14 @@ def every_incident_is_one_respawn_or_one_generation_that_comes_or_was_on_its_way
     unstopped = [phase for phase in phases if phase not in stopped]
     on_its_way = bool(unstopped) and unstopped[-1] is Phase.RECOVERING
     published = len(history.decisions(PublishGeneration))
-    assert reactions.count(Reaction.NEW_GENERATION) == max(0, published - 1) + on_its_way
+    meanwhile = sum(
+        isinstance(d, ResubmitGroup) and d.role not in before.failing
+        for before, *_, decisions in history.taken
+        for d in decisions
+        if before.phase in (Phase.REGISTERING, Phase.RECOVERING)
+    )
+    begun = max(0, published - 1) + on_its_way
+    assert reactions.count(Reaction.NEW_GENERATION) == begun + meanwhile
     assert len(reactions) == sum(reactions.count(r) for r in Reaction if r is not Reaction.STOP)
 
 
@@ -626,7 +775,29 @@ def a_recovery_waits_only_for_hosts_that_were_told_to_run_again(history: History
     for before, _, now, decisions in history.taken:
         if before.phase is Phase.TRAINING and now.phase is Phase.RECOVERING:
             told = {d.key for d in decisions if isinstance(d, RerunTask)}
+            again = {d.role for d in decisions if isinstance(d, ResubmitGroup)}
+            told |= {key for key in now.expected if key.role in again}
             assert told == now.expected - now.members
+
+
+def a_gang_comes_again_whenever_the_cluster_ends_its_job_or_the_run_ends(history: History) -> None:
+    for before, event, now, decisions in history.taken:
+        again = [d.role for d in decisions if isinstance(d, ResubmitGroup)]
+        lost = (
+            isinstance(event, GroupEnded)
+            and event.role in before.gangs & before.open_groups
+            and event.failure is not None
+            and event.failure.cause is Cause.INFRASTRUCTURE
+            and before.phase not in (Phase.STOPPING, Phase.ENDED)
+        )
+        if lost and now.phase not in (Phase.STOPPING, Phase.ENDED):
+            assert again == [event.role]
+            assert now.open_groups == before.open_groups
+            assert not any(key.role is event.role for key in now.members)
+            assert now.phase in (Phase.REGISTERING, Phase.RECOVERING)
+            assert history.state.budget.max_restarts > 0
+        else:
+            assert again == []
 
 
 LAWS = (
@@ -639,6 +810,7 @@ LAWS = (
     incidents_are_only_ever_added_and_keep_their_place,
     only_hosts_that_are_missing_are_run_again_and_never_without_restarts,
     a_recovery_waits_only_for_hosts_that_were_told_to_run_again,
+    a_gang_comes_again_whenever_the_cluster_ends_its_job_or_the_run_ends,
 )
 
 

@@ -34,6 +34,7 @@ SPECS = (
     RoleSpec(Role.WORKER, 2, trains=False, respawns=True),
     RoleSpec(Role.PS, 1, trains=False),
 )
+RING = (RoleSpec(Role.WORKER, 2, trains=True, gang=True),)
 
 
 class Group:
@@ -45,14 +46,27 @@ class Group:
         self.cancelled = threading.Event()
         self.said: dict[tuple[int, int], Failure] = {}
         self.failed: set[int] = set()
+        self.submissions: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._submitted = 0
         self._on_end: Callable[[GroupReport], None] | None = None
 
     def start(self, on_end: Callable[[GroupReport], None]) -> None:
         self._on_end = on_end
 
-    def end(self, *outcomes: Outcome, failure: Failure | None = None) -> None:
+    def resubmit(self, on_end: Callable[[GroupReport], None]) -> int:
+        self.start(on_end)
+        self._submitted += 1
+        self.submissions.put(1000 * self._submitted)
+        return 1000 * self._submitted
+
+    def end(
+        self,
+        *outcomes: Outcome,
+        failure: Failure | None = None,
+        culprit: TaskKey | None = None,
+    ) -> None:
         assert self._on_end is not None
-        self._on_end(GroupReport(self.spec.role, outcomes, failure))
+        self._on_end(GroupReport(self.spec.role, outcomes, failure, culprit))
 
     def withdraw(self) -> None:
         pass
@@ -135,7 +149,8 @@ class Host:
 class Stage:
     """A run: its controller, its Spark jobs, its role hosts."""
 
-    def __init__(self, **supervision) -> None:
+    def __init__(self, specs=SPECS, **supervision) -> None:
+        self.specs = specs
         registry = supervision.pop("registry", {})
         config = JobConfig.model_validate(
             {"arch": "ps", "supervision": supervision, "registry": registry}
@@ -143,7 +158,7 @@ class Stage:
         self.run = InMemoryRun()
         self.driver: InMemoryRegistry = self.run.connect()
         self.driver.attend()
-        self.groups = {spec.role: Group(spec) for spec in SPECS}
+        self.groups = {spec.role: Group(spec) for spec in specs}
         self.controller = Controller(
             config,
             self.driver,
@@ -157,7 +172,7 @@ class Stage:
         self.hosts: dict[TaskKey, Host] = {}
 
     def all_register(self, attempts: Mapping[TaskKey, int] | None = None) -> dict[TaskKey, Host]:
-        for spec in SPECS:
+        for spec in self.specs:
             for key in spec.keys:
                 self.hosts[key] = Host(self.run, key, (attempts or {}).get(key, 0))
         for host in self.hosts.values():
@@ -208,8 +223,8 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
     monkeypatch.setattr(controller_module, "PEER_WITHIN_S", 0.2)
     made: list[Stage] = []
 
-    def make(**settings) -> Stage:
-        made.append(Stage(**settings))
+    def make(*specs, **settings) -> Stage:
+        made.append(Stage(*specs, **settings))
         return made[-1]
 
     yield make
@@ -561,3 +576,88 @@ def test_the_run_ends_when_it_is_asked_to(stage, ask, verdict, words):
     ask(scene.controller)
     assert words in hosts[CHIEF].is_told_to_stop().reason
     assert scene.ends().verdict is verdict
+
+
+# -- a gang ----------------------------------------------------------------------------------------
+
+
+def stage_lost(scene: Stage, culprit: TaskKey) -> None:
+    """Let Spark end the ring's barrier stage because of one of its tasks."""
+    lost = Failure(str(culprit), Cause.INFRASTRUCTURE, "ExecutorLostFailure (137)", time.time())
+    scene.groups[Role.WORKER].end(failure=lost, culprit=culprit)
+
+
+def ring_is_done(scene: Stage) -> RunState:
+    for key in WORKERS:
+        scene.hosts[key].is_done()
+    assert scene.hosts[WORKER].is_told_to_stop().outcome == "done"
+    return scene.ends()
+
+
+def test_a_lost_gang_is_submitted_again_and_its_new_hosts_win_at_once(stage):
+    scene = stage(RING)
+    old = dict(scene.all_register())
+    stage_lost(scene, OTHER)
+    attempt = scene.groups[Role.WORKER].submissions.get(timeout=BOUND_S)
+    # The sessions of the dead submission live on; one of its hosts even comes back now.
+    old[WORKER].enter()
+    scene.hosts[WORKER] = Host(scene.run, WORKER, attempt)
+    scene.wait_for(lambda: WORKER in scene.controller.state.members)
+    assert scene.controller.state.members == {WORKER}
+    scene.hosts[OTHER] = Host(scene.run, OTHER, attempt)
+    for host in scene.hosts.values():
+        host.lives(2, 0)
+    cluster = scene.driver.generation(2).cluster.endpoints
+    assert cluster == {key: host.member.endpoint for key, host in scene.hosts.items()}
+    assert scene.groups[Role.WORKER].killed.empty()
+    assert ring_is_done(scene).verdict is Verdict.DONE
+    assert told(scene) == [("new_generation", 1, ["worker-1"])]
+    (incident,) = scene.controller.incidents
+    pid = old[OTHER].member.pid
+    assert incident["failures"][0]["message"] == (
+        f"worker-1 vanished: its role host on h (pid {pid}) ended: ExecutorLostFailure (137)"
+    )
+
+
+def test_a_member_that_falls_silent_is_ended_and_takes_its_gang_with_it(stage):
+    scene = stage(RING)
+    hosts = dict(scene.all_register())
+    hosts[OTHER].session.close()
+    assert scene.groups[Role.WORKER].killed.get(timeout=BOUND_S) == hosts[OTHER].member.task
+    assert scene.groups[Role.WORKER].submissions.empty()
+    stage_lost(scene, OTHER)
+    attempt = scene.groups[Role.WORKER].submissions.get(timeout=BOUND_S)
+    for key in WORKERS:
+        scene.hosts[key] = Host(scene.run, key, attempt)
+    for host in scene.hosts.values():
+        host.lives(2, 0)
+    assert ring_is_done(scene).verdict is Verdict.DONE
+    assert told(scene) == [("new_generation", 1, ["worker-1", "worker-1"])]
+
+
+def test_a_member_that_comes_back_by_itself_keeps_the_gangs_job(stage, monkeypatch):
+    monkeypatch.setattr(lost_hosts_module, "RETURN_WITHIN_S", BOUND_S)
+    scene = stage(RING)
+    hosts = scene.all_register()
+    hosts[OTHER].session.close()
+    scene.wait_for(lambda: scene.controller.incidents)
+    hosts[OTHER].enter()
+    for host in hosts.values():
+        host.lives(2, 0)
+    group = scene.groups[Role.WORKER]
+    assert (group.killed.empty(), group.submissions.empty()) == (True, True)
+    assert ring_is_done(scene).verdict is Verdict.DONE
+
+
+def test_a_lost_gang_is_heard_of_though_the_registry_is_silent(stage):
+    scene = stage(RING)
+    scene.all_register()
+    scene.run.suspend(scene.driver)
+    stage_lost(scene, OTHER)
+    attempt = scene.groups[Role.WORKER].submissions.get(timeout=BOUND_S)
+    scene.run.resume(scene.driver)
+    for key in WORKERS:
+        scene.hosts[key] = Host(scene.run, key, attempt)
+    for host in scene.hosts.values():
+        host.lives(2, 0)
+    assert ring_is_done(scene).verdict is Verdict.DONE
