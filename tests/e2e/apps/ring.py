@@ -1,0 +1,146 @@
+"""A table and two weights, trained on rows that are dealt to the ranks as `parts` says."""
+
+import numpy as np
+
+import tfos
+
+ROWS, BATCH = 1000, 64
+
+
+class RingJob(tfos.Job):
+    """Params: ``program``, and for `fit` ``parts`` (rows of each rank) or rows in one order."""
+
+    def pre_train(self, spark):
+        from pyspark.sql import functions as F
+
+        parts, program = self.params.get("parts"), self.params.get("program", "fit")
+        if parts is not None:
+            ends = np.cumsum([int(rows) for rows in parts.split(",")]).tolist()
+            ids = [range(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+        else:
+            ids = in_one_order(int(self.params["ranks"]))
+        self.rows = sum(map(len, ids))
+        whole = spark.sparkContext.parallelize(ids, len(ids)).flatMap(lambda part: part)
+        frame = whole.map(lambda i: (int(i),)).toDF("id long")
+        frame = frame.select(
+            "id",
+            (F.col("id") % 7).cast("int").alias("key"),
+            F.array((F.col("id") % 3).cast("int"), F.lit(1)).alias("words"),
+            F.col("id").cast("string").alias("text"),
+            (F.sin("id")).cast("float").alias("x"),
+        )
+        frame = frame.withColumn("y", (2 * F.col("x") + F.col("key")).cast("float"))
+        return frame if program != "own" else frame.repartition(int(self.params["ranks"]))
+
+    def train(self, ctx):
+        return getattr(self, self.params.get("program", "fit"))(ctx)
+
+    def fit(self, ctx):
+        """Train by the common loop; count every row by what its gradient carries."""
+        import tensorflow as tf
+        import tf_keras
+
+        table = tf.Variable(tf.random.normal([7, 2], seed=ctx.rank), name="table")
+        table.assign(tf.zeros_like(table) if ctx.rank == 0 else table)
+        weight = tf.Variable(float(ctx.rank), name="weight")
+        counts = tf.Variable(tf.zeros([self.rows], tf.int32), name="counts")
+        weighed = tf.Variable(0.0, name="weighed")
+        optimizer = tf_keras.optimizers.legacy.Adam(0.05)
+
+        class Counter(tf.Module):
+            def apply_gradients(self, grads_and_vars):
+                for gradient, variable in grads_and_vars:
+                    ones = tf.ones_like(gradient.indices, tf.int32)
+                    variable.scatter_add(tf.IndexedSlices(ones, gradient.indices))
+                    weighed.assign_add(tf.reduce_sum(gradient.values))
+
+        counter = Counter()
+
+        def errors(batch):
+            found = tf.reduce_sum(tf.nn.embedding_lookup(table, batch["key"]), 1)
+            return tf.square(found + weight * batch["x"] - batch["y"])
+
+        def step(batch):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(errors(batch))
+            variables = [table, weight]
+            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+            ones = tf.ones_like(batch["x"])
+            part = ones / tf.reduce_sum(ones)
+            counter.apply_gradients([(tf.IndexedSlices(part, batch["id"], [self.rows]), counts)])
+            return {"loss": loss}
+
+        curve = []
+
+        def evaluate():
+            total, rows = 0.0, 0
+            for batch in ctx.dataset(batch_size=4096, epochs=1):
+                total += float(tf.reduce_sum(errors(batch)))
+                rows += len(batch["id"])
+            total, rows = ctx.reduce_sum([total, rows])
+            curve.append(total / rows)
+            return {"loss": total / rows}
+
+        stop_at = float(self.params.get("stop_at", "0"))
+        in_state = [optimizer] * (self.params.get("optimizer") != "forgotten")
+        result = ctx.fit(
+            step,
+            batch_size=int(self.params.get("batch", BATCH // ctx.world_size)),
+            epochs=int(self.params.get("epochs", "2")),
+            evaluate=evaluate if self.params.get("evaluate") else None,
+            stop_when=lambda found: ctx.is_chief and found["loss"] < stop_at,
+            state={
+                "table": table,
+                "weight": weight,
+                "counts": counts,
+                "weighed": weighed,
+                "counter": counter,
+                "optimizers": in_state,
+            },
+        )
+        seen = counts.numpy()
+        return {
+            "step": result.step,
+            "rows": result.rows,
+            "resumed_from": result.resumed_from,
+            "stopped_early": result.stopped_early,
+            "loss": result.metrics["loss"],
+            "curve": curve,
+            "weights": [float(weight), *table.numpy().ravel().tolist()],
+            "fewest": int(seen.min()),
+            "most": int(seen.max()),
+            "weighed": float(weighed),
+        }
+
+    def own(self, ctx):
+        """Train by Horovod's own means, as its users write it."""
+        import horovod.tensorflow as hvd
+        import tensorflow as tf
+
+        assert hvd is ctx.hvd
+        assert (hvd.rank(), hvd.size()) == (ctx.rank, ctx.world_size)
+        weight = tf.Variable(float(hvd.rank()))
+        hvd.broadcast_variables([weight], root_rank=0)
+        started_at = float(weight)
+        optimizer = tf.compat.v1.train.GradientDescentOptimizer(0.5)
+        steps = ctx.steps_per_epoch(50)
+        for batch in ctx.dataset(batch_size=50, epochs=None).take(steps):
+            with hvd.DistributedGradientTape(tf.GradientTape()) as tape:
+                loss = tf.reduce_mean(tf.square(weight * batch["x"] - 2 * batch["x"]))
+            (gradient,) = tape.gradient(loss, [weight])
+            optimizer.apply_gradients([(gradient, weight)])
+        weights = hvd.allgather(tf.reshape(weight, [1])).numpy().tolist()
+        return {"started_at": started_at, "steps": steps, "weights": weights}
+
+
+def in_one_order(ranks):
+    """Deal rows so that the ranks' batches together are the same BATCH rows on any number."""
+    share = BATCH // ranks
+    return [
+        [
+            row
+            for start in range(rank * share, ROWS, BATCH)
+            for row in range(start, min(start + share, ROWS))
+        ]
+        for rank in range(ranks)
+    ]
