@@ -185,3 +185,28 @@ def test_a_dry_run_is_a_command_a_shell_can_read():
     text = describe_submission(given, words)
     assert shlex.split(text.partition("# The command\n")[2].replace("\\\n", " ")) == words
     assert "# spark.executor.* below is for the largest role" in text
+
+
+RING = {"arch": "ring", "roles": {"num_workers": 3, "worker": {"cores": 2, "memory": "4g"}}}
+
+
+@pytest.mark.parametrize("master", ["yarn", "k8s://https://h"])
+def test_a_ring_has_its_executors_from_the_start_and_keeps_them(master):
+    found = spark_properties(config(**RING, spark={"master": master}))
+    assert found["spark.executor.instances"] == "3"
+    allocation = {name: v for name, v in found.items() if "dynamicAllocation" in name}
+    assert allocation == {"spark.dynamicAllocation.enabled": "false"}
+    assert (found["spark.executor.cores"], found["spark.task.cpus"]) == ("2", "2")
+    text = describe_submission(config(**RING, spark={"master": master}), ["x"])
+    assert "resource profile" not in text
+
+
+def test_a_rings_settings_are_no_others_and_give_way_to_the_users():
+    barrier = "spark.scheduler.barrier.maxConcurrentTasksCheck.interval"
+    ring = {"arch": "ring", "spark": {"master": "spark://h:1"}}
+    found = spark_properties(config(**ring))
+    assert (found[barrier], found["spark.dynamicAllocation.enabled"]) == ("1s", "false")
+    assert "spark.executor.instances" not in found
+    assert barrier not in spark_properties(config(arch="ps"))
+    ring["spark"]["conf"] = {barrier: "3s"}
+    assert spark_properties(config(**ring))[barrier] == "3s"

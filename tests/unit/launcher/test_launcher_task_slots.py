@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from tfos.errors import InsufficientExecutorsError
-from tfos.launcher.task_slots import SlotWait
+from tfos.launcher import task_slots
+from tfos.launcher.task_slots import SlotWait, await_task_slots
 
 
 def wait(standstill_s: float | None = 15.0) -> SlotWait:
@@ -48,3 +51,20 @@ def test_none_at_all_and_no_bound_on_a_standstill_wait_for_the_whole_time(slots,
     with pytest.raises(InsufficientExecutorsError, match="register_timeout_s = 100 s") as caught:
         waiting.look(slots, 1100.0)
     assert caught.value.available == slots
+
+
+@pytest.mark.parametrize(("found", "enough"), [([1, 2, 4], True), ([1, 2, 2, 2], False)])
+def test_it_polls_until_there_are_enough_or_the_run_is_stopped(monkeypatch, found, enough):
+    monkeypatch.setattr(task_slots, "POLL_S", 0.0)
+    cancelled, left = threading.Event(), iter(found)
+
+    def count(spark: object) -> int:
+        slots = next(left)
+        if slots == found[-1]:
+            cancelled.set()
+        return slots
+
+    monkeypatch.setattr(task_slots, "count_task_slots", count)
+    bounds = {"limit_s": 60.0, "standstill_s": 15.0, "cancelled": cancelled}
+    assert await_task_slots(None, 4, **bounds) is enough
+    assert not await_task_slots(None, 4, **bounds)
