@@ -145,6 +145,9 @@ class Cell:
         if self.code != ExitCode.OK or self.subject.name == "zookeeper":
             return ()
         if self.point == "register":
+            if self.subject.arch == "ring" and self.subject.name not in PROCESSES:
+                # The barrier stage is lost whole, before the first generation as after it.
+                return GENERATION
             # Another process, or Spark's next attempt, takes the place; nobody had counted on it.
             return ()
         if self.point == "shutdown":
@@ -179,6 +182,9 @@ FAST = frozenset(
         "session-worker-kill-step",
         "host-kill-feed",
         "executor-kill-step",
+        "rank-kill-step",
+        "rank-stop-step",
+        "rank-executor-kill-step",
     }
 )
 """One of each way to recover: these run with the ordinary tests."""

@@ -27,19 +27,31 @@ class SoakJob(FMJob):
             used = tf.Variable(tf.zeros([self.catalogue.train_rows], tf.int32), name="used")
         fit = ctx.fit
 
+        class Counter(tf.Module):
+            """Counts the rows whose gradients it is given: under a ring, those of all ranks."""
+
+            def apply_gradients(self, grads_and_vars):
+                for gradient, variable in grads_and_vars:
+                    ones = tf.ones_like(gradient.indices, tf.int32)
+                    variable.scatter_add(tf.IndexedSlices(ones, gradient.indices))
+
+        counter = Counter()
+
         def counting(step, *, state, **reading):
             def counted(batch):
                 metrics = step(batch)
-                ones = tf.ones_like(batch["row"])
-                used.scatter_add(tf.IndexedSlices(ones, batch["row"]))
+                ones = tf.ones_like(batch["row"], tf.float32)
+                counter.apply_gradients([(tf.IndexedSlices(ones, batch["row"], used.shape), used)])
                 if slow:
                     tf.py_function(lambda: time.sleep(slow), [], [])
                 return metrics
 
-            return fit(counted, state={**state, "used": used}, **reading)
+            return fit(counted, state={**state, "used": used, "counter": counter}, **reading)
 
         ctx.fit = counting
         found = super().train(ctx)
+        if not ctx.is_chief:
+            return None
         counts = tf.convert_to_tensor(used).numpy()
         return {
             "rmse": found["rmse"],
