@@ -57,7 +57,7 @@ class Job:
         -------
         DataFrame or mapping of str to DataFrame
             The rows to train on; or several DataFrames by name, of which ``"train"`` feeds
-            the workers and all others feed the chief.
+            the workers and all others feed the chief. Under `ring` each is dealt to all ranks.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define pre_train(self, spark)")
 
@@ -246,8 +246,12 @@ class TrainContext:
 
         Ranks that run a loop of their own, such as Keras's ``model.fit``, must take the same
         number of steps. It is that of the rank with most rows: read with ``epochs=None``, and a
-        rank with fewer uses some of its rows again. Every rank must call it; blocks until Spark has
-        sent all rows, each wait for the next at most ``feed.wait_timeout_s``.
+        rank with fewer uses some of its rows again. Where processes do not step along with each
+        other (any architecture but `ring`) it is of this process's own rows.
+
+        Every rank must call it. Blocks until Spark has sent all rows, which must fit into the spool
+        (``feed.memory_bytes`` and ``feed.disk_bytes``); each wait for the next takes at most
+        ``feed.wait_timeout_s``.
 
         Parameters
         ----------
@@ -261,11 +265,12 @@ class TrainContext:
         EmptyDataError
             If a rank has no rows at all.
         """
-        rows = [0.0] * self.world_size
-        rows[self.rank] = float(self.feed.count(name))
+        ranks = 1 if self.hvd is None else self.world_size
+        rows = [0.0] * ranks
+        rows[self.rank % ranks] = float(self.feed.count(name))
         counts = self.reduce_sum(rows)
         if counts.min() == 0:
-            empty = ", ".join(str(rank) for rank in range(len(counts)) if not counts[rank])
+            empty = ", ".join(str(rank) for rank in range(ranks) if not counts[rank])
             raise EmptyDataError(
                 f"dataset {name!r} has no rows at rank {empty}: repartition it in pre_train"
             )
@@ -285,7 +290,8 @@ class TrainContext:
         stop_when: Callable[[Metrics], bool] | None = None,
         **reading: Any,
     ) -> FitResult:
-        """Run the common training loop; the same call trains under `local` and `ps`.
+        """Run the common training loop; the same call trains under `local`, `ps` and
+        `ring`.
 
         It resumes from the latest checkpoint of this job, takes steps until the data or
         `max_steps` is over, keeps a checkpoint with the data position every
@@ -302,7 +308,8 @@ class TrainContext:
             Trackables by name (models, optimizers, variables): what a checkpoint holds.
         evaluate
             Returns metrics by name; called on the chief after every `evaluate_every_epochs`
-            epochs and at the end.
+            epochs and at the end. Under `ring` every rank calls it, over its own part of the data:
+            see `reduce_sum`. Rank 0's metrics count.
         max_steps
             Most steps in the job's life, resumed ones included.
         stop_when

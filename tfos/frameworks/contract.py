@@ -24,7 +24,8 @@ from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts, Runt
 __all__ = ["TRAIN", "Framework", "PlainRuntime", "Store", "load_framework"]
 
 TRAIN = "train"
-"""Name of the DataFrame that is dealt to the training processes; all others go to the chief."""
+"""Name of the DataFrame that is dealt to the training processes. `Framework.feeds` says who gets the
+others."""
 
 GROUP = "tfos.frameworks"
 
@@ -137,7 +138,7 @@ class PlainRuntime(Runtime):
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
         """Refuse: this architecture has no common loop."""
         raise ConfigError(
-            "ctx.fit serves --arch local and ps; a session program writes its own loop "
+            "ctx.fit serves --arch local, ps and ring; a session program writes its own loop "
             "over ctx.batches or ctx.dataset"
         )
 

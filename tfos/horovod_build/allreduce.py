@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from tfos.errors import HorovodError
-from tfos.frameworks.ring.placement import Place
+from tfos.frameworks.ring.placement import RankPlace
 from tfos.frameworks.ring.store import RingStore
 from tfos.horovod_build.leash import leashed
 
@@ -77,7 +77,7 @@ def _start(held: contextlib.ExitStack, number: int, store: RingStore, directory:
 
 def _environment(number: int, store: RingStore) -> dict[str, str]:
     """Return the environment that tells a rank its place and where the others are found."""
-    place = Place(number, _RANKS, number, _RANKS, 0, 1, "localhost")
+    place = RankPlace(number, _RANKS, number, _RANKS, 0, 1, "localhost")
     return {
         **place.environment(store.endpoint, "lo"),
         # A check must neither wait for nor fill a GPU that somebody uses.

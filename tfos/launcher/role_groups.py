@@ -31,6 +31,8 @@ OUTCOME_SCHEMA = "outcome string"
 
 # The failure of a barrier stage names the task that took the others with it, and why it ended.
 _FAILED_TASK = re.compile(r"barrier task \w+\(\d+, (\d+)\) finished unsuccessfully\.\s*(.+)")
+# Of a Python worker that was killed there is nothing to be seen in a traceback.
+_ADVICE = re.compile(r"^org\.apache\.spark\.SparkException: | Consider setting '.*")
 # Spark begins errors of queries and of Python functions in them with a condition's name.
 _CONDITION = re.compile(r"\[[A-Z][A-Z0-9_]+(\.[A-Z0-9_]+)*\]")
 
@@ -261,9 +263,8 @@ def _failed(role: Role, error: Exception) -> GroupReport:
     if named is None or failure.cause is not Cause.INFRASTRUCTURE:
         return GroupReport(role, (), failure)
     culprit = TaskKey(role, int(named[1]))
-    return GroupReport(
-        role, (), replace(failure, key=str(culprit), message=named[2].strip()[:500]), culprit
-    )
+    failure = replace(failure, key=str(culprit), message=_headline(named[2]))
+    return GroupReport(role, (), failure, culprit)
 
 
 def _spark_failure(role: Role, error: Exception) -> Failure:
@@ -295,4 +296,4 @@ def _headline(text: str) -> str:
     if any(line.startswith("Traceback (most recent call last)") for line in lines):
         return lines[-1][:500]
     causes = [line for line in lines if line.startswith("Caused by:")]
-    return (causes or lines or [""])[-1 if causes else 0][:500]
+    return _ADVICE.sub("", (causes or lines or [""])[-1 if causes else 0])[:500]

@@ -151,7 +151,8 @@ class _Run:
     def _run(self, name: str, run_id: str) -> None:
         config = self.config
         check_supported(config.model_copy(update={"spark": self._actual_spark()}))
-        resolve_master(self._master, slots_needed(config))
+        cpus = int(self.spark.sparkContext.getConf().get("spark.task.cpus", "1") or 1)
+        resolve_master(self._master, slots_needed(config), cpus_per_task=cpus)
         framework = load_framework(config.arch)
         framework.check_installed()
         self._prepare_checkpoints(name)

@@ -10,8 +10,8 @@ from tfos.fault.failure import Cause, cause_of
 __all__ = ["describe_error"]
 
 _PEER_ERRORS = {"UnavailableError", "AbortedError", "ConnectionResetError", "CancelledError"}
-# What every collective of Horovod 0.28.1 says once a rank has gone.
-_RING_BROKEN = "Horovod has been shut down"
+# What collectives of Horovod 0.28.1 say once a rank has gone, the second in the middle of a transfer.
+_RING_BROKEN = ("Horovod has been shut down", "gloo/transport")
 _PEER_HINT = "another role went away; its own failure is the one to look at"
 _MAX_TRACEBACK = 16_000
 _MAX_MESSAGE = 2_000
@@ -33,10 +33,14 @@ def describe_error(error: BaseException, traceback: str) -> dict[str, Any]:
 def _message(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"train called sys.exit({error.code!r})"
-    if _RING_BROKEN in str(error):
-        return f"{type(error).__name__}: {_RING_BROKEN}: the ring is broken"
+    if _is_of_broken_ring(error):
+        return f"{type(error).__name__}: the ring is broken: another rank left it"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _is_of_broken_ring(error: BaseException) -> bool:
+    return any(words in str(error) for words in _RING_BROKEN)
 
 
 def _cause_and_hint(error: BaseException) -> tuple[Cause, str]:
@@ -55,7 +59,7 @@ def _cause_and_hint(error: BaseException) -> tuple[Cause, str]:
                 return Cause.DATA, ""
     if from_tensorflow and type(error).__name__ in _PEER_ERRORS:
         return Cause.PEER_LOST, _PEER_HINT
-    if _RING_BROKEN in str(error):
+    if _is_of_broken_ring(error):
         return Cause.PEER_LOST, _PEER_HINT
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return Cause.USER_CODE, "memory ran out: use a smaller batch or model, or more memory"

@@ -15,6 +15,13 @@ Horovod has been shut down. This was caused by an exception on one of the ranks.
 """
 
 
+# Seen when a rank is killed in the middle of a large allreduce.
+BROKEN_TRANSFER = """Graph execution error:
+
+[/third_party/gloo/gloo/transport/tcp/pair.cc:589] Read error [127.0.0.1]:1: Connection reset by peer
+"""
+
+
 def tensorflow_error(name: str, text: str) -> Exception:
     kind = type(name, (Exception,), {"__module__": "tensorflow.python.framework.errors_impl"})
     return kind(text)
@@ -32,6 +39,7 @@ def tensorflow_error(name: str, text: str) -> Exception:
         (tensorflow_error("UnknownError", "NullValueError: column a"), Cause.DATA),
         (tensorflow_error("InvalidArgumentError", "shapes"), Cause.USER_CODE),
         (tensorflow_error("UnknownError", BROKEN_RING), Cause.PEER_LOST),
+        (tensorflow_error("UnknownError", BROKEN_TRANSFER), Cause.PEER_LOST),
     ],
 )
 def test_the_cause_of_an_error(error, cause):
@@ -45,7 +53,7 @@ def test_an_exit_says_its_code():
 
 def test_a_broken_ring_is_told_in_one_line():
     told = describe_error(tensorflow_error("UnknownError", BROKEN_RING), "")
-    assert told["message"] == "UnknownError: Horovod has been shut down: the ring is broken"
+    assert told["message"] == "UnknownError: the ring is broken: another rank left it"
 
 
 def test_long_texts_are_bounded():

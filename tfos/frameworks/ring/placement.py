@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from tfos.topology import ClusterSpec, Endpoint, TaskKey
 
-__all__ = ["Place", "place_of", "ranks_by_host"]
+__all__ = ["RankPlace", "place_of", "ranks_by_host"]
 
 
 @dataclass(frozen=True)
-class Place:
+class RankPlace:
     """One rank's place in the ring.
 
     Parameters
@@ -52,6 +52,9 @@ class Place:
             "HOROVOD_GLOO_RENDEZVOUS_ADDR": store.host,
             "HOROVOD_GLOO_RENDEZVOUS_PORT": str(store.port),
             "HOROVOD_GLOO_IFACE": interface,
+            # Past this Gloo aborts a process that waits for another. Ranks begin apart by the time
+            # their imports take; one that hangs is found by tfos, sooner.
+            "HOROVOD_GLOO_TIMEOUT_SECONDS": "300",
         }
 
 
@@ -60,22 +63,17 @@ def ranks_by_host(workers: Sequence[TaskKey], cluster: ClusterSpec) -> tuple[Tas
 
     Hosts come in the order of their first worker, so the first worker keeps rank 0.
     """
-    hosts: dict[str, list[TaskKey]] = {}
-    for key in workers:
-        hosts.setdefault(cluster.endpoints[key].host, []).append(key)
-    return tuple(key for keys in hosts.values() for key in keys)
+    return tuple(key for keys in _by_host(workers, cluster).values() for key in keys)
 
 
-def place_of(key: TaskKey, ranks: Sequence[TaskKey], cluster: ClusterSpec) -> Place:
+def place_of(key: TaskKey, ranks: Sequence[TaskKey], cluster: ClusterSpec) -> RankPlace:
     """Return the place of a worker, `ranks` being all of them in the order of their ranks."""
-    hosts: dict[str, list[TaskKey]] = {}
-    for each in ranks:
-        hosts.setdefault(cluster.endpoints[each].host, []).append(each)
+    hosts = _by_host(ranks, cluster)
     host = cluster.endpoints[key].host
     local_rank = hosts[host].index(key)
     # Hosts may have different numbers of ranks: only some have one of this local rank.
     across = [name for name, keys in hosts.items() if len(keys) > local_rank]
-    return Place(
+    return RankPlace(
         rank=list(ranks).index(key),
         size=len(ranks),
         local_rank=local_rank,
@@ -84,3 +82,10 @@ def place_of(key: TaskKey, ranks: Sequence[TaskKey], cluster: ClusterSpec) -> Pl
         cross_size=len(across),
         host=host,
     )
+
+
+def _by_host(keys: Sequence[TaskKey], cluster: ClusterSpec) -> dict[str, list[TaskKey]]:
+    hosts: dict[str, list[TaskKey]] = {}
+    for key in keys:
+        hosts.setdefault(cluster.endpoints[key].host, []).append(key)
+    return hosts
