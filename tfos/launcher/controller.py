@@ -100,7 +100,7 @@ class Controller:
         self._lost_hosts = LostHosts(self._groups, self._told)
         self._held: list[ProcessFailed] = []
         self._held_until = 0.0
-        self._register_deadline = time.monotonic() + config.registry.register_timeout_s
+        self._await_registrations()
         self._stop_deadline: float | None = None
         self._lost_deadline: float | None = None
         self._progress = ProgressLine()
@@ -206,8 +206,7 @@ class Controller:
         for incident in self.state.incidents[len(before.incidents) :]:
             self._announce(incident)
         if self.state.phase is Phase.RECOVERING and before.phase is not Phase.RECOVERING:
-            patience_s = self._config.registry.register_timeout_s
-            self._register_deadline = time.monotonic() + patience_s
+            self._await_registrations()
         for decision in decisions:
             log.debug("%s -> %s", type(event).__name__, decision)
             self._carry_out(decision)
@@ -311,8 +310,11 @@ class Controller:
             return [registry_lost(self._config)]
         waits = phase in (Phase.REGISTERING, Phase.RECOVERING)
         if waits and now >= self._register_deadline:
-            return [self._not_registered()]
+            return self._not_registered()
         return []
+
+    def _await_registrations(self) -> None:
+        self._register_deadline = time.monotonic() + self._config.registry.register_timeout_s
 
     def _show_progress(self) -> None:
         try:
@@ -331,9 +333,13 @@ class Controller:
         if recovered_s is not None:
             log.info("all are stepping again, %.1f s after the failure", recovered_s)
 
-    def _not_registered(self) -> Event:
+    def _not_registered(self) -> list[Event]:
+        if any(group.preparing for group in self._groups.values()):
+            # Nobody can register yet; what is waited for has bounds of its own.
+            self._await_registrations()
+            return []
         missing = frozenset(self.state.expected - self._told.members.keys())
-        return not_registered(self._config, missing, self._explain_missing(missing))
+        return [not_registered(self._config, missing, self._explain_missing(missing))]
 
     # -- decisions -----------------------------------------------------------------------------
 
@@ -348,7 +354,7 @@ class Controller:
         elif isinstance(decision, RerunTask):
             self._lost_hosts.await_return(decision.key)
         elif isinstance(decision, ResubmitGroup):
-            self._register_deadline = time.monotonic() + self._config.registry.register_timeout_s
+            self._await_registrations()
             self._lost_hosts.resubmit(decision.role, self._on_end)
         elif isinstance(decision, StopRun):
             self._stop(decision)

@@ -94,6 +94,7 @@ class RoleGroup:
         self._shuffled = frame is None or not spec.gang
         self._frame = spark.range(0, spec.count, 1, spec.count) if frame is None else frame
         self._submission = 0
+        self._submitted = threading.Event()
         self._withdrawn = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -104,6 +105,7 @@ class RoleGroup:
         """
         from pyspark import InheritableThread
 
+        self._submitted.clear()
         self._thread = InheritableThread(target=self._run, args=(on_end,))
         self._thread.daemon = True
         self._thread.start()
@@ -117,9 +119,32 @@ class RoleGroup:
         self.start(on_end)
         return first_attempt(self._submission)
 
+    @property
+    def preparing(self) -> bool:
+        """Whether a gang's tasks cannot have started yet.
+
+        It waits for task slots, or the rows are still being shuffled to it, which takes as long as
+        the query does. Blocks for a few calls into the JVM.
+        """
+        if not self.spec.gang:
+            return False
+        if not self._submitted.is_set():
+            return True
+        try:
+            stage = self._stage()
+            return stage is not None and str(stage.status()) == "PENDING"
+        except Exception as error:
+            log.debug("Spark does not tell whether the %s tasks start: %s", self.spec.role, error)
+            return False
+
     def withdraw(self) -> None:
-        """Submit nothing more, for the run is being stopped; what Spark runs already goes on."""
+        """Submit nothing more, for the run is being stopped; tasks that Spark runs go on.
+
+        What only prepares for them is cancelled; returns at once.
+        """
         self._withdrawn.set()
+        if self._thread is not None and not self._submitted.is_set():
+            self._spark.sparkContext.cancelJobGroup(self._job_group)
 
     def cancel(self) -> None:
         """Cancel the Spark job; returns at once, and `on_end` hears of the end."""
@@ -227,16 +252,19 @@ class RoleGroup:
             self.refusal = error
             report = GroupReport(role, (), _refused(role, error))
         except Exception as error:
-            report = _failed(role, error)
+            ended = self._withdrawn.is_set() and not self._submitted.is_set()
+            report = GroupReport(role, (), None) if ended else _failed(role, error)
         on_end(report)
 
     def _run_tasks(self) -> list[Any]:
         if not self._shuffled:
             # Once, whatever becomes of the submissions.
+            log.info("shuffling the rows to %d %ss", self.spec.count, self.spec.role)
             self._frame, self._shuffled = read_shuffled(self._frame), True
             if self._withdrawn.is_set():
                 return []
         tasks = self._frame.mapInArrow(self._host, OUTCOME_SCHEMA, barrier=self.spec.gang)
+        self._submitted.set()
         return tasks.collect()
 
     def _has_slots(self) -> bool:

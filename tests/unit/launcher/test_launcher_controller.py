@@ -46,6 +46,7 @@ class Group:
         self.cancelled = threading.Event()
         self.said: dict[tuple[int, int], Failure] = {}
         self.failed: set[int] = set()
+        self.preparing = False
         self.submissions: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._submitted = 0
         self._on_end: Callable[[GroupReport], None] | None = None
@@ -661,3 +662,19 @@ def test_a_lost_gang_is_heard_of_though_the_registry_is_silent(stage):
     for host in scene.hosts.values():
         host.lives(2, 0)
     assert ring_is_done(scene).verdict is Verdict.DONE
+
+
+def test_a_gang_that_is_being_prepared_may_take_its_time_to_register(stage):
+    scene = stage(RING, registry={"register_timeout_s": 1.0})
+    group = scene.groups[Role.WORKER]
+    group.preparing = True
+    time.sleep(1.3)
+    assert scene.controller.state.verdict is None
+    scene.all_register()
+    stage_lost(scene, OTHER)
+    group.submissions.get(timeout=BOUND_S)
+    time.sleep(1.3)
+    assert scene.controller.state.verdict is None
+    group.preparing = False
+    scene.wait_for(lambda: scene.controller.state.verdict is Verdict.FAILED)
+    assert "did not register within 1 s" in scene.ends().failures[0].message
