@@ -290,8 +290,7 @@ class TrainContext:
         stop_when: Callable[[Metrics], bool] | None = None,
         **reading: Any,
     ) -> FitResult:
-        """Run the common training loop; the same call trains under `local`, `ps` and
-        `ring`.
+        """Run the common training loop; the same for `local`, `ps` and `ring`.
 
         It resumes from the latest checkpoint of this job, takes steps until the data or
         `max_steps` is over, keeps a checkpoint with the data position every

@@ -45,6 +45,28 @@ def test_the_common_loop_on_parameter_servers(submit, data):
     check(submit(*arguments, str(EXAMPLE / "fm.py")))
 
 
+@pytest.mark.horovod
+def test_the_common_loop_on_a_ring_of_separate_executors(submit, data, tmp_path):
+    arguments = ["--master", "local-cluster[2,1,1024]", "--arch", "ring", "--num-workers", "2"]
+    models = tmp_path / "models"
+    run = submit(*arguments, "-p", data, "--model-dir", str(models), str(EXAMPLE / "fm.py"))
+    check(run)
+    assert Path(run.record["model"]).parent == models
+    # The ranks' batches together are a step's, so it takes as many as one process.
+    assert run.record["steps"] == 30 * 79
+
+
+@pytest.mark.horovod
+def test_keras_and_horovods_callbacks_on_a_ring(submit, data):
+    arguments = ["--arch", "ring", "--num-workers", "2", "-p", data, "-p", "epochs=4"]
+    run = submit(*arguments, str(EXAMPLE / "deep_keras.py"))
+    assert run.code == ExitCode.OK
+    assert run.record["result"]["rmse"] < 0.944
+    losses = run.record["result"]["loss"]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize("api", ["session", "monitored"])
 def test_the_session_program(submit, data, api):
     arguments = ["--arch", "session", "--num-workers", "2", "-p", data, "-p", f"api={api}"]

@@ -29,7 +29,7 @@ An empty payload is a mark: it makes the shuffle exist even where no source has 
 _MARK_SEQ: Final = -1
 
 
-def deal_to_gang(df: DataFrame, count: int) -> DataFrame:
+def deal_to_gang(df: DataFrame, count: int, *, cut: bool = False) -> DataFrame:
     """Give each of `count` ranks a partition of packed batches. Runs on the driver; no job.
 
     Source partitions are dealt whole and in order where there are known to be enough: with exactly
@@ -43,6 +43,8 @@ def deal_to_gang(df: DataFrame, count: int) -> DataFrame:
         The DataFrame; `unpack_batches` gives its Arrow batches back.
     count
         Ranks, 1 or more.
+    cut
+        Give every rank a piece of every batch, however many partitions there are.
 
     Raises
     ------
@@ -57,11 +59,9 @@ def deal_to_gang(df: DataFrame, count: int) -> DataFrame:
     if count < 1:
         raise ValueError(f"count is {count}: it must be 1 or more")
     if not hasattr(SparkDataFrame, "repartitionById"):
-        raise ConfigError(
-            f"PySpark is {__version__}: --arch ring needs 4.1 or newer; use --arch ps or session"
-        )
+        raise ConfigError(f"PySpark is {__version__}: --arch ring needs 4.1 or newer: upgrade it")
     check_not_empty(df)
-    sources = known_partitions(df)
+    sources = None if cut else known_partitions(df)
     whole = sources is not None and sources >= count
     packed = df.mapInArrow(PackBatches(count, sources if whole else None), PACKED_SCHEMA)
     dealt = packed.repartitionById(count, "rank").sortWithinPartitions("source", "seq")

@@ -24,8 +24,8 @@ from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts, Runt
 __all__ = ["TRAIN", "Framework", "PlainRuntime", "Store", "load_framework"]
 
 TRAIN = "train"
-"""Name of the DataFrame that is dealt to the training processes. `Framework.feeds` says who gets the
-others."""
+"""Name of the DataFrame that is dealt to the training processes; who gets the others is the
+architecture's matter: `Framework.feeds`."""
 
 GROUP = "tfos.frameworks"
 

@@ -138,10 +138,15 @@ def run_loop(
     plan: FitPlan,
     ctx: TrainContext,
     make_steps: Callable[[Mapping[int, FeedPosition]], Steps],
+    check_resumed: Callable[[int, Mapping[int, FeedPosition]], None] = lambda step, positions: None,
 ) -> FitResult:
-    """Train to the end of the data, of `max_steps`, or of patience; see `TrainContext.fit`."""
+    """Train to the end of the data, of `max_steps`, or of patience; see `TrainContext.fit`.
+
+    `check_resumed` is given the step and the positions that training goes on from.
+    """
     loop = _Loop(plan, ctx)
     resumed = loop.resume()
+    check_resumed(resumed, loop.progress.positions)
     if loop.steps_left != 0:
         loop.run(make_steps(dict(loop.progress.positions)))
     return FitResult(
@@ -198,6 +203,8 @@ class _Loop:
                 next_save = time.monotonic() + self._ctx.facts.checkpoint_every_s
         self._drain(steps)
         self._finish()
+        # Nobody reads the checkpoints before the last one of this training is there.
+        steps.agree(True)
 
     def _drain(self, steps: Steps) -> None:
         for result in steps.drain():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos.config import JobConfig
-from tfos.errors import RendezvousError
+from tfos.errors import LaunchError, RendezvousError
 from tfos.fault.failure import Cause
 from tfos.fault.restart_policy import Incident, RestartBudget
 from tfos.fault.state_machine import (
@@ -351,6 +351,8 @@ class Controller:
                 log.warning("%s", error)
                 self._await_registry()
                 self._apply(registry_lost(self._config))
+            except LaunchError as error:
+                self._apply(gave_up(str(error)))
         elif isinstance(decision, RerunTask):
             self._lost_hosts.await_return(decision.key)
         elif isinstance(decision, ResubmitGroup):

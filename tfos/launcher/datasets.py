@@ -99,7 +99,8 @@ class FedFrames:
             if len(fed) > 1:
                 whole, _ = tag_frames({name: frames[name] for name in fed})
             if spec.gang:
-                dealt[spec.role] = deal_to_gang(whole, spec.count)
+                # Of several DataFrames each is dealt to all.
+                dealt[spec.role] = deal_to_gang(whole, spec.count, cut=len(fed) > 1)
                 # Packed batches are sorted behind their shuffle: it is what goes in that counts.
                 repeatable &= is_repeatable(whole)
             else:

@@ -10,7 +10,7 @@ from tfos.fault.failure import Cause, cause_of
 __all__ = ["describe_error"]
 
 _PEER_ERRORS = {"UnavailableError", "AbortedError", "ConnectionResetError", "CancelledError"}
-# What collectives of Horovod 0.28.1 say once a rank has gone, the second in the middle of a transfer.
+# What collectives of Horovod 0.28.1 say once a rank has gone; the second amid a transfer.
 _RING_BROKEN = ("Horovod has been shut down", "gloo/transport")
 _PEER_HINT = "another role went away; its own failure is the one to look at"
 _MAX_TRACEBACK = 16_000

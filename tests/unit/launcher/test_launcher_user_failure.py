@@ -18,7 +18,7 @@ Horovod has been shut down. This was caused by an exception on one of the ranks.
 # Seen when a rank is killed in the middle of a large allreduce.
 BROKEN_TRANSFER = """Graph execution error:
 
-[/third_party/gloo/gloo/transport/tcp/pair.cc:589] Read error [127.0.0.1]:1: Connection reset by peer
+[/third_party/gloo/gloo/transport/tcp/pair.cc:589] Read error [::1]:1: Connection reset by peer
 """
 
 

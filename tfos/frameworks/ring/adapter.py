@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -18,11 +20,13 @@ from tfos.base import TrainContext
 from tfos.config import RolesConfig
 from tfos.errors import ConfigError, InfrastructureError
 from tfos.frameworks.contract import Framework, PlainRuntime
+from tfos.frameworks.ring.gradients import GradientAverager
 from tfos.frameworks.ring.placement import place_of, ranks_by_host
 from tfos.frameworks.ring.steps import RingSteps
 from tfos.frameworks.ring.store import RingStore
 from tfos.frameworks.training_loop import run_loop
 from tfos.horovod_installed import horovod_problem
+from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Role, RoleSpec, TaskKey
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
 
@@ -91,10 +95,30 @@ class RingFramework(Framework):
 class _RingRuntime(PlainRuntime):
     def __init__(self, hvd: Any) -> None:
         self.hvd = hvd
+        # One for every `fit`: a function of the user's keeps what it captured in the first.
+        self._averager = GradientAverager(hvd)
         self._sums = 0
 
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
-        return run_loop(plan, ctx, lambda starts: RingSteps(plan, ctx, starts, self.hvd))
+        try:
+            return run_loop(
+                plan,
+                ctx,
+                lambda starts: RingSteps(plan, ctx, starts, self.hvd, self._averager),
+                self._check_resumed,
+            )
+        finally:
+            self._averager.detach()
+
+    def _check_resumed(self, step: int, positions: Mapping[int, FeedPosition]) -> None:
+        """See that every rank goes on from the same checkpoint."""
+        told = zlib.crc32(json.dumps([step, sorted(positions.items())]).encode())
+        found = self.hvd.allgather(np.array([told], np.int64), name="tfos.resumed").numpy()
+        if len(set(found.tolist())) > 1:
+            raise ConfigError(
+                "the ranks resumed from different checkpoints: --checkpoint-dir must name storage "
+                "that every host sees alike"
+            )
 
     def reduce_sum(self, values: Any) -> Any:
         self._sums += 1

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
 
 __all__ = ["GradientAverager"]
-
-_WRAPPED: Final = "_tfos_averages"
 
 
 class GradientAverager:
@@ -34,6 +32,7 @@ class GradientAverager:
         self.share = tf.Variable(1.0, trainable=False, dtype=tf.float32)
         self._sent = 0
         self._applying = False
+        self._attached: list[Any] = []
 
     def begin_trace(self) -> None:
         """Name what is sent from the first again: ranks trace the same step at different times."""
@@ -42,8 +41,16 @@ class GradientAverager:
     def attach(self, trackables: Iterable[Any]) -> None:
         """Wrap ``apply_gradients`` of every optimizer among `trackables`; once for each."""
         for each in trackables:
-            if callable(getattr(each, "apply_gradients", None)) and not hasattr(each, _WRAPPED):
+            is_optimizer = callable(getattr(each, "apply_gradients", None))
+            if is_optimizer and all(each is not attached for attached in self._attached):
                 self._wrap(each)
+                self._attached.append(each)
+
+    def detach(self) -> None:
+        """Have every optimizer apply what it is given again."""
+        for optimizer in self._attached:
+            object.__delattr__(optimizer, "apply_gradients")
+        self._attached.clear()
 
     def _wrap(self, optimizer: Any) -> None:
         apply: Callable[..., Any] = optimizer.apply_gradients
@@ -59,9 +66,8 @@ class GradientAverager:
             finally:
                 self._applying = False
 
-        # Keras tracks what is set on it; a plain function and a flag are not of its state.
+        # Keras tracks what is set on it; this is not of its state.
         object.__setattr__(optimizer, "apply_gradients", averaged)
-        object.__setattr__(optimizer, _WRAPPED, True)
 
     def average(self, gradient: Any) -> Any:
         """Return the average over the ranks of a tensor or IndexedSlices; None stays None."""

@@ -6,15 +6,13 @@ to offer for the step after it, so nobody enters a step that not all enter.
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tfos.base import TrainContext
-from tfos.errors import ConfigError, InfrastructureError
+from tfos.errors import ConfigError
 from tfos.frameworks.ring.gradients import GradientAverager
 from tfos.frameworks.ring.standing import Standing, next_turn
 from tfos.frameworks.training_loop import StepResult
@@ -32,7 +30,12 @@ class RingSteps:
     """The steps of one rank; every rank makes and uses one, alike."""
 
     def __init__(
-        self, plan: FitPlan, ctx: TrainContext, starts: Mapping[int, FeedPosition], hvd: Any
+        self,
+        plan: FitPlan,
+        ctx: TrainContext,
+        starts: Mapping[int, FeedPosition],
+        hvd: Any,
+        averager: GradientAverager,
     ) -> None:
         import tensorflow as tf
 
@@ -40,31 +43,31 @@ class RingSteps:
         self._hvd = hvd
         self._user_step = plan.step
         self._root = tf.train.Checkpoint(**plan.state)
-        self._averager = GradientAverager(hvd)
+        self._averager = averager
         self._metric_names: tuple[str, ...] = ()
         self._batches = iter(ctx.feed.tracked_dataset(plan.read, starts))
         self._traced = tf.function(self._step, reduce_retracing=True)
         self._over = False
         self._stopping = False
-        self._taken = 0
+        self._checked = False
         self._columns: Any = None
         """The last batch with rows; a rank without any steps along on it, for nothing."""
-        self._checked = False
-        self._check_starts(starts)
-        self._broadcast_state()
+        self._refuse_keras_3()
         self._offer = self._read()
         self._standings = self._exchange(self._offer)
         self._lend_columns()
+        self._make_variables()
+        self._hvd.broadcast_variables(self._variables(), root_rank=0)
 
     # -- one step -----------------------------------------------------------------------------
 
     def next_result(self, most: int | None) -> StepResult:
         """Take one step with the others; blocks until all have."""
         turn = next_turn(self._standings)
+        over = frozenset(standing.feed for standing in self._standings if not standing.rows)
         self._stopping = turn.stopping
         if turn.rows == 0:
-            feeds = frozenset(standing.feed for standing in self._standings)
-            return StepResult(0, {}, {}, feeds)
+            return StepResult(0, {}, {}, over)
         rank = self._hvd.rank()
         self._averager.share.assign(turn.share(rank))
         columns = self._columns
@@ -72,17 +75,18 @@ class RingSteps:
             self._offer = self._read()
         metrics, standings = self._traced(columns, _row_of(self._offer))
         self._standings = _standings_of(standings)
-        self._taken += 1
-        self._keep_together()
+        if not self._checked:
+            self._checked = True
+            self._check_together()
         positions = {each.feed: each.position for each in turn.taking_part.values()}
         named = dict(zip(self._metric_names, metrics, strict=True))
-        return StepResult(turn.rows, named, positions)
+        return StepResult(turn.rows, named, positions, over)
 
     def _step(self, columns: Any, offer: Any) -> Any:
         import tensorflow as tf
 
         self._averager.begin_trace()
-        self._averager.attach(tf.train.TrackableView(self._root).descendants())
+        self._averager.attach(self._tracked())
         found = self._user_step(columns)
         self._metric_names = tuple(found)
         share = self._averager.share
@@ -109,39 +113,38 @@ class RingSteps:
         gathered = self._hvd.allgather(_row_of(offer), name="tfos.standings.first")
         return _standings_of(gathered)
 
-    def _check_starts(self, starts: Mapping[int, FeedPosition]) -> None:
-        told = zlib.crc32(json.dumps(sorted(starts.items())).encode())
-        found = self._hvd.allgather(np.array([told], np.int64), name="tfos.starts").numpy()
-        if len(set(found.tolist())) > 1:
-            raise InfrastructureError(
-                "the ranks resumed from different checkpoints: --checkpoint-dir must name storage "
-                "that every host sees alike"
-            )
-
     # -- state --------------------------------------------------------------------------------
+
+    def _make_variables(self) -> None:
+        """Trace the step: what variables it makes are there before rank 0's become everybody's."""
+        if self._columns is not None:
+            self._traced.get_concrete_function(self._columns, _row_of(self._offer))
+
+    def _tracked(self) -> list[Any]:
+        import tensorflow as tf
+
+        return list(tf.train.TrackableView(self._root).descendants())
 
     def _variables(self) -> list[Any]:
         import tensorflow as tf
 
-        found = tf.train.TrackableView(self._root).descendants()
-        return [each for each in found if isinstance(each, tf.Variable)]
+        return [each for each in self._tracked() if isinstance(each, tf.Variable)]
 
-    def _broadcast_state(self) -> None:
-        """Give every rank the variables of rank 0."""
-        variables = self._variables()
-        self._hvd.broadcast_variables(variables, root_rank=0)
-        self._num_variables = len(variables)
+    def _refuse_keras_3(self) -> None:
+        """Its variables are not TensorFlow's: neither given to other ranks nor compared."""
+        for each in self._tracked():
+            if type(each).__module__.partition(".")[0] == "keras":
+                raise ConfigError(
+                    f"{type(each).__name__} in state={{...}} is of Keras 3, which ctx.fit does not "
+                    "train under --arch ring: take it from tf_keras"
+                )
 
-    def _keep_together(self) -> None:
-        """Make the variables the same that a first step has made; check once that all stay so."""
-        if self._checked:
-            return
-        if len(self._variables()) > self._num_variables:
-            self._broadcast_state()
-            return
-        self._checked = True
+    def _check_together(self) -> None:
+        """See that the first step has left the same weights on every rank."""
         for number, variable in enumerate(self._variables()):
-            if variable.dtype.is_floating:
+            # Others, such as the moving averages of a batch normalisation, are each rank's own;
+            # rank 0's are kept.
+            if variable.trainable and variable.dtype.is_floating:
                 self._check_same(variable, f"tfos.same.{number}")
 
     def _check_same(self, variable: Any, name: str) -> None:
@@ -153,7 +156,7 @@ class RingSteps:
         if apart > _ULPS_APART * epsilon * tf.reduce_max(tf.abs(first)):
             raise ConfigError(
                 f"{variable.name} of {self._ctx.facts.key} is not what it is at rank 0 after "
-                f"{self._taken} steps: ctx.fit averages over the ranks what an optimizer applies "
+                "a step: ctx.fit averages over the ranks what an optimizer applies "
                 "that is in state={...}; put it there, or average by ctx.hvd.allreduce"
             )
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Final
 
+from tfos.errors import LaunchError
 from tfos.topology import Endpoint
 
 __all__ = ["RingStore"]
@@ -25,10 +27,21 @@ class RingStore:
 
     It is open to whoever reaches that port, for Gloo knows no credentials: the ranks it brings
     together trust each other's network all the same.
+
+    Raises
+    ------
+    LaunchError
+        If `host` is not an address of this host.
     """
 
     def __init__(self, host: str) -> None:
-        self._server = _Server((host, 0), _Handler)
+        try:
+            self._server = _Server((host, 0), _Handler)
+        except OSError as error:
+            raise LaunchError(
+                f"the ring's store cannot listen on {host} ({error.strerror or error}): "
+                "spark.driver.host must be an address of the driver's own host"
+            ) from error
         self.endpoint = Endpoint(host, self._server.server_address[1])
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="tfos-ring-store", daemon=True
@@ -51,6 +64,10 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
         super().__init__(address, handler)
         self.values: dict[str, bytes] = {}
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's, which asks for this host's full name: seconds where DNS is broken.
+        TCPServer.server_bind(self)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a rank that dies in the middle of a request is told of elsewhere."""
