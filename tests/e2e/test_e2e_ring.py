@@ -41,7 +41,8 @@ def test_the_curve_is_the_same_on_any_number_of_ranks(submit):
 
 
 def test_uneven_and_empty_partitions_end_together_every_row_once_an_epoch(submit):
-    run = submit(*ring(4), "-p", "parts=0,1,999,50000", "-p", "batch=512", RING)
+    uneven = ("-p", "parts=0,1,999,50000", "-p", "batch=512", "-p", "evaluate=yes")
+    run = submit(*ring(4), *uneven, RING)
     assert run.code == ExitCode.OK
     found = run.record["result"]
     assert (found["fewest"], found["most"]) == (2, 2)
@@ -51,6 +52,8 @@ def test_uneven_and_empty_partitions_end_together_every_row_once_an_epoch(submit
     # The weights of each step's rows add up to one.
     assert found["weighed"] == pytest.approx(found["step"], rel=1e-5)
     assert run.record["rows"]["train"] == 51000
+    # A rank without rows does not hold the evaluation of an epoch back.
+    assert len(found["curve"]) == 2
 
 
 def test_it_resumes_and_stops_together(submit, tmp_path):
@@ -65,6 +68,15 @@ def test_it_resumes_and_stops_together(submit, tmp_path):
     assert found["stopped_early"]
     assert found["step"] < 9 * 16
     assert found["fewest"] == found["most"] == found["step"] // 16
+
+
+def test_a_model_that_makes_its_variables_late_is_the_same_on_every_rank(submit):
+    run = submit(*ring(2), "-p", "program=lazy", "-p", "ranks=2", RING)
+    assert run.code == ExitCode.OK
+    found = run.record["result"]
+    assert "take it from tf_keras" in found["refused"]
+    assert found["totals"][0] == found["totals"][1]
+    assert found["losses"][1] < found["losses"][0]
 
 
 def test_horovods_own_ways_work_as_they_are_known(submit):

@@ -112,6 +112,45 @@ class RingJob(tfos.Job):
             "weighed": float(weighed),
         }
 
+    def lazy(self, ctx):
+        """Train, twice, a model that makes its variables in its first step; first try Keras 3."""
+        import keras
+        import tensorflow as tf
+        import tf_keras
+
+        from tfos.errors import ConfigError
+
+        try:
+            ctx.fit(lambda batch: {}, state={"model": keras.Sequential([keras.layers.Dense(1)])})
+        except ConfigError as error:
+            refused = str(error)
+        # Each rank draws weights of its own.
+        tf.random.set_seed(ctx.rank)
+        layers = tf_keras.layers
+        model = tf_keras.Sequential(
+            [layers.Dense(4, "relu"), layers.BatchNormalization(), layers.Dense(1)]
+        )
+        optimizer = tf_keras.optimizers.legacy.Adam(0.02)
+
+        @tf.function(reduce_retracing=True)
+        def step(batch):
+            with tf.GradientTape() as tape:
+                found = model(tf.stack([batch["x"], tf.cast(batch["key"], tf.float32)], 1), True)
+                loss = tf.reduce_mean(tf.square(found[:, 0] - batch["y"]))
+            weights = model.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+            return {"loss": loss}
+
+        state = {"model": model, "optimizer": optimizer}
+        losses = []
+        for _ in range(2):
+            # 24 of 1000 rows are left for the last step of an epoch: uneven.
+            result = ctx.fit(step, batch_size=61, epochs=4, state=state)
+            losses.append(result.metrics["loss"])
+        total = [float(tf.reduce_sum(tf.abs(weight))) for weight in model.trainable_variables]
+        totals = ctx.hvd.allgather(tf.constant([total])).numpy().tolist()
+        return {"refused": refused, "losses": losses, "totals": totals}
+
     def own(self, ctx):
         """Train by Horovod's own means, as its users write it."""
         import horovod.tensorflow as hvd

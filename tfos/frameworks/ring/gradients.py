@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 __all__ = ["GradientAverager"]
 
@@ -30,20 +31,15 @@ class GradientAverager:
         # A variable, not an argument: the user's step may be a tf.function of its own, which would
         # keep what it captured when it was first traced.
         self.share = tf.Variable(1.0, trainable=False, dtype=tf.float32)
-        self._sent = 0
         self._applying = False
         self._attached: list[Any] = []
-
-    def begin_trace(self) -> None:
-        """Name what is sent from the first again: ranks trace the same step at different times."""
-        self._sent = 0
 
     def attach(self, trackables: Iterable[Any]) -> None:
         """Wrap ``apply_gradients`` of every optimizer among `trackables`; once for each."""
         for each in trackables:
             is_optimizer = callable(getattr(each, "apply_gradients", None))
             if is_optimizer and all(each is not attached for attached in self._attached):
-                self._wrap(each)
+                self._wrap(each, f"tfos.gradient.{len(self._attached)}")
                 self._attached.append(each)
 
     def detach(self) -> None:
@@ -52,8 +48,13 @@ class GradientAverager:
             object.__delattr__(optimizer, "apply_gradients")
         self._attached.clear()
 
-    def _wrap(self, optimizer: Any) -> None:
+    def _wrap(self, optimizer: Any, name: str) -> None:
+        import tensorflow as tf
+
         apply: Callable[..., Any] = optimizer.apply_gradients
+        # Ranks trace a step, and the functions it calls, again at different times: what is sent has
+        # the same name in every trace, counted within the function that sends it.
+        calls: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
         @functools.wraps(apply)
         def averaged(grads_and_vars: Any, *args: Any, **options: Any) -> Any:
@@ -61,7 +62,12 @@ class GradientAverager:
                 return apply(grads_and_vars, *args, **options)
             self._applying = True
             try:
-                pairs = [(self.average(grad), variable) for grad, variable in grads_and_vars]
+                graph = tf.compat.v1.get_default_graph()
+                calls[graph] = calls.get(graph, -1) + 1
+                pairs = [
+                    (self.average(gradient, f"{name}.{calls[graph]}.{place}"), variable)
+                    for place, (gradient, variable) in enumerate(grads_and_vars)
+                ]
                 return apply(pairs, *args, **options)
             finally:
                 self._applying = False
@@ -69,17 +75,20 @@ class GradientAverager:
         # Keras tracks what is set on it; this is not of its state.
         object.__setattr__(optimizer, "apply_gradients", averaged)
 
-    def average(self, gradient: Any) -> Any:
-        """Return the average over the ranks of a tensor or IndexedSlices; None stays None."""
+    def average(self, gradient: Any, name: str) -> Any:
+        """Return the average over the ranks of a tensor or IndexedSlices; None stays None.
+
+        `name` is the same on every rank, and no other's that may travel at the same time.
+        """
         import tensorflow as tf
 
         if gradient is None:
             return None
-        name = f"tfos.gradient.{self._sent}"
-        self._sent += 1
         if isinstance(gradient, tf.IndexedSlices):
             return self._average_slices(gradient, name)
-        return self._hvd.allreduce(self._weighed(gradient), op=self._hvd.Sum, name=name)
+        return self._hvd.allreduce(
+            self._weighed(gradient), op=self._hvd.Sum, name=name, ignore_name_scope=True
+        )
 
     def _average_slices(self, gradient: Any, name: str) -> Any:
         import tensorflow as tf
@@ -88,8 +97,9 @@ class GradientAverager:
         merged = tf.math.unsorted_segment_sum(gradient.values, places, tf.size(indices))
         # Who has no rows sends none of a table.
         sent = tf.where(self.share > 0, tf.size(indices), 0)
-        values = self._hvd.allgather(self._weighed(merged)[:sent], name=f"{name}.values")
-        rows = self._hvd.allgather(indices[:sent], name=f"{name}.indices")
+        gather = functools.partial(self._hvd.allgather, ignore_name_scope=True)
+        values = gather(self._weighed(merged)[:sent], name=f"{name}.values")
+        rows = gather(indices[:sent], name=f"{name}.indices")
         return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
     def _weighed(self, values: Any) -> Any:

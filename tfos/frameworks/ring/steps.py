@@ -85,7 +85,6 @@ class RingSteps:
     def _step(self, columns: Any, offer: Any) -> Any:
         import tensorflow as tf
 
-        self._averager.begin_trace()
         self._averager.attach(self._tracked())
         found = self._user_step(columns)
         self._metric_names = tuple(found)
