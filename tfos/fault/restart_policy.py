@@ -139,6 +139,8 @@ def react(
 def _stuck(failure: Failure, step: int, incidents: Sequence[Incident]) -> bool:
     """Whether the role failed before and the run has not come further since.
 
+    Or another role, by the very same error of the user's: under a ring all do the same.
+
     What the cluster does to a role (a lost host, a lost session) says nothing about the step,
     neither now nor then.
     """
@@ -147,4 +149,6 @@ def _stuck(failure: Failure, step: int, incidents: Sequence[Incident]) -> bool:
     last = incidents[-1]
     if Cause.INFRASTRUCTURE in (failure.cause, last.failure.cause):
         return False
-    return last.failure.key == failure.key and step <= last.step
+    own = failure.cause is Cause.USER_CODE and last.failure.cause is Cause.USER_CODE
+    same_error = own and last.failure.message == failure.message
+    return (last.failure.key == failure.key or same_error) and step <= last.step

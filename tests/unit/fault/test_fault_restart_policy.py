@@ -72,6 +72,16 @@ def test_failing_again_without_getting_past_the_step_stops(step, stops):
     )
 
 
+@pytest.mark.parametrize(("message", "stops"), [("ValueError: x", True), ("ValueError: y", False)])
+def test_the_users_error_is_the_same_whichever_rank_meets_it(message, stops):
+    def raised(key, message):
+        return Failure(key=key, cause=Cause.USER_CODE, message=message, time=1.0, step=9)
+
+    before = Incident(raised("worker-0", "ValueError: x"), Reaction.NEW_GENERATION, 1, 9, NOW)
+    reaction, _ = answer(raised("worker-1", message), incidents=[before])
+    assert (reaction is Reaction.STOP) == stops
+
+
 def test_before_the_first_step_it_is_called_step_0():
     given = failure(step=-1)
     _, why = answer(given, step=-1, incidents=[incident("worker-0", step=-1)])
