@@ -42,8 +42,8 @@ class FMJob(tfos.Job):
         def step(batch):
             with tf.GradientTape() as tape:
                 loss, squared_error = model.loss(batch)
-                # Summed over a whole batch: under `ring` the ranks' means are averaged.
-                loss *= batch_size
+                # Summed over the batch; under `ring`, which averages, over that of all ranks.
+                loss *= tf.cast(len(batch["rating"]) * ctx.world_size, tf.float32)
             variables = model.trainable_variables
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
             return {"rmse": tf.sqrt(squared_error)}
