@@ -36,33 +36,12 @@ from tfos.fault.run_events import (
     RerunTask,
     RespawnProcess,
     ResubmitGroup,
-    StopExpired,
     StopRun,
     Verdict,
 )
 from tfos.topology import Life, Role, TaskKey
 
-__all__ = [
-    "CancelGroups",
-    "Decision",
-    "EndRun",
-    "Event",
-    "GroupEnded",
-    "Halted",
-    "MembersChanged",
-    "OutcomePublished",
-    "Phase",
-    "ProcessFailed",
-    "PublishGeneration",
-    "RerunTask",
-    "RespawnProcess",
-    "ResubmitGroup",
-    "RunState",
-    "StopExpired",
-    "StopRun",
-    "Verdict",
-    "transition",
-]
+__all__ = ["RunState", "transition"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tfos.config import JobConfig
 from tfos.errors import LaunchError, RendezvousError
 from tfos.fault.failure import Cause
 from tfos.fault.restart_policy import Incident, RestartBudget
-from tfos.fault.state_machine import (
+from tfos.fault.run_events import (
     CancelGroups,
     Decision,
     EndRun,
@@ -25,12 +25,11 @@ from tfos.fault.state_machine import (
     RerunTask,
     RespawnProcess,
     ResubmitGroup,
-    RunState,
     StopExpired,
     StopRun,
     Verdict,
-    transition,
 )
+from tfos.fault.state_machine import RunState, transition
 from tfos.launcher.drills import DriverDrill, drill_of
 from tfos.launcher.generations import Generations, OpenStore
 from tfos.launcher.halts import (

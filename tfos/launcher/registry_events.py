@@ -9,7 +9,7 @@ from typing import Any
 
 from tfos.errors import RendezvousError
 from tfos.fault.failure import Cause, Failure, Outcome
-from tfos.fault.state_machine import (
+from tfos.fault.run_events import (
     Event,
     GroupEnded,
     MembersChanged,

@@ -14,7 +14,8 @@ from tfos.base import Job
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, InterruptedRunError, TfosError
 from tfos.fault.checkpoints import CheckpointStore
-from tfos.fault.state_machine import RunState, Verdict
+from tfos.fault.run_events import Verdict
+from tfos.fault.state_machine import RunState
 from tfos.frameworks.contract import TRAIN, Framework, load_framework
 from tfos.launcher.application import UserCodeError, one_line, pickle_job, user_traceback
 from tfos.launcher.controller import Controller

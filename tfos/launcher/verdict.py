@@ -13,7 +13,8 @@ from tfos.errors import (
     WorkerFailedError,
 )
 from tfos.fault.failure import Failure, first_cause
-from tfos.fault.state_machine import RunState, Verdict
+from tfos.fault.run_events import Verdict
+from tfos.fault.state_machine import RunState
 from tfos.frameworks.contract import TRAIN
 from tfos.topology import TaskKey
 

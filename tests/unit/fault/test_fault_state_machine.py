@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tfos.fault.failure import Cause, Failure, Outcome, first_cause
 from tfos.fault.restart_policy import NO_RESTARTS, Incident, Reaction, RestartBudget
-from tfos.fault.state_machine import (
+from tfos.fault.run_events import (
     CancelGroups,
     Decision,
     EndRun,
@@ -28,12 +28,11 @@ from tfos.fault.state_machine import (
     RerunTask,
     RespawnProcess,
     ResubmitGroup,
-    RunState,
     StopExpired,
     StopRun,
     Verdict,
-    transition,
 )
+from tfos.fault.state_machine import RunState, transition
 from tfos.topology import Life, Role, TaskKey
 
 CHIEF = TaskKey(Role.CHIEF, 0)

@@ -16,7 +16,8 @@ import pytest
 from tfos.config import JobConfig
 from tfos.errors import RendezvousClosedError
 from tfos.fault.failure import Cause, Failure, Outcome
-from tfos.fault.state_machine import RunState, Verdict
+from tfos.fault.run_events import Verdict
+from tfos.fault.state_machine import RunState
 from tfos.launcher import controller as controller_module
 from tfos.launcher import lost_hosts as lost_hosts_module
 from tfos.launcher.controller import Controller

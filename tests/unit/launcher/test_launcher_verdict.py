@@ -12,7 +12,8 @@ from tfos.errors import (
     WorkerFailedError,
 )
 from tfos.fault.failure import Cause, Failure, Outcome
-from tfos.fault.state_machine import Phase, RunState, Verdict
+from tfos.fault.run_events import Phase, Verdict
+from tfos.fault.state_machine import RunState
 from tfos.launcher.failure_report import render_failures
 from tfos.launcher.verdict import error_of, fields_of
 from tfos.topology import Role, TaskKey
