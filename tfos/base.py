@@ -194,7 +194,7 @@ class TrainContext:
         numpy.ndarray
             float64, of that shape.
         """
-        total: np.ndarray = self._runtime.reduce_sum(values)
+        total: np.ndarray = self._runtime.gather(values).sum(axis=0)
         return total
 
     def scope(self) -> AbstractContextManager[Any]:
@@ -265,12 +265,9 @@ class TrainContext:
         EmptyDataError
             If a rank has no rows at all.
         """
-        ranks = 1 if self.hvd is None else self.world_size
-        rows = [0.0] * ranks
-        rows[self.rank % ranks] = float(self.feed.count(name))
-        counts = self.reduce_sum(rows)
+        counts = self._runtime.gather(self.feed.count(name))
         if counts.min() == 0:
-            empty = ", ".join(str(rank) for rank in range(ranks) if not counts[rank])
+            empty = ", ".join(str(rank) for rank in range(len(counts)) if not counts[rank])
             raise EmptyDataError(
                 f"dataset {name!r} has no rows at rank {empty}: repartition it in pre_train"
             )

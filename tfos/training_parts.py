@@ -284,8 +284,11 @@ class Runtime(Protocol):
     def hvd(self) -> Any:
         """Horovod's module, initialised (`ring`), or None."""
 
-    def reduce_sum(self, values: Any) -> Any:
-        """Sum over the ranks; see `TrainContext.reduce_sum`."""
+    def gather(self, values: Any) -> Any:
+        """Return what every rank that steps along gives, float64 [ranks, ...], by rank.
+
+        Where nobody steps along, this process's own alone. Blocks until every rank calls it.
+        """
 
     def scope(self) -> AbstractContextManager[Any]:
         """Context in which variables are created."""

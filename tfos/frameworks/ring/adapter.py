@@ -97,7 +97,7 @@ class _RingRuntime(PlainRuntime):
         self.hvd = hvd
         # One for every `fit`: a function of the user's keeps what it captured in the first.
         self._averager = GradientAverager(hvd)
-        self._sums = 0
+        self._gathers = 0
 
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
         try:
@@ -113,17 +113,16 @@ class _RingRuntime(PlainRuntime):
     def _check_resumed(self, step: int, positions: Mapping[int, FeedPosition]) -> None:
         """See that every rank goes on from the same checkpoint."""
         told = zlib.crc32(json.dumps([step, sorted(positions.items())]).encode())
-        found = self.hvd.allgather(np.array([told], np.int64), name="tfos.resumed").numpy()
-        if len(set(found.tolist())) > 1:
+        if len(set(self.gather(told).tolist())) > 1:
             raise ConfigError(
                 "the ranks resumed from different checkpoints: --checkpoint-dir must name storage "
                 "that every host sees alike"
             )
 
-    def reduce_sum(self, values: Any) -> Any:
-        self._sums += 1
-        mine = np.asarray(values, np.float64)
-        return self.hvd.allreduce(mine, op=self.hvd.Sum, name=f"tfos.sum.{self._sums}").numpy()
+    def gather(self, values: Any) -> Any:
+        self._gathers += 1
+        mine = np.asarray(values, np.float64)[np.newaxis]
+        return self.hvd.allgather(mine, name=f"tfos.gather.{self._gathers}").numpy()
 
 
 def _import_horovod() -> Any:
