@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from itertools import chain
 
 import pytest
+from spark_session import spark_session
 
 from tfos.arrow_feed.frame import prepare_frame, tag_frames
 from tfos.arrow_feed.gang import deal_to_gang, read_shuffled, unpack_batches
@@ -21,29 +21,12 @@ SIZES = (0, 1, 999, 50_000)
 
 @pytest.fixture(scope="module")
 def spark():
-    from pyspark import cloudpickle
-    from pyspark.sql import SparkSession
-
-    # Workers cannot import a test module.
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    before = os.environ.get("PYSPARK_PYTHON")
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    session = (
-        SparkSession.builder.master("local-cluster[2,2,1024]")
-        .appName("tfos-gang-tests")
-        .config("spark.ui.enabled", "false")
-        .config("spark.sql.shuffle.partitions", "3")
-        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "1000")
-        .config("spark.scheduler.barrier.maxConcurrentTasksCheck.interval", "1s")
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("ERROR")
-    yield session
-    session.stop()
-    if before is None:
-        del os.environ["PYSPARK_PYTHON"]
-    else:
-        os.environ["PYSPARK_PYTHON"] = before
+    properties = {
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "1000",
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
+    }
+    with spark_session(__name__, "local-cluster[2,2,1024]", properties) as session:
+        yield session
 
 
 def take(packed):

@@ -2,13 +2,12 @@
 
 import datetime
 import itertools
-import os
-import sys
 import time
 from decimal import Decimal
 
 import numpy as np
 import pytest
+from spark_session import spark_session
 
 from tfos.arrow_feed.frame import LENGTH_METADATA, partition_for, prepare_frame, tag_frames
 from tfos.arrow_feed.places import Place
@@ -25,29 +24,12 @@ pytestmark = [pytest.mark.spark, pytest.mark.filterwarnings("default")]
 
 @pytest.fixture(scope="module")
 def spark():
-    from pyspark import cloudpickle
-    from pyspark.sql import SparkSession
-
-    # Workers cannot import a test module.
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    before = os.environ.get("PYSPARK_PYTHON")
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    session = (
-        SparkSession.builder.master("local[2]")
-        .appName("tfos-feed-tests")
-        .config("spark.ui.enabled", "false")
-        .config("spark.sql.shuffle.partitions", "3")
-        .config("spark.sql.session.timeZone", "Asia/Tokyo")
-        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "100")
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("ERROR")
-    yield session
-    session.stop()
-    if before is None:
-        del os.environ["PYSPARK_PYTHON"]
-    else:
-        os.environ["PYSPARK_PYTHON"] = before
+    properties = {
+        "spark.sql.session.timeZone": "Asia/Tokyo",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "100",
+    }
+    with spark_session(__name__, "local[2]", properties) as session:
+        yield session
 
 
 class SpoolPartition:
