@@ -250,7 +250,7 @@ class Controller:
         self._lost_deadline = None
         lives = frozenset(self._registry.failures())
         yield from self._outcomes()
-        yield from self._told.failures(lives)
+        yield from self._hold(self._told.failures(lives))
         yield from self._told.members_changed()
 
     def _await_registry(self) -> None:

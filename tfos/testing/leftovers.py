@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,17 +16,33 @@ __all__ = ["count_znodes", "processes_marked", "spools_of"]
 
 _SHARED_MEMORY = Path("/dev/shm")
 _ANSWER_TIMEOUT_S = 5.0
+_EXEC_WITHIN_S = 0.2
 
 
 def processes_marked(variable: str, value: str) -> list[psutil.Process]:
-    """Return every live process of this user whose environment holds a variable so."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(variable) == value:
+    """Return every live process of this user whose environment holds a variable so.
+
+    Blocks for 0.2 s at most beyond the reading.
+    """
+    found: list[psutil.Process] = []
+    unread = list(psutil.process_iter())
+    deadline = time.monotonic() + _EXEC_WITHIN_S
+    # Linux shows no environment of a process amid exec, when who started it takes it for started;
+    # nor, ever, that of a thread of the kernel.
+    while unread and time.monotonic() < deadline:
+        still_unread = []
+        for process in unread:
+            try:
+                environment = process.environ()
+            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                continue
+            if not environment:
+                still_unread.append(process)
+            elif environment.get(variable) == value:
                 found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
+        unread = still_unread
+        if unread:
+            time.sleep(_EXEC_WITHIN_S / 10)
     return found
 
 

@@ -526,6 +526,22 @@ def test_what_happened_while_the_registry_was_silent_is_read_afterwards(stage):
     assert reactions == ["respawn", "new_generation"]
 
 
+def test_who_lost_a_peer_while_the_registry_was_silent_waits_for_that_peer(stage):
+    scene = stage()
+    hosts = scene.all_register()
+    scene.falls_silent()
+    hosts[CHIEF].fails(Cause.PEER_LOST)
+    scene.run.resume(scene.driver)
+    # The driver reads the failure first; the other is told after that.
+    scene.wait_for(lambda: scene.controller._held)
+    hosts[PS].fails()
+    for host in hosts.values():
+        host.lives(2, 0)
+    scene.wait_for(lambda: len(scene.controller.incidents[0]["failures"]) == 2)
+    scene.chief_ends_it()
+    assert told(scene) == [("new_generation", 1, ["ps-0", "chief-0"])]
+
+
 def test_training_that_ends_while_the_registry_is_silent_is_done(stage):
     scene = stage()
     hosts = scene.all_register()
