@@ -1,0 +1,97 @@
+"""Find the servers' jars: Maven fetches them once, PySpark has the rest."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from tfos.errors import LaunchError
+
+__all__ = ["class_path", "default_cache"]
+
+HADOOP: Final = "3.5.0"
+_POM: Final = Path(__file__).with_name("pom.xml")
+_OF_SPARK: Final = (
+    "hadoop-client-api",
+    "hadoop-client-runtime",
+    "slf4j-api",
+    "log4j-",
+    "jcl-over-slf4j",
+    "jsr305",
+    "snappy-java",
+)
+_FETCH_WITHIN_S: Final = 600.0
+
+
+def default_cache() -> Path:
+    """Return where fetched jars are kept: ``$XDG_CACHE_HOME/tfos/hadoop-3.5.0``."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification: a relative path is to be ignored.
+    base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
+    return base / "tfos" / f"hadoop-{HADOOP}"
+
+
+def class_path(cache: Path) -> str:
+    """Return the class path of every server; fetches 65 MB into `cache` where it is missing.
+
+    Blocks for that: seconds to minutes, 10 minutes at most.
+
+    Raises
+    ------
+    LaunchError
+        If Maven or PySpark is missing, or Maven fails.
+    """
+    if not cache.is_dir():
+        _fetch(cache)
+    return os.pathsep.join(map(str, [*sorted(cache.glob("*.jar")), *_jars_of_spark()]))
+
+
+def _fetch(cache: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise LaunchError(
+            "mvn is missing: it fetches the jars of YARN and HDFS; install Maven (Debian and "
+            f"Ubuntu: apt install maven), or copy them into {cache}"
+        )
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    # Aside and by rename: what is there is whole, whoever else fetches meanwhile.
+    with tempfile.TemporaryDirectory(prefix=f"{cache.name}.", dir=cache.parent) as aside:
+        target = Path(aside) / "jars"
+        command = [maven, "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies"]
+        command += ["-DincludeScope=runtime", f"-DoutputDirectory={target}"]
+        try:
+            subprocess.run(
+                command,
+                check=True,
+                timeout=_FETCH_WITHIN_S,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        except subprocess.SubprocessError as error:
+            said = str(getattr(error, "stdout", None) or "")[-2000:]
+            message = f"the jars of YARN and HDFS cannot be fetched: {error}\n{said}"
+            raise LaunchError(message) from error
+        try:
+            target.rename(cache)
+        except OSError:
+            if not cache.is_dir():
+                raise
+
+
+def _jars_of_spark() -> list[Path]:
+    home = os.environ.get("SPARK_HOME")
+    if not home:
+        spec = importlib.util.find_spec("pyspark")
+        if spec is None or spec.origin is None:
+            raise LaunchError("YARN and HDFS need PySpark's jars: install pyspark")
+        home = os.path.dirname(spec.origin)
+    return [
+        jar for jar in sorted(Path(home, "jars").glob("*.jar")) if jar.name.startswith(_OF_SPARK)
+    ]
