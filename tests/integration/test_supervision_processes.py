@@ -131,6 +131,7 @@ class Stage:
             directory,
             self._spec,
             HostDrill(Drill(map(Fault.parse, faults)), self.session.expire, directory),
+            {},
         )
         if silent:
             self.run.suspend(self.session.registry)

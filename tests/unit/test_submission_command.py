@@ -7,6 +7,7 @@ import yaml
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, InsufficientExecutorsError
+from tfos.launcher.role_memory import divide_memory
 from tfos.launcher.spark_command import (
     DRIVER_SCRIPT,
     describe_submission,
@@ -133,7 +134,7 @@ def test_roles_memory_is_divided_into_heap_and_overhead():
     assert properties["spark.executor.cores"] == properties["spark.task.cpus"] == "3"
 
 
-def test_small_memory_still_has_a_heap_and_unset_memory_is_sparks():
+def test_small_memory_still_has_a_heap_and_unset_memory_is_enough_for_tensorflow():
     def memory_of(**worker):
         properties = spark_properties(
             config(arch="ps", roles={"worker": worker}, spark={"master": "yarn"})
@@ -142,9 +143,10 @@ def test_small_memory_still_has_a_heap_and_unset_memory_is_sparks():
             "spark.executor.memoryOverhead"
         )
 
-    assert memory_of(memory="1g") == ("512m", "512m")
-    assert memory_of(memory="256m") == ("256m", "0m")
-    assert memory_of() == (None, None)
+    # The application's own executors are as large as the largest role: here those not told.
+    assert memory_of(memory="1536m") == memory_of() == ("1024m", "3072m")
+    assert divide_memory(1536 << 20) == (512, 1024)
+    assert divide_memory(256 << 20) == (256, 0)
 
 
 def test_the_image_of_a_docker_environment():

@@ -140,7 +140,10 @@ REFUSED = [
         "--inject kill:zookeeper@feed: tfos did not start that ZooKeeper",
     ),
     ({"supervision": {"inject": ["fry:chief-0@feed"]}}, "--inject 'fry:chief-0@feed': ACTION"),
-    ({"spark": {"master": "yarn"}}, "running on YARN is not available"),
+    (
+        {"spark": {"master": "yarn"}, "arch": "ps", "roles": {"ps": {"memory": "512m"}}},
+        "--ps-memory 512m is too little",
+    ),
     ({"spark": {"master": "k8s://https://h"}}, "running on Kubernetes is not available"),
     (
         {"spark": {"master": "spark://h:1", "deploy_mode": "cluster"}},
@@ -188,6 +191,7 @@ def test_what_cannot_be_done_is_refused_not_ignored(settings, says):
         {"arch": "ring", "spark": {"conf": {"spark.dynamicAllocation.enabled": "false"}}},
         {"spark": {"master": "local-cluster[4,1,1024]"}},
         {"spark": {"master": "spark://h:7077"}},
+        {"spark": {"master": "yarn"}, "roles": {"worker": {"memory": "2g", "gpus": 1}}},
     ],
 )
 def test_what_can_be_done_passes(settings):
@@ -197,8 +201,6 @@ def test_what_can_be_done_passes(settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"spark": {"master": "yarn", "queue": "q", "deploy_mode": "cluster"}},
-        {"spark": {"master": "yarn"}, "roles": {"worker": {"memory": "1g", "gpus": 1}}},
         {"spark": {"master": "k8s://https://h", "env": "docker:i"}},
     ],
 )

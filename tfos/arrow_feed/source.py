@@ -21,8 +21,9 @@ __all__ = ["FeedSource"]
 
 _FIRST_POLL_S = 0.0005
 _LAST_POLL_S = 0.02
-# Each mapping holds a file descriptor; the usual limit is 1024 a process.
-_MAX_MAPPED = 256
+# What is mapped counts as this process's memory, for which YARN kills; mapping a segment anew is a
+# small part of reading it.
+_MAX_MAPPED = 8
 
 
 class FeedSource:

@@ -40,6 +40,8 @@ class Cause(str, Enum):
     """Another role could not be reached: somebody else's failure is most likely the cause."""
     CONFIG = "config"
     """What was asked for cannot work."""
+    MEMORY = "memory"
+    """The cluster killed a container that used more memory than its role was given."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -55,6 +57,7 @@ _EXIT_CODES = {
     Cause.STALLED: ExitCode.INFRASTRUCTURE,
     Cause.PEER_LOST: ExitCode.INFRASTRUCTURE,
     Cause.CONFIG: ExitCode.CONFIG,
+    Cause.MEMORY: ExitCode.RESOURCES,
 }
 
 

@@ -21,7 +21,7 @@ from tfos.errors import ConfigError
 from tfos.topology import ClusterSpec, Endpoint, Role, RoleSpec, TaskKey
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts, Runtime
 
-__all__ = ["TRAIN", "Framework", "PlainRuntime", "Store", "load_framework"]
+__all__ = ["TRAIN", "Framework", "PlainRuntime", "Store", "load_framework", "role_spec"]
 
 TRAIN = "train"
 """Name of the DataFrame that is dealt to the training processes; who gets the others is the
@@ -117,6 +117,18 @@ class Framework(ABC):
     def serve(self, facts: ProcessFacts, link: HostLink) -> None:
         """Play a role that runs no ``train``: block until the run is stopped."""
         raise NotImplementedError(f"arch {self.name} has no role that serves")
+
+
+def role_spec(role: Role, count: int, resources: RoleResources, **kind: bool) -> RoleSpec:
+    """Return the specification of a role with what its tasks may use; `kind` are its flags."""
+    return RoleSpec(
+        role,
+        count,
+        cores=resources.cores,
+        memory_bytes=resources.memory,
+        gpus=resources.gpus,
+        **kind,
+    )
 
 
 class PlainRuntime(Runtime):

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfos.base import TrainContext
 from tfos.config import RolesConfig
-from tfos.frameworks.contract import Framework, PlainRuntime
+from tfos.frameworks.contract import Framework, PlainRuntime, role_spec
 from tfos.frameworks.training_loop import OwnSteps, StepResult, run_loop
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role, RoleSpec
@@ -24,7 +24,7 @@ class LocalFramework(Framework):
 
     def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
         """Return the one role."""
-        return (RoleSpec(Role.CHIEF, 1, trains=True),)
+        return (role_spec(Role.CHIEF, 1, config.chief, trains=True),)
 
     def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
         """Return all of them: there is nobody else to feed."""

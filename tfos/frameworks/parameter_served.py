@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from tfos.config import RoleResources, RolesConfig
-from tfos.frameworks.contract import TRAIN, Framework
+from tfos.config import RolesConfig
+from tfos.frameworks.contract import TRAIN, Framework, role_spec
 from tfos.topology import Role, RoleSpec
 from tfos.training_parts import HostLink, ProcessFacts
 
@@ -25,8 +25,8 @@ class ParameterServed(Framework):
     def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
         """Return chief, workers and parameter servers."""
         return (
-            _spec(Role.CHIEF, 1, config.chief, trains=True),
-            _spec(
+            role_spec(Role.CHIEF, 1, config.chief, trains=True),
+            role_spec(
                 Role.WORKER,
                 config.num_workers,
                 config.worker,
@@ -34,7 +34,7 @@ class ParameterServed(Framework):
                 # The variables live on: a worker is replaced while the others go on.
                 respawns=True,
             ),
-            _spec(Role.PS, config.num_ps, config.ps, trains=False),
+            role_spec(Role.PS, config.num_ps, config.ps, trains=False),
         )
 
     def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
@@ -51,20 +51,6 @@ class ParameterServed(Framework):
         while not link.should_stop():
             time.sleep(SERVER_POLL_S)
         del server  # TensorFlow has no stop for it: it ends with the process.
-
-
-def _spec(
-    role: Role, count: int, resources: RoleResources, *, trains: bool, respawns: bool = False
-) -> RoleSpec:
-    return RoleSpec(
-        role,
-        count,
-        trains=trains,
-        respawns=respawns,
-        cores=resources.cores,
-        memory_bytes=resources.memory,
-        gpus=resources.gpus,
-    )
 
 
 def start_server(facts: ProcessFacts) -> Any:

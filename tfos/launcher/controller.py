@@ -18,6 +18,7 @@ from tfos.fault.run_events import (
     Decision,
     EndRun,
     Event,
+    Halted,
     OutcomePublished,
     Phase,
     ProcessFailed,
@@ -293,6 +294,8 @@ class Controller:
             self._await_recovery()
             self._drill.look(self._registry)
         self._lost_hosts.look()
+        if phase is not Phase.STOPPING and (failure := self._lost_hosts.out_of_memory()):
+            return [Halted(Verdict.FAILED, failure)]
         if self._held and self._lost_deadline is None and (events := self._find_peer(now)):
             return events
         if self._stop_deadline is not None:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
+from tfos.fault.failure import Failure
 from tfos.launcher.registry_events import RegistryReader
 from tfos.launcher.role_groups import GroupReport, RoleGroup
 from tfos.topology import Role, TaskKey
@@ -57,6 +58,11 @@ class LostHosts:
             if last is not None:
                 log.warning("%s has not come back: Spark is to run its task again", key)
                 self._groups[key.role].kill_task(last.task)
+
+    def out_of_memory(self) -> Failure | None:
+        """Look for a container killed for its memory; started again it would end the same way."""
+        failures = (group.out_of_memory() for group in self._groups.values())
+        return next((failure for failure in failures if failure is not None), None)
 
     def resubmit(self, role: Role, on_end: Callable[[GroupReport], None]) -> None:
         """Submit a gang again; its hosts so far count as gone, though their sessions live on."""

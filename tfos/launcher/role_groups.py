@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from tfos.arrow_feed.gang import read_shuffled
 from tfos.errors import InsufficientExecutorsError
 from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.launcher.resource_profiles import profile_of
 from tfos.launcher.role_host import SUBMISSION_PROPERTY, first_attempt
+from tfos.launcher.role_memory import memory_used_when_killed
+from tfos.launcher.submission import master_kind
 from tfos.launcher.task_slots import STANDSTILL_S, await_task_slots
 from tfos.topology import Role, RoleSpec, TaskKey
 
@@ -205,6 +208,26 @@ class RoleGroup:
             log.debug("Spark does not tell which %s tasks failed: %s", self.spec.role, error)
             return frozenset()
 
+    def out_of_memory(self) -> Failure | None:
+        """Return the failure of a task whose container was killed for its memory; None for none.
+
+        Blocks for a few calls into the JVM, on YARN and Kubernetes; there alone containers are.
+        """
+        if master_kind(str(self._spark.sparkContext.master)) not in ("yarn", "k8s"):
+            return None
+        try:
+            stage = self._stage()
+            if stage is None or stage.numFailedTasks() == 0:
+                return None
+            for attempt in self._attempts(stage):
+                message = attempt.errorMessage()
+                used = memory_used_when_killed(str(message.get())) if message.isDefined() else None
+                if used is not None:
+                    return _out_of_memory(self.spec, int(attempt.index()), used)
+        except Exception as error:
+            log.debug("Spark does not tell how the %s tasks end: %s", self.spec.role, error)
+        return None
+
     def _error_of_attempt(self, task: int) -> str:
         stage = self._stage()
         for attempt in () if stage is None else self._attempts(stage):
@@ -263,7 +286,12 @@ class RoleGroup:
             self._frame, self._shuffled = read_shuffled(self._frame), True
             if self._withdrawn.is_set():
                 return []
-        tasks = self._frame.mapInArrow(self._host, OUTCOME_SCHEMA, barrier=self.spec.gang)
+        tasks = self._frame.mapInArrow(
+            self._host,
+            OUTCOME_SCHEMA,
+            barrier=self.spec.gang,
+            profile=profile_of(self._spark, self.spec),
+        )
         self._submitted.set()
         return tasks.collect()
 
@@ -283,6 +311,19 @@ class RoleGroup:
 
 def _refused(role: Role, error: InsufficientExecutorsError) -> Failure:
     return Failure(key=str(role), cause=Cause.CONFIG, message=str(error), time=time.time())
+
+
+def _out_of_memory(spec: RoleSpec, index: int, used: str) -> Failure:
+    given = "" if spec.memory_bytes is None else f" {spec.memory_bytes >> 20} MiB,"
+    return Failure(
+        key=f"{spec.role}-{index}",
+        cause=Cause.MEMORY,
+        message=f"{spec.role}-{index} used more memory than its container has, and was killed by "
+        f"the cluster: {used}",
+        time=time.time(),
+        hint=f"raise --{spec.role}-memory:{given} which JVM, Python and TensorFlow share, is too "
+        "little for this model and batch size; a smaller feed.memory_bytes helps too",
+    )
 
 
 def _failed(role: Role, error: Exception) -> GroupReport:

@@ -124,7 +124,7 @@ class RoleHost:
         key = TaskKey(self.role, context.partitionId())
         config = JobConfig.model_validate_json(self.config)
         _log_to_stderr(key, config.log_level)
-        hosted = _Hosted(self, config, key, _attempt_of(context), context.taskAttemptId())
+        hosted = _Hosted(self, config, key, context)
         outcome = hosted.play(batches)
         yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome.to_json())]})
 
@@ -133,13 +133,14 @@ class _Hosted:
     """One task attempt of a role."""
 
     def __init__(
-        self, program: RoleHost, config: JobConfig, key: TaskKey, attempt: int, task: int
+        self, program: RoleHost, config: JobConfig, key: TaskKey, context: TaskContext
     ) -> None:
-        self._task = task
+        self._task = context.taskAttemptId()
+        self._gpus = context.resources()["gpu"].addresses if "gpu" in context.resources() else []
         self._program = program
         self._config = config
         self._key = key
-        self._attempt = attempt
+        self._attempt = _attempt_of(context)
         self._ended = threading.Event()
         self._supervision: Supervision | None = None
         self._spool: SpoolWriter | None = None
@@ -177,7 +178,14 @@ class _Hosted:
         faults = self._config.supervision.inject if self._attempt == 0 else []
         drill = HostDrill(drill_of(faults, self._key), session.expire, directory)
         self._supervision = supervision = Supervision(
-            self._config, self._key, session, directory, self._make_spec, drill
+            self._config,
+            self._key,
+            session,
+            directory,
+            self._make_spec,
+            drill,
+            # Spark deals out the GPUs of a host; without any, the role's defaults hide all.
+            {"CUDA_VISIBLE_DEVICES": ",".join(self._gpus)} if self._gpus else {},
         )
         self._open_spool(places, stack)
         self._write_job(directory)

@@ -1,9 +1,4 @@
-"""Write the spark-submit command of a run: properties, arguments, and the text of a dry run. Pure.
-
-Memory on YARN and Kubernetes: a role's memory is all it may use. A quarter of it, at least 512 MiB,
-becomes the executor's JVM heap (``spark.executor.memory``), the rest its overhead
-(``spark.executor.memoryOverhead``), in which the Python worker and TensorFlow live.
-"""
+"""Write the spark-submit command of a run: properties, arguments, the text of a dry run. Pure."""
 
 from __future__ import annotations
 
@@ -17,6 +12,7 @@ import yaml
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError
+from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
 from tfos.launcher.submission import (
     is_local,
     master_kind,
@@ -41,7 +37,6 @@ _JAVA_OPTIONS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptio
 # The words by which Spark itself redacts properties (spark.redaction.regex), and "credential".
 _SECRET = re.compile(r"secret|password|token|access[.]?key|credential", re.IGNORECASE)
 _MIB = 1 << 20
-_LEAST_HEAP_BYTES = 512 * _MIB
 _BARRIER_PROPERTIES = {
     # A barrier stage and dynamic allocation exclude each other (SPARK-24942).
     "spark.dynamicAllocation.enabled": "false",
@@ -195,11 +190,11 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
     }
     if ring:
         properties["spark.executor.instances"] = str(slots_needed(config))
-    memory = max(each.memory or 0 for each in resources)
-    if memory:
-        heap = min(max(memory // 4, _LEAST_HEAP_BYTES), memory)
-        properties["spark.executor.memory"] = f"{heap // _MIB}m"
-        properties["spark.executor.memoryOverhead"] = f"{(memory - heap) // _MIB}m"
+    heap_mib, overhead_mib = divide_memory(
+        max(each.memory or DEFAULT_MEMORY_BYTES for each in resources)
+    )
+    properties["spark.executor.memory"] = f"{heap_mib}m"
+    properties["spark.executor.memoryOverhead"] = f"{overhead_mib}m"
     if gpus:
         properties["spark.executor.resource.gpu.amount"] = str(gpus)
         properties["spark.task.resource.gpu.amount"] = str(gpus)

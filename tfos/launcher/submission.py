@@ -14,6 +14,7 @@ from typing import Any, Literal
 from tfos.config import JobConfig, RoleResources
 from tfos.errors import ConfigError, InsufficientExecutorsError
 from tfos.fault.injection import Fault
+from tfos.launcher.role_memory import LEAST_MEMORY_BYTES
 from tfos.topology import Role
 
 __all__ = [
@@ -217,10 +218,9 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
     _check_environment(config, kind, dry_run)
     if not dry_run and config.spark.deploy_mode == "cluster":
         raise _unavailable("--deploy-mode cluster", "use client, or --dry-run to see the command")
-    if not dry_run and kind in ("yarn", "k8s"):
-        where = "YARN" if kind == "yarn" else "Kubernetes"
+    if not dry_run and kind == "k8s":
         raise _unavailable(
-            f"running on {where}", "use --dry-run to see the command, or a local or spark:// master"
+            "running on Kubernetes", "use --dry-run to see the command, or another master"
         )
 
 
@@ -251,6 +251,7 @@ def _check_placement(config: JobConfig, kind: MasterKind) -> None:
     if spark.queue is not None and kind != "yarn":
         raise ConfigError(f"--queue is a YARN queue: it means nothing to --master {spark.master}")
     if kind in ("yarn", "k8s"):
+        _check_memory(config)
         return
     for role in Role:
         resources: RoleResources = getattr(config.roles, role.value)
@@ -260,6 +261,16 @@ def _check_placement(config: JobConfig, kind: MasterKind) -> None:
                     f"--{role.value}-{setting} needs YARN or Kubernetes: on {spark.master} every "
                     f"role lives in executors of one size; {instead}"
                 )
+
+
+def _check_memory(config: JobConfig) -> None:
+    for role, (_, resources) in role_resources(config).items():
+        if resources.memory is not None and resources.memory < LEAST_MEMORY_BYTES:
+            raise ConfigError(
+                f"--{role}-memory {resources.memory >> 20}m is too little: it is all the memory of "
+                f"{role}s, and JVM, Python and TensorFlow take about 1.1 GB before anything is "
+                f"trained; use {LEAST_MEMORY_BYTES >> 20}m or more"
+            )
 
 
 def _check_drill(config: JobConfig) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tfos.config import JobConfig
+from tfos.config import JobConfig, RoleResources
 from tfos.errors import (
     RendezvousConnectionError,
     RendezvousError,
@@ -34,6 +34,7 @@ from tfos.launcher.host_session import (
     Stopped,
 )
 from tfos.launcher.process_life import LifeReport, TrainingLife, WaitingProcess
+from tfos.launcher.role_memory import has_room_for_standby
 from tfos.launcher.role_progress import RoleProgress
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
@@ -72,6 +73,8 @@ class Supervision:
         Says what a life is told: (life, generation, position to continue at or None) -> spec.
     drill
         Faults to cause on purpose.
+    variables
+        Environment variables of the training process that only its task knows.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Supervision:
         directory: Path,
         make_spec: Callable[[Life, Generation, FeedPosition | None], TrainingSpec],
         drill: HostDrill,
+        variables: Mapping[str, str],
     ) -> None:
         self._config = config
         self._key = key
@@ -97,6 +101,7 @@ class Supervision:
         self._generation = 0
         self._spare = False
         self._drill = drill
+        self._variables = variables
         self._standby: WaitingProcess | None = None
         self._started = 0
         self._progress = RoleProgress(session, key)
@@ -271,6 +276,8 @@ class Supervision:
         supervision = self._config.supervision
         if not supervision.standby or supervision.max_restarts == 0 or self._ending:
             return False
+        if not has_room_for_standby(self._resources.memory):
+            return False
         since = current.report.stepping_since
         stepped_s = 0.0 if since is None else time.time() - since
         return stepped_s > STANDBY_AFTER_STEPPING_S or time.monotonic() > began + STANDBY_AFTER_S
@@ -286,12 +293,17 @@ class Supervision:
             process.discard()
         return self._new_process()
 
+    @property
+    def _resources(self) -> RoleResources:
+        resources: RoleResources = getattr(self._config.roles, self._key.role.value)
+        return resources
+
     def _new_process(self) -> WaitingProcess:
         self._started += 1
-        resources = getattr(self._config.roles, self._key.role.value)
         environment = {
-            **load_framework(self._config.arch).environment(self._key, resources),
+            **load_framework(self._config.arch).environment(self._key, self._resources),
             **os.environ,
+            **self._variables,
             # The host's own import path, Spark's shipped files included.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }

@@ -41,6 +41,7 @@ def test_every_cause_has_its_answer(cause, respawns):
         Cause.PEER_LOST: Reaction.NEW_GENERATION,
         Cause.DATA: Reaction.STOP,
         Cause.CONFIG: Reaction.STOP,
+        Cause.MEMORY: Reaction.STOP,
     }
     assert answer(failure(cause=cause), respawns=respawns) == (expected[cause], "")
 

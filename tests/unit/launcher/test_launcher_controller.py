@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from tfos.config import JobConfig
-from tfos.errors import RendezvousClosedError
+from tfos.errors import ExitCode, RendezvousClosedError
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState
@@ -48,6 +48,7 @@ class Group:
         self.said: dict[tuple[int, int], Failure] = {}
         self.failed: set[int] = set()
         self.preparing = False
+        self.memory_failure: Failure | None = None
         self.submissions: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._submitted = 0
         self._on_end: Callable[[GroupReport], None] | None = None
@@ -84,6 +85,9 @@ class Group:
 
     def task_failure(self, index: int, task: int) -> Failure | None:
         return self.said.get((index, task))
+
+    def out_of_memory(self) -> Failure | None:
+        return self.memory_failure
 
     def join(self, timeout_s: float) -> bool:
         return True
@@ -481,6 +485,17 @@ def test_a_spent_budget_ends_the_run_and_says_so(stage):
     state = scene.ends()
     assert state.failures[0].hint == "1 restarts in 600 s are all that --max-restarts 1 allows"
     assert told(scene) == [("respawn", 1, ["worker-0"])]
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_a_container_killed_for_its_memory_ends_the_run(stage, registered):
+    scene = stage()
+    host = scene.all_register()[CHIEF] if registered else Host(scene.run, CHIEF)
+    scene.groups[Role.PS].memory_failure = Failure("ps-0", Cause.MEMORY, "used 2 of 1 GB", 1.0)
+    assert host.is_told_to_stop().reason == "used 2 of 1 GB"
+    state = scene.ends()
+    assert (state.verdict, state.incidents) == (Verdict.FAILED, ())
+    assert state.failures[0].cause.exit_code == ExitCode.RESOURCES
 
 
 def test_failing_again_at_the_same_step_ends_the_run(stage):

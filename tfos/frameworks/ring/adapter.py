@@ -19,7 +19,7 @@ import numpy as np
 from tfos.base import TrainContext
 from tfos.config import RolesConfig
 from tfos.errors import ConfigError, InfrastructureError
-from tfos.frameworks.contract import Framework, PlainRuntime
+from tfos.frameworks.contract import Framework, PlainRuntime, role_spec
 from tfos.frameworks.ring.gradients import GradientAverager
 from tfos.frameworks.ring.placement import place_of, ranks_by_host
 from tfos.frameworks.ring.steps import RingSteps
@@ -42,18 +42,8 @@ class RingFramework(Framework):
 
     def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
         """Return the workers, one gang."""
-        resources = config.worker
-        return (
-            RoleSpec(
-                Role.WORKER,
-                config.num_workers,
-                trains=True,
-                gang=True,
-                cores=resources.cores,
-                memory_bytes=resources.memory,
-                gpus=resources.gpus,
-            ),
-        )
+        workers = config.num_workers
+        return (role_spec(Role.WORKER, workers, config.worker, trains=True, gang=True),)
 
     def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
         """Return all of them: each rank is fed its part of each."""

@@ -1,0 +1,73 @@
+"""Divide the memory a role may use, on YARN and Kubernetes, between its JVM and all else. Pure.
+
+A container holds the executor's JVM, which moves rows, the Python worker that is the role host, and
+the training process with its standby: TensorFlow lives outside the heap, in what Spark calls
+overhead. A quarter becomes the heap (``spark.executor.memory``), at least 512 MiB; the rest is
+overhead (``spark.executor.memoryOverhead``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+__all__ = [
+    "DEFAULT_MEMORY_BYTES",
+    "LEAST_MEMORY_BYTES",
+    "MemoryParts",
+    "divide_memory",
+    "has_room_for_standby",
+    "memory_used_when_killed",
+]
+
+_MIB: Final = 1 << 20
+_LEAST_HEAP_BYTES: Final = 512 * _MIB
+
+LEAST_MEMORY_BYTES: Final = 1280 * _MIB
+"""What a role needs that does nothing yet.
+
+Measured on YARN with TensorFlow 2.21, by resident memory, as YARN counts it: 373 MB of a JVM whose
+heap is 512 MiB, 150 of Python workers, 570 of a parameter server that has imported TensorFlow.
+"""
+
+DEFAULT_MEMORY_BYTES: Final = 4096 * _MIB
+"""What a role gets that does not say."""
+
+_STANDBY_FROM_BYTES: Final = 3072 * _MIB
+"""YARN counts every page a process maps, shared or not: a standby costs 500 MB there."""
+
+
+class MemoryParts(NamedTuple):
+    """What Spark is told, MiB."""
+
+    heap_mib: int
+    overhead_mib: int
+
+
+def divide_memory(memory_bytes: int) -> MemoryParts:
+    """Return the heap and the overhead that add up to what a role may use in all."""
+    heap = min(max(memory_bytes // 4, _LEAST_HEAP_BYTES), memory_bytes)
+    return MemoryParts(heap // _MIB, (memory_bytes - heap) // _MIB)
+
+
+def has_room_for_standby(memory_bytes: int | None) -> bool:
+    """Say whether a second process with TensorFlow fits; None for memory without a limit."""
+    return memory_bytes is None or memory_bytes >= _STANDBY_FROM_BYTES
+
+
+# YARN's words as Spark passes them on; Kubernetes' reason for a container's end.
+_KILLED: Final = re.compile(
+    r"exceeding (?:physical|virtual)? ?memory limits\.\s*([\d.]+ \w+ of [\d.]+ \w+)|(OOMKilled)"
+)
+
+
+def memory_used_when_killed(message: str) -> str | None:
+    """Return what a container used when it was killed for its memory, as ``1.6 GB of 1.5 GB``.
+
+    None when `message`, Spark's of a lost executor, tells of no such end; "more" when it does not
+    say how much.
+    """
+    found = _KILLED.search(message)
+    if found is None:
+        return None
+    return found[1] or "more"
