@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from services import tell_missing
+
+if TYPE_CHECKING:
+    from tfos.testing.yarn import YarnCluster
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     needs_java = item.get_closest_marker("zookeeper") or item.get_closest_marker("spark")
     if needs_java and shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         tell_missing("no Java is found: install Java 17, or set JAVA_HOME")
+
+
+@pytest.fixture(scope="session")
+def yarn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[YarnCluster]:
+    """One YARN of two NodeManagers and HDFS for all tests: starting it takes longer than most."""
+    from tfos.errors import LaunchError
+    from tfos.testing.yarn import YarnCluster
+
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        tell_missing("no Java is found: install Java 17, or set JAVA_HOME")
+    cluster = YarnCluster(tmp_path_factory.mktemp("yarn"))
+    try:
+        cluster.start()
+    except LaunchError as error:
+        tell_missing(f"YARN and HDFS do not start: {error}")
+    yield cluster
+    cluster.stop()

@@ -19,6 +19,7 @@ from tfos.fault.checkpoint_manifest import (
 from tfos.fault.checkpoint_place import open_file_system, open_storage
 from tfos.fault.checkpoint_scan import scan_storage
 from tfos.fault.checkpoint_storage import STAGING, CheckpointStorage
+from tfos.fault.checkpoint_storage_remote import told_by_client
 from tfos.fault.durable_files import sha256_of
 
 __all__ = ["CheckpointState", "ListedCheckpoint", "list_checkpoints", "verify_checkpoints"]
@@ -132,7 +133,7 @@ def _jobs(url: str, job: str | None) -> list[str]:
     except FileNotFoundError as error:
         raise ConfigError(f"there is nothing at {url}") from error
     except Exception as error:  # clients of object stores raise types of their own
-        raise CheckpointError(f"{url} cannot be listed: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"{url} cannot be listed: {told_by_client(error)}") from error
     if any(entry["name"].rstrip("/") == root.rstrip("/") for entry in found):
         raise ConfigError(f"{url} is a file, not a directory of checkpoints")
     names = sorted(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 import fsspec
 
 from tfos.errors import CheckpointError, ConfigError
 from tfos.fault.checkpoint_storage import OPTION, CheckpointStorage
+from tfos.fault.checkpoint_storage_hdfs import HdfsStorage
 from tfos.fault.checkpoint_storage_local import LocalStorage
 from tfos.fault.checkpoint_storage_remote import RemoteStorage
 
@@ -27,7 +29,8 @@ def open_storage(url: str, job_name: str, option: str = OPTION) -> CheckpointSto
     if local:
         return LocalStorage(f"{os.path.abspath(root).rstrip('/')}/{job_name}")
     root = root.rstrip("/")
-    return RemoteStorage(file_system, f"{root}/{job_name}", f"{url.rstrip('/')}/{job_name}")
+    kind = HdfsStorage if _is_hdfs(url) else RemoteStorage
+    return kind(file_system, f"{root}/{job_name}", f"{url.rstrip('/')}/{job_name}")
 
 
 def open_file_system(url: str, option: str) -> tuple[Any, str, bool]:
@@ -39,6 +42,8 @@ def open_file_system(url: str, option: str) -> tuple[Any, str, bool]:
         As `open_storage` says; names `option`.
     """
     try:
+        if _is_hdfs(url):
+            return *_open_hdfs(url), False
         file_system, root = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{option} {url!r} cannot be used: {error}") from error
@@ -47,3 +52,25 @@ def open_file_system(url: str, option: str) -> tuple[Any, str, bool]:
     protocol = file_system.protocol
     names = (protocol,) if isinstance(protocol, str) else tuple(protocol)
     return file_system, str(root), "file" in names
+
+
+def _is_hdfs(url: str) -> bool:
+    return url.startswith("hdfs:")
+
+
+def _open_hdfs(url: str) -> tuple[Any, str]:
+    # fsspec's own choice may be pyarrow's client, which needs a libhdfs that no package index has.
+    try:
+        from tfos.fault.hdfs_file_system import open_hdfs
+    except ImportError as error:
+        raise ImportError(
+            "its client hdfs-native is missing: pip install 'tfos[hdfs]' on this host "
+            f"({socket.gethostname()}) and wherever driver and roles run"
+        ) from error
+    try:
+        return open_hdfs(url)
+    except ValueError as error:
+        where = os.environ.get("HADOOP_CONF_DIR")
+        raise ValueError(
+            f"{error} ({'no HADOOP_CONF_DIR is set' if where is None else where})"
+        ) from error

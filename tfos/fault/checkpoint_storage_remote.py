@@ -1,15 +1,16 @@
-"""Keep checkpoint directories behind fsspec: HDFS, object stores."""
+"""Keep checkpoint directories behind fsspec, on object stores above all."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Final
 
 from tfos.errors import CheckpointError
 from tfos.fault.checkpoint_storage import (
@@ -27,9 +28,11 @@ from tfos.fault.durable_files import (
     tree_files,
 )
 
-__all__ = ["RemoteStorage", "upload_tree"]
+__all__ = ["RemoteStorage", "told_by_client", "upload_tree"]
 
 _logger = logging.getLogger(__name__)
+
+_STACK_TRACE: Final = re.compile(r"(\n|\\n)(\t|\\t)at .*", re.DOTALL)
 
 
 class RemoteStorage(CheckpointStorage):
@@ -99,15 +102,8 @@ class RemoteStorage(CheckpointStorage):
 
     def publish(self, staging: str, name: str, last: str, check: Callable[[], None]) -> None:
         """See `CheckpointStorage.publish`."""
-        try:
-            with self._explained("written"):
-                upload_tree(self._fs, staging, f"{self._root}/{name}", last, check)
-        except CheckpointError:
-            try:
-                self.remove(name, last)
-            except CheckpointError as error:
-                _logger.warning("an unfinished checkpoint stays until the next run: %s", error)
-            raise
+        with self._removed_on_failure(name, last), self._explained("written"):
+            upload_tree(self._fs, staging, f"{self._root}/{name}", last, check)
 
     def write(self, name: str, file: str, data: bytes) -> None:
         """See `CheckpointStorage.write`."""
@@ -115,11 +111,9 @@ class RemoteStorage(CheckpointStorage):
         aside = f"{self._root}/{STAGING}{uuid.uuid4().hex}"
         with self._explained("written"):
             self._fs.makedirs(f"{self._root}/{name}", exist_ok=True)
-            # Only a move is one step everywhere: on HDFS a file shows before it is whole.
+            # Only a move is one step everywhere: a file may show before it is whole.
             self._fs.pipe_file(aside, data)
-            if self._fs.exists(path):
-                self._fs.rm_file(path)
-            self._fs.mv(aside, path)
+            self._replace(aside, path)
 
     def fetch(self, name: str, files: Iterable[str], directory: str) -> str:
         """See `CheckpointStorage.fetch`."""
@@ -154,6 +148,23 @@ class RemoteStorage(CheckpointStorage):
             self._fs.pipe_file(path, b"tfos")
             self._fs.rm_file(path)
 
+    def _replace(self, path: str, target: str) -> None:
+        """Move a file to where another may be."""
+        if self._fs.exists(target):
+            self._fs.rm_file(target)
+        self._fs.mv(path, target)
+
+    @contextmanager
+    def _removed_on_failure(self, name: str, first: str) -> Iterator[None]:
+        try:
+            yield
+        except CheckpointError:
+            try:
+                self.remove(name, first)
+            except CheckpointError as error:
+                _logger.warning("an unfinished checkpoint stays until the next run: %s", error)
+            raise
+
     @contextmanager
     def _explained(self, done: str, local: str | None = None) -> Iterator[None]:
         try:
@@ -165,9 +176,14 @@ class RemoteStorage(CheckpointStorage):
                 with explained("a checkpoint could not be loaded", local, "TMPDIR"):
                     raise OSError(errno.ENOSPC, str(error)) from error
             raise CheckpointError(
-                f"checkpoints could not be {done}: {type(error).__name__}: {error} "
+                f"checkpoints could not be {done}: {told_by_client(error)} "
                 f"({self.location}, set by {OPTION})"
             ) from error
+
+
+def told_by_client(error: Exception) -> str:
+    """Return the kind and words of a client's error; a Java server's stack trace is left out."""
+    return f"{type(error).__name__}: {_STACK_TRACE.sub('', str(error))}"
 
 
 def upload_tree(

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tfos.errors import CheckpointError
 from tfos.fault.checkpoint_place import open_file_system
-from tfos.fault.checkpoint_storage_remote import upload_tree
+from tfos.fault.checkpoint_storage_remote import told_by_client, upload_tree
 from tfos.fault.durable_files import explained, fsync_directory, fsync_tree, remove_tree
 
 __all__ = ["publish_directory"]
@@ -92,8 +92,7 @@ def _publish_remote(file_system: Any, staging: str, model_dir: str, root: str, v
         except Exception as left:
             _logger.warning("%s could not be removed: %s", aside, left)
         raise CheckpointError(
-            f"the model was not written: {type(error).__name__}: {error} ({model_dir}, set by "
-            f"{_OPTION})"
+            f"the model was not written: {told_by_client(error)} ({model_dir}, set by {_OPTION})"
         ) from error
     return f"{model_dir.rstrip('/')}/{version}"
 
