@@ -45,6 +45,9 @@ SETTING_OF_OPTION = {
     "timeout": "supervision.timeout_s",
     "env": "spark.env",
     "queue": "spark.queue",
+    "priority": "spark.priority",
+    "tags": "spark.tags",
+    "wait": "spark.wait",
     "param": "params",
     "spark_conf": "spark.conf",
     "py_files": "spark.py_files",
@@ -97,6 +100,23 @@ _OPTIONS = (
         help="Where the driver runs: here (client, default) or in the cluster.",
     ),
     _option(_WHERE, "--queue", metavar="NAME", help="YARN queue."),
+    _option(_WHERE, "--priority", type=int, metavar="N", help="YARN priority: higher goes first."),
+    _option(
+        _WHERE,
+        "--tags",
+        multiple=True,
+        metavar="TAGS",
+        help="YARN tags to find the application by, separated by commas.",
+    ),
+    _option(
+        _WHERE,
+        "--no-wait",
+        "wait",
+        flag_value=False,
+        default=None,
+        help="In cluster mode: print the application's id as JSON and return; `tfos status`, "
+        "`tfos logs` and `tfos kill` take it.",
+    ),
     _option(
         _WHERE,
         "--env",
@@ -352,7 +372,7 @@ def _overrides(
         if value is None or value == ():
             continue
         setting = SETTING_OF_OPTION.get(name, name)
-        if name in ("py_files", "files", "archives"):
+        if name in ("py_files", "files", "archives", "tags"):
             value = [item for group in value for item in group.split(",") if item]
         settings[setting] = list(value) if isinstance(value, tuple) else value
         options[setting] = flags[name]

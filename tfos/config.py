@@ -92,6 +92,16 @@ class SparkConfig(_Section):
         "client", description="Where the driver runs."
     )
     queue: str | None = Field(None, description="YARN queue.")
+    priority: int | None = Field(None, ge=0, description="YARN priority: higher goes first.")
+    tags: list[str] = Field(default_factory=list, description="YARN tags, beside `tfos`.")
+    wait: bool = Field(
+        True, description="Whether pl_submit waits for a run in cluster mode to end."
+    )
+    staging_dir: str | None = Field(
+        None,
+        description="Directory or URL in the cluster's file system for records of runs and what is "
+        "shipped; unset: .tfos in the user's home in HADOOP_CONF_DIR's fs.defaultFS.",
+    )
     env: str = Field("none", description="Python environment shipped to executors.")
     conf: dict[str, str] = Field(default_factory=dict, description="Further Spark properties.")
     py_files: list[str] = Field(default_factory=list, description="Python files for every process.")

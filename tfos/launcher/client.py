@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,22 +23,36 @@ from tfos.errors import (
     TfosError,
 )
 from tfos.frameworks.contract import load_framework
+from tfos.launcher.application_archive import pack_application
+from tfos.launcher.cluster_client import run_in_cluster, staging_directory
+from tfos.launcher.failure_report import render_failures
+from tfos.launcher.hadoop_conf import hadoop_conf_dir
 from tfos.launcher.prerequisites import (
     check_files,
     check_java,
     child_environment,
     find_spark_home,
     parse_app,
+    submitting_environment,
 )
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, now_iso
+from tfos.launcher.run_directory import runs_root
 from tfos.launcher.spark_command import (
+    APPLICATION_DIRECTORY,
     describe_submission,
     secret_properties,
+    shipped_with,
     spark_submit_command,
 )
 from tfos.launcher.spark_process import SparkExit, run_spark_submit
-from tfos.launcher.submission import Submission, check_supported, is_local, resolve_paths
+from tfos.launcher.submission import (
+    Submission,
+    check_supported,
+    is_local,
+    master_kind,
+    resolve_paths,
+)
 
 __all__ = ["record_error", "submit"]
 
@@ -115,7 +130,11 @@ def _submit(config: JobConfig, app: str) -> int:
         load_framework(config.arch).check_installed()
     path, job_class = parse_app(app)
     check_files(config)
+    if master_kind(config.spark.master) == "yarn":
+        hadoop_conf_dir()
     spark_home = find_spark_home()
+    if config.spark.deploy_mode == "cluster":
+        return _submit_to_cluster(config, path, job_class, spark_home)
     with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
         result_file = config.result_json or str(room / "result.json")
@@ -153,6 +172,59 @@ def _submit(config: JobConfig, app: str) -> int:
                 _erase_registry(submission.registry_file)
 
 
+def _submit_to_cluster(
+    config: JobConfig, path: Path, job_class: str | None, spark_home: Path
+) -> int:
+    staging = staging_directory(config)
+    with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
+        room = Path(directory)
+        pack_application(path, room / "application.zip")
+        submission = Submission(
+            app=f"{APPLICATION_DIRECTORY}/{path.name}",
+            job_class=job_class,
+            config=config.model_dump(mode="json"),
+            pid_file="driver.pid",
+            result_file="result.json",
+            registry_file="registry.json",
+            runs_root=runs_root(staging),
+        )
+        command = spark_submit_command(
+            shipped_with(
+                config,
+                _write_private(room / "submission.json", json.dumps(submission.to_json())),
+                str(room / "application.zip"),
+            ),
+            "submission.json",
+            spark_home=spark_home,
+            default_name=path.stem,
+            properties_file=_write_private(
+                room / "secrets.conf", _properties_text(secret_properties(config))
+            ),
+        )
+        check_java()
+        environ = submitting_environment(config, spark_home)
+        record = run_in_cluster(command, config, environ=environ, staging=staging)
+    if record is None:
+        return ExitCode.OK
+    if config.result_json is not None:
+        record.write(config.result_json)
+    report = render_failures(record.failures, record.incidents)
+    if report:
+        print(report, file=sys.stderr)
+    return _told(record)
+
+
+def _told(record: RunResult) -> int:
+    """Return 0 for a run that its record calls done; raise what it says otherwise."""
+    if record.exit_code:
+        raise TfosError(
+            record.error or f"the run ended {record.outcome}",
+            exit_code=ExitCode(record.exit_code),
+            failures=record.failures,
+        )
+    return ExitCode.OK
+
+
 def _erase_registry(note: str) -> None:
     """Remove from an external ZooKeeper what a driver that was killed left there.
 
@@ -179,13 +251,7 @@ def _answer(config: JobConfig, ended: SparkExit, result_file: str) -> int:
     if record is None:
         raise _unrecorded(config, ended)
     # The driver writes it last of all: what its JVM does afterwards does not change the run.
-    if record.exit_code:
-        raise TfosError(
-            record.error or f"the run ended {record.outcome}",
-            exit_code=ExitCode(record.exit_code),
-            failures=record.failures,
-        )
-    return ExitCode.OK
+    return _told(record)
 
 
 def _unrecorded(config: JobConfig, ended: SparkExit) -> TfosError:

@@ -10,7 +10,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -21,11 +23,17 @@ from tfos.launcher.failure_report import render_failures
 from tfos.launcher.interrupts import Interrupts
 from tfos.launcher.result import RunResult
 from tfos.launcher.run import run
+from tfos.launcher.run_directory import RunDirectory, application_of_container
+from tfos.launcher.spark_refusal import explain_refusal
 from tfos.launcher.submission import Submission, master_kind
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 log = logging.getLogger("tfos")
 
 CLIENT_POLL_S = 1.0
+STOP_POLL_S = 2.0
 
 
 def main(argv: list[str]) -> int:
@@ -34,7 +42,9 @@ def main(argv: list[str]) -> int:
     _write_pid(submission.pid_file)
     config = submission.job_config
     _configure_logging(config)
-    result = _run(submission, config)
+    if submission.runs_root is not None:
+        return _main_in_cluster(submission, config, submission.runs_root)
+    result = _run(submission, config, _watch_client)
     result.write(submission.result_file)
     if not _client_lives(submission):
         # Its own end would have removed this; nobody else does.
@@ -42,11 +52,29 @@ def main(argv: list[str]) -> int:
     return result.exit_code
 
 
-def _run(submission: Submission, config: JobConfig) -> RunResult:
+def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) -> int:
+    """Run in a container of YARN, which may start this anew when it fails."""
+    application, attempt = application_of_container(os.environ["CONTAINER_ID"])
+    directory = RunDirectory(runs_root, application)
+    if attempt > 1:
+        before = directory.read()
+        if before is not None:
+            # It was the run that failed, not its container: the same would come of it again.
+            return before.exit_code
+        log.warning("attempt %d of %s: going on where the one before was", attempt, application)
+        checkpoints = config.checkpoints.model_copy(update={"fresh": False})
+        config = config.model_copy(update={"checkpoints": checkpoints})
+    result = _run(submission, config, lambda _: _watch_stop(directory))
+    directory.write(result)
+    return result.exit_code
+
+
+def _run(
+    submission: Submission, config: JobConfig, watch: Callable[[Submission], None]
+) -> RunResult:
     try:
         with Interrupts(config.supervision.timeout_s) as interrupts:
-            watch = threading.Thread(target=_watch_client, args=(submission,), daemon=True)
-            watch.start()
+            threading.Thread(target=watch, args=(submission,), daemon=True).start()
             return _run_on_spark(submission, config, interrupts)
     except TfosError as error:
         result: RunResult = getattr(error, "result", None) or RunResult.from_error(
@@ -57,29 +85,50 @@ def _run(submission: Submission, config: JobConfig) -> RunResult:
 
 
 def _run_on_spark(submission: Submission, config: JobConfig, interrupts: Interrupts) -> RunResult:
-    from pyspark.sql import SparkSession
-
     app = Path(submission.app)
     job = load_job(app, submission.job_class)
-    spark = SparkSession.builder.getOrCreate()
+    spark = _start_spark(config)
     interrupts.install()
+    code = int(ExitCode.INTERNAL)
     try:
-        return run(
+        result = run(
             job,
             spark,
             config,
-            app_directories=[str(app.parent)],
+            app_directories=[str(app.resolve().parent)],
             interrupts=interrupts,
             registry_file=submission.registry_file,
         )
+        code = result.exit_code
+        return result
+    except TfosError as error:
+        code = int(error.exit_code)
+        raise
     finally:
-        application = str(spark.sparkContext.applicationId)
-        master = str(spark.sparkContext.master)
-        spark.stop()
-        if master_kind(master) == "local-cluster":
-            # Its executors' files go below SPARK_HOME, wherever that is, and nothing clears them.
-            work = Path(os.environ.get("SPARK_HOME", ".")) / "work"
-            shutil.rmtree(work / application, ignore_errors=True)
+        _stop_spark(spark, code)
+
+
+def _start_spark(config: JobConfig) -> SparkSession:
+    from py4j.protocol import Py4JJavaError
+    from pyspark.sql import SparkSession
+
+    try:
+        return SparkSession.builder.getOrCreate()
+    except Py4JJavaError as error:
+        raise explain_refusal(str(error), config) from error
+
+
+def _stop_spark(spark: SparkSession, code: int) -> None:
+    context = spark.sparkContext
+    application, kind = str(context.applicationId), master_kind(str(context.master))
+    if kind == "yarn":
+        # Otherwise YARN takes a driver in client mode that failed for one that succeeded.
+        context._jsc.sc().stop(code)
+    spark.stop()
+    if kind == "local-cluster":
+        # Its executors' files go below SPARK_HOME, wherever that is, and nothing clears them.
+        work = Path(os.environ.get("SPARK_HOME", ".")) / "work"
+        shutil.rmtree(work / application, ignore_errors=True)
 
 
 def _explain(error: TfosError, result: RunResult) -> None:
@@ -106,11 +155,28 @@ def _watch_client(submission: Submission) -> None:
     """End the run when the submitting process has died without a word: nobody waits for it."""
     while _client_lives(submission):
         time.sleep(CLIENT_POLL_S)
-    log.warning("pl_submit (pid %d) is gone: ending the run", submission.client_pid)
+    log.warning("pl_submit (pid %s) is gone: ending the run", submission.client_pid)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _watch_stop(directory: RunDirectory) -> None:
+    """End the run when somebody asks for it by the run's directory."""
+    while True:
+        time.sleep(STOP_POLL_S)
+        try:
+            why = directory.stop_asked()
+        except TfosError as error:
+            log.debug("%s", error)
+            continue
+        if why is not None:
+            log.warning("%s: ending the run", why)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+
 def _client_lives(submission: Submission) -> bool:
+    if submission.client_pid is None or submission.client_start_s is None:
+        return True
     try:
         client = psutil.Process(submission.client_pid)
         if client.status() == psutil.STATUS_ZOMBIE:

@@ -17,13 +17,21 @@ from tfos.config import JobConfig
 from tfos.errors import ConfigError
 from tfos.launcher.submission import is_local
 
-__all__ = ["check_files", "check_java", "child_environment", "find_spark_home", "parse_app"]
+__all__ = [
+    "check_files",
+    "check_java",
+    "child_environment",
+    "find_spark_home",
+    "parse_app",
+    "submitting_environment",
+]
 
 LEAST_JAVA: Final = 17
 _JAVA_ADVICE = (
     f"install Java {LEAST_JAVA} or newer (Debian and Ubuntu: apt install "
     f"openjdk-{LEAST_JAVA}-jre-headless) and set JAVA_HOME to it"
 )
+_SUBMIT_LOG = Path(__file__).with_name("log4j2-submit.properties")
 _JAVA_TIMEOUT_S = 20.0
 _JAVA_VERSION = re.compile(r'version "(?:1\.)?(\d+)')
 
@@ -113,6 +121,22 @@ def child_environment(
     if source not in installed:
         paths = [str(source), environ.get("PYTHONPATH", "")]
         child["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return child
+
+
+def submitting_environment(
+    config: JobConfig, spark_home: Path, environ: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Return the environment of a spark-submit whose driver lives elsewhere.
+
+    Its log tells of the application, whatever Spark's own configuration says.
+    """
+    child = child_environment(config, spark_home, environ)
+    # This machine's interpreter means nothing there.
+    del child["PYSPARK_DRIVER_PYTHON"]
+    child["SPARK_SUBMIT_OPTS"] = (
+        f"{environ.get('SPARK_SUBMIT_OPTS', '')} -Dlog4j2.configurationFile={_SUBMIT_LOG.as_uri()}"
+    ).strip()
     return child
 
 

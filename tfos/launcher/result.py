@@ -119,6 +119,13 @@ class RunResult:
         records = {name: [dict(r) for r in getattr(self, name)] for name in _RECORDS}
         return {**asdict(self), **records}
 
+    def to_text(self) -> str:
+        """Return the record as JSON text; numbers that JSON lacks (NaN, infinities) become null.
+
+        Raises TypeError if `result` is not a JSON value.
+        """
+        return json.dumps(_without_nan(self.to_json()), indent=2, allow_nan=False) + "\n"
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunResult:
         """Read back what `to_json` wrote.
@@ -139,7 +146,7 @@ class RunResult:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the record as JSON, by rename: a reader sees all of it or nothing.
 
-        Makes missing directories. Numbers that JSON lacks (NaN, infinities) become null.
+        Makes missing directories.
 
         Raises
         ------
@@ -148,7 +155,7 @@ class RunResult:
         TypeError
             If `result` is not a JSON value.
         """
-        text = json.dumps(_without_nan(self.to_json()), indent=2, allow_nan=False) + "\n"
+        text = self.to_text()
         target = Path(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

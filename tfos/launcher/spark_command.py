@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from tfos.config import JobConfig
+from tfos.config import JobConfig, SparkConfig
 from tfos.errors import ConfigError
 from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
 from tfos.launcher.submission import (
@@ -23,14 +23,18 @@ from tfos.launcher.submission import (
 )
 
 __all__ = [
+    "APPLICATION_DIRECTORY",
     "DRIVER_SCRIPT",
     "describe_submission",
     "resolved_master",
     "secret_properties",
+    "shipped_with",
     "spark_properties",
     "spark_submit_command",
 ]
 
+APPLICATION_DIRECTORY = "tfos-application"
+"""Where a driver in the cluster finds the application, in its own directory."""
 DRIVER_SCRIPT = Path(__file__).with_name("driver_main.py")
 _QUIET_LOG = Path(__file__).with_name("log4j2-quiet.properties")
 _JAVA_OPTIONS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions")
@@ -46,6 +50,15 @@ _BARRIER_PROPERTIES = {
     # Packed batches are large rows (tfos.arrow_feed.gang): so many bytes of them at once.
     "spark.sql.execution.arrow.maxBytesPerBatch": str(16 * _MIB),
 }
+_YARN_PROPERTIES = {
+    # By default a client tries for a quarter of an hour.
+    "spark.hadoop.yarn.resourcemanager.connect.max-wait.ms": "30000",
+    "spark.hadoop.yarn.resourcemanager.connect.retry-interval.ms": "2000",
+    "spark.hadoop.ipc.client.connect.max.retries": "3",
+    "spark.hadoop.ipc.client.connect.retry.interval": "1000",
+}
+# Beside the driver's heap live its Python and a ZooKeeper server.
+_CLUSTER_DRIVER = {"spark.driver.memory": "1g", "spark.driver.memoryOverhead": "1g"}
 _DYNAMIC_ALLOCATION = {
     "spark.dynamicAllocation.enabled": "true",
     "spark.dynamicAllocation.shuffleTracking.enabled": "true",
@@ -107,6 +120,16 @@ def spark_submit_command(
     return [*command, str(DRIVER_SCRIPT), submission_path]
 
 
+def shipped_with(config: JobConfig, submission: str, application: str) -> JobConfig:
+    """Return the configuration with what a driver in the cluster needs to be shipped."""
+    spark = config.spark
+    files = [*spark.files, submission]
+    archives = [*spark.archives, f"{application}#{APPLICATION_DIRECTORY}"]
+    return config.model_copy(
+        update={"spark": spark.model_copy(update={"files": files, "archives": archives})}
+    )
+
+
 def resolved_master(config: JobConfig) -> str:
     """Return the master with room for every role; see `tfos.launcher.submission.resolve_master`."""
     text = config.spark.conf.get("spark.task.cpus", "1")
@@ -150,6 +173,8 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
         properties["spark.executor.extraJavaOptions"] = _quiet_log_option()
     if kind in ("yarn", "k8s"):
         properties.update(_cluster_properties(config))
+    if kind == "yarn":
+        properties.update(_yarn_properties(config.spark))
     return _with_users(properties, config.spark.conf)
 
 
@@ -200,6 +225,16 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
         properties["spark.task.resource.gpu.amount"] = str(gpus)
     if config.spark.env.startswith("docker:"):
         properties["spark.kubernetes.container.image"] = config.spark.env.removeprefix("docker:")
+    return properties
+
+
+def _yarn_properties(spark: SparkConfig) -> dict[str, str]:
+    properties = {**_YARN_PROPERTIES, "spark.yarn.tags": ",".join(["tfos", *spark.tags])}
+    if spark.priority is not None:
+        properties["spark.yarn.priority"] = str(spark.priority)
+    if spark.deploy_mode == "cluster":
+        properties.update(_CLUSTER_DRIVER)
+        properties["spark.yarn.submit.waitAppCompletion"] = str(spark.wait).lower()
     return properties
 
 

@@ -17,7 +17,13 @@ import psutil
 
 from tfos.errors import ExitCode, LaunchError
 
-__all__ = ["BACKSTOP_S", "INTERRUPT_EXTRA_S", "SparkExit", "run_spark_submit"]
+__all__ = [
+    "BACKSTOP_S",
+    "INTERRUPT_EXTRA_S",
+    "SparkExit",
+    "heard_signals",
+    "run_spark_submit",
+]
 
 INTERRUPT_EXTRA_S: Final = 15.0
 """Beyond the grace period: the driver stops Spark and writes its record."""
@@ -91,7 +97,7 @@ def run_spark_submit(
     LaunchError
         If `command` cannot be started at all.
     """
-    with _heard_signals() as signals:
+    with heard_signals() as signals:
         try:
             child = subprocess.Popen(
                 list(command),
@@ -169,7 +175,7 @@ class _Watch:
 
 
 @contextmanager
-def _heard_signals() -> Iterator[list[int]]:
+def heard_signals() -> Iterator[list[int]]:
     """Collect the numbers of signals that ask to end, instead of ending.
 
     SIGHUP stays ignored under nohup. SIGINT does not in a script's background job: there shells

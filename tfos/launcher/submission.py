@@ -70,7 +70,9 @@ class Submission:
         Where the driver notes its run's place in an external ZooKeeper: readable by the user alone.
     client_pid, client_start_s
         The submitting process and its start (`psutil.Process.create_time`, seconds): when that
-        process is gone the driver ends the run.
+        process is gone the driver ends the run. None for a driver on another host.
+    runs_root
+        Where such a driver leaves the run's record; see `tfos.launcher.run_directory`.
     """
 
     app: str
@@ -79,8 +81,9 @@ class Submission:
     pid_file: str
     result_file: str
     registry_file: str
-    client_pid: int
-    client_start_s: float
+    client_pid: int | None = None
+    client_start_s: float | None = None
+    runs_root: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document the driver reads."""
@@ -216,8 +219,11 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
     _check_drill(config)
     _check_placement(config, kind)
     _check_environment(config, kind, dry_run)
-    if not dry_run and config.spark.deploy_mode == "cluster":
-        raise _unavailable("--deploy-mode cluster", "use client, or --dry-run to see the command")
+    if not dry_run and config.spark.deploy_mode == "cluster" and kind != "yarn":
+        raise _unavailable(
+            f"--deploy-mode cluster on {config.spark.master}",
+            "use client, or --dry-run to see the command",
+        )
     if not dry_run and kind == "k8s":
         raise _unavailable(
             "running on Kubernetes", "use --dry-run to see the command, or another master"
@@ -248,8 +254,18 @@ def _check_placement(config: JobConfig, kind: MasterKind) -> None:
             f"--deploy-mode cluster needs a cluster: --master {spark.master} runs everything on "
             "this machine; use --deploy-mode client"
         )
-    if spark.queue is not None and kind != "yarn":
-        raise ConfigError(f"--queue is a YARN queue: it means nothing to --master {spark.master}")
+    for option, given in (
+        ("--queue", spark.queue),
+        ("--priority", spark.priority),
+        ("--tags", spark.tags or None),
+    ):
+        if given is not None and kind != "yarn":
+            raise ConfigError(f"{option} is YARN's: it means nothing to --master {spark.master}")
+    if not spark.wait and spark.deploy_mode != "cluster":
+        raise ConfigError(
+            "--no-wait needs --deploy-mode cluster: in client mode the driver is part of this "
+            "command"
+        )
     if kind in ("yarn", "k8s"):
         _check_memory(config)
         return

@@ -1,0 +1,247 @@
+"""Submit a run whose driver lives in the cluster: ship it, follow it, end it, read its record."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import re
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tfos.config import JobConfig
+from tfos.errors import InfrastructureError, InterruptedRunError, LaunchError, TfosError
+from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
+from tfos.launcher.result import RunResult
+from tfos.launcher.run_directory import RunDirectory, runs_root
+from tfos.launcher.spark_process import BACKSTOP_S, INTERRUPT_EXTRA_S, heard_signals
+from tfos.launcher.spark_refusal import explain_refusal
+from tfos.launcher.yarn_client import YarnClient
+
+__all__ = ["SubmitOutput", "run_in_cluster", "staging_directory"]
+
+log = logging.getLogger("tfos")
+
+_POLL_S: Final = 0.1
+_RECORD_WITHIN_S: Final = 5.0
+_SUBMITTED: Final = re.compile(r"Submitted application (application_\d+_\d+)")
+_STATE: Final = re.compile(r"Application report for \S+ \(state: (\w+)\)")
+_FIELD: Final = re.compile(r"^\t (?P<name>[A-Za-z ]+): ?(?P<value>.*)")
+_ABOUT_IT: Final = re.compile(r"^\w+ Client: |^\t ")
+
+
+@dataclass
+class SubmitOutput:
+    """What spark-submit's lines have told so far. Pure: the caller brings the lines.
+
+    Attributes
+    ----------
+    application
+        The application's id; None until it is submitted.
+    state
+        Its latest state.
+    final_status, diagnostics
+        Of the latest report; empty before.
+    said
+        The last lines that are not about the application: warnings, errors, stack traces.
+    """
+
+    application: str | None = None
+    state: str = ""
+    final_status: str = ""
+    diagnostics: str = ""
+    said: deque[str] = field(default_factory=lambda: deque(maxlen=200))
+    _name: str = ""
+
+    def hear(self, line: str) -> str | None:
+        """Take in a line; return the application's state where it is a new one."""
+        if match := _SUBMITTED.search(line):
+            self.application = match[1]
+        if match := _FIELD.match(line):
+            self._name = match["name"]
+            if self._name == "diagnostics":
+                self.diagnostics = match["value"].replace("N/A", "")
+            elif self._name == "final status":
+                self.final_status = match["value"]
+            return None
+        if match := _STATE.search(line):
+            before, self.state = self.state, match[1]
+            return None if before == self.state else self.state
+        if _ABOUT_IT.match(line):
+            self._name = ""
+        elif self._name == "diagnostics" and not line.startswith(("WARN", "ERROR")):
+            self.diagnostics += f"\n{line}"
+        else:
+            self.said.append(line)
+        return None
+
+
+def staging_directory(config: JobConfig, environ: Mapping[str, str] = os.environ) -> str:
+    """Return where the cluster's file system holds what tfos keeps there."""
+    if config.spark.staging_dir is not None:
+        return config.spark.staging_dir.rstrip("/")
+    root = default_file_system(hadoop_conf_dir(environ))
+    user = environ.get("HADOOP_USER_NAME") or getpass.getuser()
+    return f"{root}/user/{user}/.tfos"
+
+
+def run_in_cluster(
+    command: Sequence[str], config: JobConfig, *, environ: Mapping[str, str], staging: str
+) -> RunResult | None:
+    """Run spark-submit, follow the application to its end, and return the run's record.
+
+    None when the configuration says not to wait: the application's id is printed then. The first
+    SIGINT, SIGTERM or SIGHUP asks the driver for an orderly end; a second one, or too long a time,
+    has YARN kill the application. Call it from the main thread.
+
+    Raises
+    ------
+    TfosError
+        If the application was not taken, or ended without a record.
+    """
+    following = _Following(command, config, environ, runs_root(staging))
+    output = following.until_gone()
+    if output.application is None:
+        if following.signals:
+            raise InterruptedRunError("interrupted before the application was submitted")
+        raise explain_refusal("\n".join(output.said), config)
+    if not config.spark.wait and following.returncode == 0:
+        directory = RunDirectory(runs_root(staging), output.application)
+        print(json.dumps({"application_id": output.application, "record": directory.url}))
+        return None
+    record = _record(runs_root(staging), output.application)
+    if record is None:
+        raise _unrecorded(output, following)
+    return record
+
+
+class _Following:
+    """One spark-submit and the application it submits."""
+
+    def __init__(
+        self, command: Sequence[str], config: JobConfig, environ: Mapping[str, str], root: str
+    ) -> None:
+        self._command = list(command)
+        self._environ = environ
+        self._root = root
+        supervision = config.supervision
+        self._patience_s = supervision.grace_s + INTERRUPT_EXTRA_S
+        limit_s = supervision.timeout_s
+        self._backstop = (
+            None
+            if limit_s is None
+            else time.monotonic() + limit_s + supervision.grace_s + BACKSTOP_S
+        )
+        self._output = SubmitOutput()
+        self._killed = False
+        self._kill_at: float | None = None
+        self.signals: list[int] = []
+        self.returncode: int | None = None
+
+    def until_gone(self) -> SubmitOutput:
+        with heard_signals() as self.signals:
+            try:
+                child = subprocess.Popen(
+                    self._command,
+                    env=dict(self._environ),
+                    stdin=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise LaunchError(
+                    f"cannot start {self._command[0]}: {error.strerror or error}; check SPARK_HOME"
+                ) from error
+            reader = threading.Thread(target=self._read, args=(child,), daemon=True)
+            reader.start()
+            try:
+                self._follow(child)
+            finally:
+                child.kill()
+                self.returncode = child.wait()
+                reader.join(_RECORD_WITHIN_S)
+        return self._output
+
+    def _read(self, child: subprocess.Popen[str]) -> None:
+        assert child.stderr is not None
+        with child.stderr:
+            for line in child.stderr:
+                state = self._output.hear(line.rstrip("\n"))
+                if state is not None:
+                    log.info("%s: %s", self._output.application, state)
+
+    def _follow(self, child: subprocess.Popen[str]) -> None:
+        handled = 0
+        while child.poll() is None:
+            time.sleep(_POLL_S)
+            now = time.monotonic()
+            if len(self.signals) > handled:
+                handled += 1
+                self._on_signal(child, first=handled == 1)
+            late = self._kill_at is not None and now > self._kill_at
+            if late or (self._backstop is not None and now > self._backstop):
+                self._kill(child)
+
+    def _on_signal(self, child: subprocess.Popen[str], *, first: bool) -> None:
+        application = self._output.application
+        if application is None or not first or self._output.state != "RUNNING":
+            self._kill(child)
+            return
+        log.warning("asking %s for an orderly end", application)
+        self._kill_at = time.monotonic() + self._patience_s
+        try:
+            RunDirectory(self._root, application).ask_stop("pl_submit was interrupted")
+        except TfosError as error:
+            log.warning("%s", error)
+            self._kill(child)
+
+    def _kill(self, child: subprocess.Popen[str]) -> None:
+        """Have YARN kill the application, once; what follows it then ends by itself."""
+        if self._killed:
+            if self._kill_at is not None and time.monotonic() > self._kill_at:
+                child.kill()
+            return
+        self._killed = True
+        self._kill_at = time.monotonic() + self._patience_s
+        if self._output.application is None:
+            child.kill()
+            return
+        log.warning("killing %s", self._output.application)
+        try:
+            with YarnClient.open(self._environ) as yarn:
+                yarn.kill(self._output.application)
+        except TfosError as error:
+            log.warning("%s", error)
+            child.kill()
+
+
+def _record(root: str, application: str) -> RunResult | None:
+    """Read the record, and remove what held it; it was there before the application ended."""
+    directory = RunDirectory(root, application)
+    record = directory.read()
+    try:
+        directory.remove()
+    except TfosError as error:
+        log.warning("%s", error)
+    return record
+
+
+def _unrecorded(output: SubmitOutput, following: _Following) -> TfosError:
+    application = output.application
+    why = " ".join(output.diagnostics.split())[:600]
+    if following.signals:
+        return InterruptedRunError(f"interrupted: {application} was killed")
+    if output.final_status == "KILLED" or output.state == "KILLED":
+        return InterruptedRunError(f"{application} was killed in YARN: {why or 'it says no more'}")
+    return InfrastructureError(
+        f"{application} ended {output.final_status or output.state or 'unseen'} without a record "
+        f"of the run: {why or 'YARN says no more'} (`tfos logs {application}` has its output)"
+    )

@@ -1,0 +1,120 @@
+"""Pass a run's record and the wish to end it between client and driver, on different hosts.
+
+A directory of the cluster's file system, named by the YARN application: the driver writes its
+record there, by rename; the client asks for an orderly end by a file called ``stop``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from typing import Any
+
+from tfos.errors import InfrastructureError, TfosError
+from tfos.fault.checkpoint_place import open_file_system
+from tfos.launcher.result import RunResult
+
+__all__ = ["RunDirectory", "application_of_container", "runs_root"]
+
+_OPTION = "spark.staging_dir"
+_CONTAINER = re.compile(r"container_(?:e\d+_)?(\d+_\d+)_(\d+)_\d+")
+
+
+def runs_root(staging: str) -> str:
+    """Return where the directories of all runs lie, below the staging directory."""
+    return f"{staging.rstrip('/')}/runs"
+
+
+def application_of_container(container: str) -> tuple[str, int]:
+    """Return the application and its attempt, from 1, that a YARN container belongs to.
+
+    Raises
+    ------
+    InfrastructureError
+        If `container` is no container's id.
+    """
+    match = _CONTAINER.fullmatch(container)
+    if match is None:
+        raise InfrastructureError(f"CONTAINER_ID is {container!r}: not a container of YARN")
+    return f"application_{match[1]}", int(match[2])
+
+
+class RunDirectory:
+    """The directory of one application. Each call blocks for a few of the file system.
+
+    Parameters
+    ----------
+    root
+        See `runs_root`.
+    application
+        The application's id.
+
+    Raises
+    ------
+    TfosError
+        If the file system cannot be used.
+    """
+
+    def __init__(self, root: str, application: str) -> None:
+        self.url = f"{root}/{application}"
+        self._fs, path, _ = open_file_system(root, _OPTION)
+        self._path = f"{path.rstrip('/')}/{application}"
+
+    def write(self, result: RunResult) -> None:
+        """Keep the record; raises InfrastructureError if that fails."""
+        aside = f"{self._path}/.{uuid.uuid4().hex}"
+        try:
+            self._fs.makedirs(self._path, exist_ok=True)
+            self._fs.pipe_file(aside, result.to_text().encode())
+            self._fs.mv(aside, f"{self._path}/result.json")
+        except Exception as error:  # each file system has errors of its own
+            raise self._failed("written", error) from error
+
+    def read(self) -> RunResult | None:
+        """Return the record; None when there is none.
+
+        Raises
+        ------
+        InfrastructureError
+            If it cannot be read.
+        """
+        data = self._read("result.json")
+        try:
+            return None if data is None else RunResult.from_json(json.loads(data))
+        except ValueError as error:
+            raise self._failed("read", error) from error
+
+    def ask_stop(self, why: str) -> None:
+        """Ask the driver for an orderly end; raises InfrastructureError if that fails."""
+        try:
+            self._fs.makedirs(self._path, exist_ok=True)
+            self._fs.pipe_file(f"{self._path}/stop", why.encode())
+        except Exception as error:
+            raise self._failed("written", error) from error
+
+    def stop_asked(self) -> str | None:
+        """Return why the end was asked for; None while it was not."""
+        data = self._read("stop")
+        return None if data is None else data.decode(errors="replace")
+
+    def remove(self) -> None:
+        """Remove the directory; one that is not there is fine."""
+        try:
+            self._fs.rm(self._path, recursive=True)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise self._failed("removed", error) from error
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            self._fs.invalidate_cache()
+            return bytes(self._fs.cat_file(f"{self._path}/{name}"))
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise self._failed("read", error) from error
+
+    def _failed(self, done: str, error: Any) -> TfosError:
+        return InfrastructureError(f"{self.url} could not be {done}: {error} (set by {_OPTION})")
