@@ -24,10 +24,7 @@ def place(request, tmp_path):
     if request.param == "file":
         yield Place(str(tmp_path / "store"))
         return
-    if request.param == "hdfs":
-        root = request.getfixturevalue("yarn").record.hdfs
-    else:
-        root = "memory:/"
+    root = request.getfixturevalue("yarn").record.hdfs if request.param == "hdfs" else "memory:/"
     made = Place(f"{root}/{uuid.uuid4().hex}/store")
     yield made
     if made.fs.exists(made.root):

@@ -10,7 +10,7 @@ from hdfs_native.fsspec import HdfsFileSystem
 __all__ = ["HdfsFiles", "open_hdfs"]
 
 _URL: Final = re.compile(
-    r"hdfs:(?://(?P<host>\[[^/\]]*\]|[^/:]*)(?::(?P<port>\d+))?)?(?P<path>/.*)?", re.DOTALL
+    r"hdfs:(?:(?=/[^/])|//(?P<host>\[[^/\]]*\]|[^/:]*)(?::(?P<port>\d+))?)(?P<path>/.*)?", re.DOTALL
 )
 _NAME_NODE_PORT: Final = 8020
 

@@ -1,0 +1,256 @@
+"""Checkpoints, models and reports on a real HDFS; what it shares with other places is in
+tests/contract.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+from checkpoint_places import Place, weights
+from killed_saver import run_killed_saver
+
+from tfos.errors import CheckpointError
+from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.hdfs_file_system import HdfsFiles
+from tfos.fault.publish import publish_directory
+from tfos.testing import DrillCluster
+
+LINEAR = str(Path(__file__).parents[1] / "e2e" / "apps" / "linear.py")
+
+
+@pytest.fixture
+def place(yarn) -> Place:
+    return Place(f"{yarn.record.hdfs}/{uuid.uuid4().hex}/store")
+
+
+@pytest.fixture
+def configured(yarn, monkeypatch) -> None:
+    monkeypatch.setenv("HADOOP_CONF_DIR", yarn.record.configuration)
+
+
+def before(monkeypatch, method: str, look) -> None:
+    """Have `look` called with the arguments before each call of a method of the client."""
+    call = getattr(HdfsFiles, method)
+
+    def looked(self, *arguments, **options):
+        look(*arguments)
+        return call(self, *arguments, **options)
+
+    monkeypatch.setattr(HdfsFiles, method, looked)
+
+
+def test_a_checkpoint_appears_whole_by_one_rename_its_marker_written_last(place, monkeypatch):
+    files, renames = [], []
+
+    def uploading(local, remote):
+        assert place.store().list() == []
+        files.append(remote)
+
+    def renaming(path, target):
+        assert sorted(files) == sorted(place.fs.find(path))
+        assert not place.fs.exists(target)
+        renames.append((path, target))
+
+    before(monkeypatch, "put_file", uploading)
+    before(monkeypatch, "mv", renaming)
+    saved = place.store().save(1, 1, weights("a"))
+    assert len(files) == 4
+    assert files[-1].endswith("/COMMITTED")
+    ((aside, target),) = renames
+    assert aside.startswith(f"{place.root}/fm/.staging-")
+    assert target == f"{place.root}/fm/{saved.name}"
+    assert place.entries() == [saved.name]
+
+
+def test_a_report_takes_the_place_of_another_in_one_step(place, monkeypatch):
+    store, seen = place.store(), []
+    store.write_report("r1", {"number": 0})
+    with monkeypatch.context() as patched:
+        before(patched, "mv", lambda *_: seen.append(place.read("reports/r1.json")))
+        before(patched, "rm", lambda *_: pytest.fail("removed"))
+        store.write_report("r1", {"number": 1})
+    assert [json.loads(text) for text in seen] == [{"number": 0}]
+    assert json.loads(place.read("reports/r1.json")) == {"number": 1}
+    assert place.entries() == ["reports"]
+
+
+def test_a_generation_that_is_over_is_refused_and_its_upload_removed(place, monkeypatch):
+    old, new, saved = place.store(run_id="r1"), place.store(run_id="r1"), []
+
+    def overtake(local, remote):
+        if remote.endswith("/COMMITTED") and not saved:
+            saved.append(remote)
+            new.save(5, 2, weights("b"))
+
+    old.save(1, 1, weights("a"))
+    new.list()
+    before(monkeypatch, "put_file", overtake)
+    with pytest.raises(CheckpointError, match="generation 1 is over"):
+        old.save(6, 1, weights("a"))
+    assert place.entries() == ["ckpt-000000000001-g1", "ckpt-000000000005-g2"]
+
+
+def test_a_saver_killed_while_it_uploads_leaves_a_whole_checkpoint(place, tmp_path, caplog):
+    store = place.store(keep=2)
+    chance = random.Random(5)
+    acknowledged, unfinished = 0, 0
+    for _ in range(8):
+        resumed, told = run_killed_saver(place.url, 3, chance.uniform(0.3, 3.0))
+        assert resumed >= acknowledged
+        acknowledged = max([resumed, *told])
+        names = place.entries() if place.fs.exists(f"{place.root}/fm") else []
+        unfinished += any(name.startswith(".staging-") for name in names)
+        loaded = store.latest_loaded(str(tmp_path))
+        if loaded is None:
+            assert acknowledged == 0
+            continue
+        assert loaded.info.step in (acknowledged, acknowledged + 1)
+        assert loaded.info.metadata == {"step": loaded.info.step}
+        assert len(loaded.info.files) == 3
+        acknowledged = loaded.info.step
+    assert caplog.text == ""
+    assert unfinished >= 2, "the kills came at idle moments: nothing was proven"
+    assert acknowledged > 0
+    place.store(keep=2).save(acknowledged + 1, 1, weights("z"))
+    assert len(place.entries()) == 2
+    print(f"{acknowledged} saves, {unfinished} of 8 kills left an upload unfinished")
+
+
+def test_a_model_appears_whole_by_one_rename_and_leaves_another_alone(place, monkeypatch):
+    def renaming(path, target):
+        names = [found.removeprefix(f"{path}/") for found in place.fs.find(path)]
+        assert sorted(names) == ["model.index", "shards/data-0"]
+        assert not place.fs.exists(target)
+
+    before(monkeypatch, "mv", renaming)
+    for version in ("7", "8"):
+        assert publish_directory(weights(version), place.url, 7) == f"{place.url}/{version}"
+    assert sorted(place.fs.ls(place.root, detail=False)) == [
+        f"{place.root}/{version}" for version in "78"
+    ]
+    assert place.fs.cat_file(f"{place.root}/7/model.index") == b"index 7"
+
+
+def test_a_rename_that_fails_leaves_no_model(place, monkeypatch):
+    place.fs.makedirs(place.root)
+
+    def refuse(*arguments):
+        raise OSError("safe mode\n\tat org.apache.A.b(A.java:1)")
+
+    before(monkeypatch, "mv", refuse)
+    with pytest.raises(CheckpointError, match=r"written: OSError: safe mode \(hdfs:.*--model-dir"):
+        publish_directory(weights("a"), place.url, 7)
+    assert place.fs.ls(place.root) == []
+
+
+def test_files_of_any_name_are_kept_apart(place, tmp_path):
+    names = ["a", "a;b", "a#b", "a?b", "a%62", "a b"]
+
+    def write(directory: str) -> None:
+        for name in names:
+            Path(directory, name).write_text(name)
+
+    place.store().save(1, 1, write)
+    path = Path(place.store().latest_loaded(str(tmp_path)).path)
+    assert {name: (path / name).read_text() for name in names} == {name: name for name in names}
+
+
+def test_a_file_in_the_way_is_told_without_a_stack_trace(place):
+    place.fs.pipe_file(place.root, b"")
+    with pytest.raises(CheckpointError, match=r"is not a directory") as told:
+        place.store().check_writable()
+    assert "org.apache.hadoop.hdfs" not in str(told.value)
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_reader_sees_whole_checkpoints_only_while_others_are_saved(place):
+    store, done, seen = place.store(keep=2), threading.Event(), []
+
+    def read() -> None:
+        reader = place.store()
+        while not done.is_set():
+            seen.append(reader.latest())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for step in range(1, 6):
+        store.save(step, 1, weights("a"))
+    done.set()
+    thread.join()
+    steps = [0 if info is None else info.step for info in seen]
+    assert steps == sorted(steps)
+    assert len(steps) > 10
+
+
+@pytest.mark.parametrize("url", ["hdfs:///{path}", "hdfs://Prod/{path}"])
+def test_the_configuration_names_the_file_system(yarn, place, tmp_path, url):
+    place.store().save(1, 1, weights("a"))
+    newest = place.store().save(2, 1, weights("b"))
+    place.write(f"{newest.name}/shards/data-0", b"x" * 1000)
+    address = yarn.record.hdfs.removeprefix("hdfs://")
+    names = {
+        "fs.defaultFS": yarn.record.hdfs,
+        "dfs.nameservices": "Prod",
+        "dfs.ha.namenodes.Prod": "gone,here",
+        "dfs.namenode.rpc-address.Prod.gone": "127.0.0.1:9",
+        "dfs.namenode.rpc-address.Prod.here": address,
+    }
+    text = "".join(
+        f"<property><name>{n}</name><value>{v}</value></property>" for n, v in names.items()
+    )
+    for name in ("core-site.xml", "hdfs-site.xml"):
+        (tmp_path / name).write_text(f"<configuration>{text}</configuration>")
+    found = listed(url.format(path=place.root[1:]), "--verify", HADOOP_CONF_DIR=str(tmp_path))
+    assert [(e["job"], e["step"], e["state"], e["resumes"]) for e in found] == [
+        ("fm", 2, "damaged", False),
+        ("fm", 1, "complete", True),
+    ]
+
+
+def listed(url: str, *options: str, **env: str) -> list[dict]:
+    program = "from tfos.cli import main; main()"
+    argv = [sys.executable, "-c", program, "checkpoints", url, "--json", *options]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=100, check=False, env={**os.environ, **env}
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.spark
+@pytest.mark.tf
+@pytest.mark.timeout(400)
+def test_a_run_keeps_everything_there_and_resumes(place, configured, tmp_path):
+    room = f"hdfs://{place.root}"
+    where = ("--checkpoint-dir", f"{room}/ckpt", "--model-dir", f"{room}/models", "--name", "fm")
+    with DrillCluster(tmp_path) as cluster:
+        first = cluster.submit(LINEAR, *where, "-p", "max_steps=30")
+        assert first.code == 0, first.err[-4000:]
+        second = cluster.submit(LINEAR, *where, "-p", "max_steps=50")
+        assert second.code == 0, second.err[-4000:]
+        fresh = cluster.submit(LINEAR, *where, "--fresh", "-p", "max_steps=5")
+        assert fresh.code == 0, fresh.err[-4000:]
+    assert first.record["checkpoint"].startswith(f"{room}/ckpt/fm/ckpt-000000000030-g")
+    assert second.record["resumed_from"] == first.record["checkpoint"]
+    assert (second.record["steps"], fresh.record["steps"]) == (50, 5)
+    assert fresh.record["resumed_from"] is None
+    assert [entry["step"] for entry in listed(f"{room}/ckpt")] == [5]
+    for run, step in ((first, 30), (second, 50), (fresh, 5)):
+        assert run.record["model"] == f"{room}/models/{step}"
+        assert place.fs.exists(f"{place.root}/models/{step}/saved_model.pb")
+    assert len(place.fs.ls(f"{place.root}/models")) == 3
+
+
+def test_the_store_is_found_where_it_was_left(place):
+    store = CheckpointStore(place.url + "/", "fm")
+    saved = store.save(1, 1, weights("a"))
+    assert saved.path == f"{place.url}/fm/{saved.name}"
+    assert place.store().latest() == saved
