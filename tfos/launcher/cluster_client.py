@@ -30,7 +30,7 @@ log = logging.getLogger("tfos")
 
 _POLL_S: Final = 0.1
 _RECORD_WITHIN_S: Final = 5.0
-_SUBMITTED: Final = re.compile(r"Submitted application (application_\d+_\d+)")
+_SUBMITTED: Final = re.compile(r"Application report for (application_\d+_\d+) ")
 _STATE: Final = re.compile(r"Application report for \S+ \(state: (\w+)\)")
 _FIELD: Final = re.compile(r"^\t (?P<name>[A-Za-z ]+): ?(?P<value>.*)")
 _ABOUT_IT: Final = re.compile(r"^\w+ Client: |^\t ")

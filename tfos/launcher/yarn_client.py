@@ -133,9 +133,7 @@ class YarnClient:
             request.setAppFinished(True)
             request.setBytes(_ALL_BYTES)
             request.setOutputLocalDir(str(directory))
-            types = self._jvm.java.util.HashSet()
-            types.add("ALL")
-            request.setLogTypes(types)
+            request.setLogTypes(self._jvm.java.util.HashSet())  # all
             helpers = logs.LogCLIHelpers()
             helpers.setConf(self._conf)
             return int(helpers.dumpAllContainersLogs(request)) == 0

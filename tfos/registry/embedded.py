@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -254,19 +255,31 @@ def _find_java() -> str:
 
 def _find_jars() -> str:
     """Return the class path: the server's jars among Spark's."""
+    places = list(_places_of_jars())
+    if not places:
+        raise LaunchError("the embedded ZooKeeper needs PySpark's jars: install pyspark")
+    for place in places:
+        directory = glob.escape(place)
+        jars = [jar for name in _JARS for jar in sorted(glob.glob(f"{directory}/{name}*.jar"))]
+        if any(os.path.basename(jar).startswith("zookeeper") for jar in jars):
+            return os.pathsep.join(jars)
+    raise LaunchError(
+        f"{places[0]} holds no ZooKeeper: check SPARK_HOME, or use a running one (--zookeeper)"
+    )
+
+
+def _places_of_jars() -> Iterator[str]:
     home = os.environ.get("SPARK_HOME")
-    if not home:
+    if home:
+        yield os.path.join(home, "jars")
+    else:
         spec = importlib.util.find_spec("pyspark")
-        if spec is None or spec.origin is None:
-            raise LaunchError("the embedded ZooKeeper needs PySpark's jars: install pyspark")
-        home = os.path.dirname(spec.origin)
-    directory = glob.escape(os.path.join(home, "jars"))
-    jars = [jar for name in _JARS for jar in sorted(glob.glob(f"{directory}/{name}*.jar"))]
-    if not any(os.path.basename(jar).startswith("zookeeper") for jar in jars):
-        raise LaunchError(
-            f"{home}/jars holds no ZooKeeper: check SPARK_HOME, or use a running one (--zookeeper)"
-        )
-    return os.pathsep.join(jars)
+        if spec is not None and spec.origin is not None:
+            yield os.path.join(os.path.dirname(spec.origin), "jars")
+    # In a container of YARN, PySpark is a zip file and Spark's jars lie where its JVM finds them.
+    for entry in os.environ.get("CLASSPATH", "").split(os.pathsep):
+        if entry.endswith("/*"):
+            yield entry.removesuffix("/*")
 
 
 def _free_port(host: str) -> int:
