@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -32,8 +33,12 @@ def place(yarn) -> Place:
 
 
 @pytest.fixture
-def configured(yarn, monkeypatch) -> None:
-    monkeypatch.setenv("HADOOP_CONF_DIR", yarn.record.configuration)
+def container(yarn, tmp_path, monkeypatch) -> Path:
+    """A container's working directory as Spark on YARN leaves it, without HADOOP_CONF_DIR."""
+    monkeypatch.delenv("HADOOP_CONF_DIR", raising=False)
+    directory = tmp_path / "container"
+    shutil.copytree(yarn.record.configuration, directory / "__spark_conf__" / "__hadoop_conf__")
+    return directory
 
 
 def before(monkeypatch, method: str, look) -> None:
@@ -228,10 +233,10 @@ def listed(url: str, *options: str, **env: str) -> list[dict]:
 @pytest.mark.spark
 @pytest.mark.tf
 @pytest.mark.timeout(400)
-def test_a_run_keeps_everything_there_and_resumes(place, configured, tmp_path):
+def test_a_run_keeps_everything_there_and_resumes(place, container):
     room = f"hdfs://{place.root}"
     where = ("--checkpoint-dir", f"{room}/ckpt", "--model-dir", f"{room}/models", "--name", "fm")
-    with DrillCluster(tmp_path) as cluster:
+    with DrillCluster(container) as cluster:  # pl_submit's own working directory
         first = cluster.submit(LINEAR, *where, "-p", "max_steps=30")
         assert first.code == 0, first.err[-4000:]
         second = cluster.submit(LINEAR, *where, "-p", "max_steps=50")
@@ -242,7 +247,7 @@ def test_a_run_keeps_everything_there_and_resumes(place, configured, tmp_path):
     assert second.record["resumed_from"] == first.record["checkpoint"]
     assert (second.record["steps"], fresh.record["steps"]) == (50, 5)
     assert fresh.record["resumed_from"] is None
-    assert [entry["step"] for entry in listed(f"{room}/ckpt")] == [5]
+    assert [entry["step"] for entry in listed(f"{place.url}/ckpt")] == [5]
     for run, step in ((first, 30), (second, 50), (fresh, 5)):
         assert run.record["model"] == f"{room}/models/{step}"
         assert place.fs.exists(f"{place.root}/models/{step}/saved_model.pb")

@@ -20,6 +20,7 @@ from tfos.config import JobConfig
 from tfos.errors import ExitCode, InterruptedRunError, TfosError
 from tfos.launcher.application import UserCodeError, load_job
 from tfos.launcher.failure_report import render_failures
+from tfos.launcher.hadoop_configuration import hadoop_configuration
 from tfos.launcher.interrupts import Interrupts
 from tfos.launcher.result import RunResult
 from tfos.launcher.run import run
@@ -42,6 +43,7 @@ def main(argv: list[str]) -> int:
     _write_pid(submission.pid_file)
     config = submission.job_config
     _configure_logging(config)
+    os.environ.update(hadoop_configuration(os.environ, os.getcwd()))
     if submission.runs_root is not None:
         return _main_in_cluster(submission, config, submission.runs_root)
     result = _run(submission, config, _watch_client)

@@ -29,6 +29,7 @@ from tfos.fault.failure import Cause, Failure, Outcome, cause_of
 from tfos.fault.janitor import removed_at_end
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.drills import HostDrill, drill_of
+from tfos.launcher.hadoop_configuration import hadoop_configuration
 from tfos.launcher.host_session import HostSession
 from tfos.launcher.ports import address_towards, reserve_port
 from tfos.launcher.registry_address import RegistryAddress
@@ -124,6 +125,8 @@ class RoleHost:
         key = TaskKey(self.role, context.partitionId())
         config = JobConfig.model_validate_json(self.config)
         _log_to_stderr(key, config.log_level)
+        # For itself and for the training process, whose working directory is another.
+        os.environ.update(hadoop_configuration(os.environ, os.getcwd()))
         hosted = _Hosted(self, config, key, context)
         outcome = hosted.play(batches)
         yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome.to_json())]})
