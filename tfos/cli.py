@@ -48,6 +48,9 @@ SETTING_OF_OPTION = {
     "priority": "spark.priority",
     "tags": "spark.tags",
     "wait": "spark.wait",
+    "encrypt": "spark.encrypt",
+    "principal": "spark.principal",
+    "keytab": "spark.keytab",
     "param": "params",
     "spark_conf": "spark.conf",
     "py_files": "spark.py_files",
@@ -117,6 +120,20 @@ _OPTIONS = (
         help="In cluster mode: print the application's id as JSON and return; `tfos status`, "
         "`tfos logs` and `tfos kill` take it.",
     ),
+    _option(
+        _WHERE,
+        "--encrypt",
+        is_flag=True,
+        default=None,
+        help="Authenticate and encrypt Spark's connections and local files; see docs/security.md.",
+    ),
+    _option(
+        _WHERE,
+        "--principal",
+        metavar="NAME",
+        help="Kerberos principal that Spark logs in as (YARN, Kubernetes); with --keytab.",
+    ),
+    _option(_WHERE, "--keytab", metavar="FILE", help="File with that principal's keys."),
     _option(
         _WHERE,
         "--env",

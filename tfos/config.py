@@ -102,6 +102,13 @@ class SparkConfig(_Section):
         description="Directory or URL in the cluster's file system for records of runs and what is "
         "shipped; unset: .tfos in the user's home in HADOOP_CONF_DIR's fs.defaultFS.",
     )
+    encrypt: bool = Field(
+        False, description="Authenticate and encrypt Spark's connections and local files."
+    )
+    principal: str | None = Field(
+        None, description="Kerberos principal that Spark logs in as (YARN, Kubernetes)."
+    )
+    keytab: str | None = Field(None, description="File with that principal's keys.")
     env: str = Field("none", description="Python environment shipped to executors.")
     conf: dict[str, str] = Field(default_factory=dict, description="Further Spark properties.")
     py_files: list[str] = Field(default_factory=list, description="Python files for every process.")

@@ -409,6 +409,20 @@ def test_files_to_ship_must_exist_unless_they_are_elsewhere(tmp_path, monkeypatc
         check_files(JobConfig.model_validate({"spark": {"files": ["nothing.txt"]}}))
 
 
+def test_a_keytab_must_be_there_to_be_read(tmp_path):
+    from tfos.config import JobConfig
+
+    def check(keytab) -> None:
+        spark = {"principal": "u@R", "keytab": str(keytab)}
+        check_files(JobConfig.model_validate({"spark": spark}))
+
+    (tmp_path / "u.keytab").touch()
+    check(tmp_path / "u.keytab")
+    check("local:/etc/u.keytab")
+    with pytest.raises(ConfigError, match=r"--keytab: there is no file .*absent that you may"):
+        check(tmp_path / "absent")
+
+
 def test_a_checkout_is_found_by_the_driver():
     from tfos.config import JobConfig
 

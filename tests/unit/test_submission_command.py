@@ -15,6 +15,7 @@ from tfos.launcher.spark_command import (
     spark_properties,
     spark_submit_command,
 )
+from tfos.launcher.spark_security import unprotected
 
 HOME = Path("/opt/spark")
 SECRETS = {"spark.authenticate.secret": "s3cr3t", "spark.hadoop.fs.s3a.access.key": "k3y"}
@@ -212,3 +213,50 @@ def test_a_rings_settings_are_no_others_and_give_way_to_the_users():
     assert barrier not in spark_properties(config(arch="ps"))
     ring["spark"]["conf"] = {barrier: "3s"}
     assert spark_properties(config(**ring))[barrier] == "3s"
+
+
+ENCRYPTED = {
+    "spark.authenticate": "true",
+    "spark.network.crypto.enabled": "true",
+    "spark.io.encryption.enabled": "true",
+}
+
+
+@pytest.mark.parametrize("master", ["local", "yarn", "k8s://https://h"])
+def test_encryption_is_three_properties_and_off_by_default(master):
+    given = confs(command(config(spark={"master": master, "encrypt": True})))
+    assert {name: given[name] for name in ENCRYPTED} == ENCRYPTED
+    assert ENCRYPTED.keys().isdisjoint(confs(command(config(spark={"master": master}))))
+
+
+def test_the_secret_of_an_encrypted_standalone_run_is_in_no_argument():
+    spark = {"master": "spark://h:1", "encrypt": True, "conf": SECRETS}
+    words = command(config(spark=spark), properties_file="/run/secrets.conf")
+    assert ENCRYPTED.items() <= confs(words).items()
+    assert not [word for word in words if "s3cr3t" in word]
+
+
+def test_a_kerberos_login_is_sparks():
+    spark = {"master": "yarn", "principal": "u@R", "keytab": "/k"}
+    given = confs(command(config(spark=spark)))
+    assert given["spark.kerberos.principal"] == "u@R"
+    assert given["spark.kerberos.keytab"] == "/k"
+    assert not [name for name in confs(command(config())) if "kerberos" in name]
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties", "warned"),
+    [
+        ("yarn", {}, True),
+        ("k8s", {"spark.authenticate": "false"}, True),
+        ("standalone", {"spark.authenticate": "false"}, True),
+        ("yarn", {"spark.authenticate": "true"}, False),
+        ("standalone", {"spark.authenticate": " TRUE"}, False),
+        ("local", {}, False),
+        ("local-cluster", {}, False),
+    ],
+)
+def test_open_connections_of_a_cluster_are_told(kind, properties, warned):
+    warning = unprotected(kind, properties)
+    assert (warning is not None) is warned
+    assert warning is None or "--encrypt" in warning

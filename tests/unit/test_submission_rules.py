@@ -167,6 +167,29 @@ REFUSED = [
         "--chief-memory needs YARN",
     ),
     ({"roles": {"worker": {"gpus": 1}}}, "--worker-gpus needs YARN"),
+    (
+        {"spark": {"encrypt": True, "conf": {"spark.authenticate": "False"}}},
+        "--encrypt cannot have spark.authenticate=False: leave one of them out",
+    ),
+    (
+        {"spark": {"encrypt": True, "conf": {"spark.io.encryption.enabled": "no"}}},
+        "--encrypt cannot have spark.io.encryption.enabled=no",
+    ),
+    (
+        {"spark": {"encrypt": True, "master": "spark://h:1"}},
+        "--encrypt needs spark.authenticate.secret with --master spark://h:1, the one its master "
+        "and workers have: set it below spark.conf of a --conf FILE",
+    ),
+    (
+        {"spark": {"encrypt": True, "master": "local-cluster[1,1,1024]"}},
+        "--encrypt needs spark.authenticate.secret with --master local-cluster[1,1,1024]: set it",
+    ),
+    ({"spark": {"principal": "u@R"}}, "--principal needs --keytab"),
+    ({"spark": {"keytab": "/k"}}, "--keytab needs --principal"),
+    (
+        {"spark": {"principal": "u@R", "keytab": "/k", "master": "spark://h:1"}},
+        "--principal means nothing to --master spark://h:1",
+    ),
 ]
 
 
@@ -192,6 +215,16 @@ def test_what_cannot_be_done_is_refused_not_ignored(settings, says):
         {"spark": {"master": "local-cluster[4,1,1024]"}},
         {"spark": {"master": "spark://h:7077"}},
         {"spark": {"master": "yarn"}, "roles": {"worker": {"memory": "2g", "gpus": 1}}},
+        {"spark": {"encrypt": True}},
+        {"spark": {"encrypt": True, "conf": {"spark.authenticate": "true"}}},
+        {
+            "spark": {
+                "encrypt": True,
+                "master": "spark://h:7077",
+                "conf": {"spark.authenticate.secret": "s"},
+            }
+        },
+        {"spark": {"principal": "u@R", "keytab": "/k"}},
     ],
 )
 def test_what_can_be_done_passes(settings):
@@ -202,6 +235,8 @@ def test_what_can_be_done_passes(settings):
     "settings",
     [
         {"spark": {"master": "k8s://https://h", "env": "docker:i"}},
+        {"spark": {"master": "yarn", "encrypt": True, "principal": "u@R", "keytab": "/k"}},
+        {"spark": {"master": "k8s://https://h", "encrypt": True}},
     ],
 )
 def test_a_dry_run_may_plan_what_cannot_run_yet(settings):
@@ -224,6 +259,7 @@ def test_relative_paths_start_from_the_directory_and_urls_stay():
             model_dir="s3://b/m",
             result_json="../r.json",
             feed={"spool_dir": "/abs"},
+            spark={"principal": "u@R", "keytab": "u.keytab"},
         ),
         "/srv/dir",
     )
@@ -231,6 +267,7 @@ def test_relative_paths_start_from_the_directory_and_urls_stay():
     assert resolved.model_dir == "s3://b/m"
     assert resolved.result_json == "/srv/r.json"
     assert resolved.feed.spool_dir == "/abs"
+    assert resolved.spark.keytab == "/srv/dir/u.keytab"
     assert resolve_paths(config(), "/x") == config()
 
 

@@ -141,7 +141,7 @@ def submitting_environment(
 
 
 def check_files(config: JobConfig) -> None:
-    """Check that local files to be shipped exist; raises ConfigError naming option and file."""
+    """Check that local files of the run exist; raises ConfigError naming option and file."""
     spark = config.spark
     for option, names in (
         ("--py-files", spark.py_files),
@@ -153,3 +153,7 @@ def check_files(config: JobConfig) -> None:
             is_pattern = any(sign in plain for sign in "*?[{")
             if ":" not in plain and not is_pattern and not Path(plain).exists():
                 raise ConfigError(f"{option}: there is no file {plain} in {Path.cwd()}")
+    keytab = spark.keytab
+    # local:/path is on every host of the cluster, not here.
+    if keytab is not None and ":" not in keytab and not os.access(keytab, os.R_OK):
+        raise ConfigError(f"--keytab: there is no file {keytab} that you may read")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tfos.base import Job
-from tfos.config import JobConfig
+from tfos.config import JobConfig, SparkConfig
 from tfos.errors import ConfigError, InterruptedRunError, TfosError
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.run_events import Verdict
@@ -26,6 +26,7 @@ from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
 from tfos.launcher.run_registry import RunRegistry, only_run_of_job
+from tfos.launcher.spark_security import unprotected
 from tfos.launcher.submission import check_supported, master_kind, resolve_master, slots_needed
 from tfos.launcher.task_slots import count_task_slots
 from tfos.launcher.verdict import error_of, fields_of
@@ -151,7 +152,10 @@ class _Run:
 
     def _run(self, name: str, run_id: str) -> None:
         config = self.config
-        check_supported(config.model_copy(update={"spark": self._actual_spark()}))
+        actual = self._actual_spark()
+        check_supported(config.model_copy(update={"spark": actual}))
+        if warning := unprotected(master_kind(self._master), actual.conf):
+            log.warning("%s", warning)
         cpus = int(self.spark.sparkContext.getConf().get("spark.task.cpus", "1") or 1)
         resolve_master(self._master, slots_needed(config), cpus_per_task=cpus)
         framework = load_framework(config.arch)
@@ -174,11 +178,13 @@ class _Run:
     def _master(self) -> str:
         return str(self.spark.sparkContext.master)
 
-    def _actual_spark(self) -> Any:
+    def _actual_spark(self) -> SparkConfig:
         # What started the session is done with; what it runs on is what must fit the roles.
         settings = dict(self.spark.sparkContext.getConf().getAll())
+        done_with = {"env": "none", "queue": None, "encrypt": False}
+        done_with |= {"principal": None, "keytab": None}
         return self.config.spark.model_copy(
-            update={"master": self._master, "env": "none", "queue": None, "conf": settings}
+            update={**done_with, "master": self._master, "conf": settings}
         )
 
     def _prepare_checkpoints(self, name: str) -> None:

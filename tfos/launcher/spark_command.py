@@ -13,6 +13,7 @@ import yaml
 from tfos.config import JobConfig, SparkConfig
 from tfos.errors import ConfigError
 from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
+from tfos.launcher.spark_security import security_properties
 from tfos.launcher.submission import (
     is_local,
     master_kind,
@@ -175,6 +176,7 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
         properties.update(_cluster_properties(config))
     if kind == "yarn":
         properties.update(_yarn_properties(config.spark))
+    properties.update(security_properties(config.spark))
     return _with_users(properties, config.spark.conf)
 
 

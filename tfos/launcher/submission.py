@@ -15,6 +15,7 @@ from tfos.config import JobConfig, RoleResources
 from tfos.errors import ConfigError, InsufficientExecutorsError
 from tfos.fault.injection import Fault
 from tfos.launcher.role_memory import LEAST_MEMORY_BYTES
+from tfos.launcher.spark_security import check_security
 from tfos.topology import Role
 
 __all__ = [
@@ -218,6 +219,7 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
         _check_ring(config)
     _check_drill(config)
     _check_placement(config, kind)
+    check_security(config.spark, kind)
     _check_environment(config, kind, dry_run)
     if not dry_run and config.spark.deploy_mode == "cluster" and kind != "yarn":
         raise _unavailable(
@@ -333,10 +335,12 @@ def resolve_paths(config: JobConfig, directory: str) -> JobConfig:
 
     checkpoints = config.checkpoints.model_copy(update={"dir": absolute(config.checkpoints.dir)})
     feed = config.feed.model_copy(update={"spool_dir": absolute(config.feed.spool_dir)})
+    spark = config.spark.model_copy(update={"keytab": absolute(config.spark.keytab)})
     return config.model_copy(
         update={
             "checkpoints": checkpoints,
             "feed": feed,
+            "spark": spark,
             "model_dir": absolute(config.model_dir),
             "result_json": absolute(config.result_json),
         }

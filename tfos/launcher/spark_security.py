@@ -1,0 +1,83 @@
+"""Decide by which Spark properties a run is protected, and refuse what Spark could not do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from tfos.config import SparkConfig
+from tfos.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tfos.launcher.submission import MasterKind
+
+__all__ = ["check_security", "security_properties", "unprotected"]
+
+AUTHENTICATE: Final = "spark.authenticate"
+SECRET: Final = "spark.authenticate.secret"
+_ENCRYPTION: Final = (
+    AUTHENTICATE,
+    "spark.network.crypto.enabled",
+    "spark.io.encryption.enabled",
+)
+
+
+def security_properties(spark: SparkConfig) -> dict[str, str]:
+    """Return the Spark properties that ``--encrypt`` and the Kerberos options stand for."""
+    properties = dict.fromkeys(_ENCRYPTION, "true") if spark.encrypt else {}
+    if spark.principal is not None and spark.keytab is not None:
+        properties["spark.kerberos.principal"] = spark.principal
+        properties["spark.kerberos.keytab"] = spark.keytab
+    return properties
+
+
+def check_security(spark: SparkConfig, kind: MasterKind) -> None:
+    """Refuse options that contradict each other or that Spark on this master would ignore.
+
+    Raises
+    ------
+    ConfigError
+        One line naming the option, why not, and what to do.
+    """
+    if spark.encrypt:
+        _check_encryption(spark, kind)
+    if (spark.principal is None) != (spark.keytab is None):
+        given, missing = ("--principal", "--keytab")[:: 1 if spark.principal else -1]
+        raise ConfigError(f"{given} needs {missing}: Spark logs in with both, or with neither")
+    if spark.principal is not None and kind == "standalone":
+        raise ConfigError(
+            f"--principal means nothing to --master {spark.master}: Spark logs in to Kerberos on "
+            "YARN and Kubernetes; run kinit on every host of a standalone cluster"
+        )
+
+
+def _check_encryption(spark: SparkConfig, kind: MasterKind) -> None:
+    for name in _ENCRYPTION:
+        value = spark.conf.get(name, "true")
+        if value.strip().lower() != "true":
+            raise ConfigError(f"--encrypt cannot have {name}={value}: leave one of them out")
+    # On YARN and Kubernetes, and in one JVM, Spark draws a secret for each application.
+    if kind in ("standalone", "local-cluster") and not spark.conf.get(SECRET):
+        daemons = ", the one its master and workers have" if kind == "standalone" else ""
+        raise ConfigError(
+            f"--encrypt needs {SECRET} with --master {spark.master}{daemons}: set it below "
+            "spark.conf of a --conf FILE that only you can read"
+        )
+
+
+def unprotected(kind: MasterKind, properties: Mapping[str, str]) -> str | None:
+    """Return a warning if an application's connections on a cluster are open; None otherwise.
+
+    Parameters
+    ----------
+    properties
+        Of the running application, wherever they came from.
+    """
+    if kind in ("local", "local-cluster"):
+        return None
+    if properties.get(AUTHENTICATE, "false").strip().lower() == "true":
+        return None
+    return (
+        f"{AUTHENTICATE} is off: whoever reaches this cluster's network can read the data and run "
+        "code in the executors; --encrypt turns it on (docs/security.md)"
+    )
