@@ -12,11 +12,11 @@ PACKAGE = ROOT / "tfos"
 
 LEVELS = [
     {"errors"},
-    {"config", "topology", "read_plan", "horovod_installed"},
+    {"config", "topology", "read_plan", "horovod_installed", "cache_directory"},
     {"training_parts"},
     # Settings' layers and what the rooms are made of; none of these knows another.
     {"config_files", "base", "arrow_feed", "fault", "frameworks", "registry"},
-    {"launcher", "horovod_build"},
+    {"launcher", "horovod_build", "environments"},
     {"cli_manual", "cli_checkpoints", "cli_horovod", "cli", "testing"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

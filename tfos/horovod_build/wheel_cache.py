@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import shutil
 import sys
 import sysconfig
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from tfos.cache_directory import cache_directory, locked
 from tfos.errors import HorovodError
 
 __all__ = ["VERSION", "WheelCache", "build_settings", "default_directory"]
@@ -21,9 +18,6 @@ __all__ = ["VERSION", "WheelCache", "build_settings", "default_directory"]
 VERSION = "0.28.1"
 """The version of Horovod that is built: its last one."""
 
-_LOCK_TIMEOUT_S = 1800.0
-_LOCK_POLL_INTERVAL_S = 0.5
-_WORK_PREFIX = ".build-"
 # What changes the wheel. Everything else that begins with HOROVOD_ is for running.
 _SETTING_PREFIXES = tuple(
     f"HOROVOD_{name}"
@@ -33,10 +27,7 @@ _SETTING_PREFIXES = tuple(
 
 def default_directory(environ: Mapping[str, str]) -> Path:
     """Return where wheels are kept unless told otherwise: ``$XDG_CACHE_HOME/tfos/horovod``."""
-    given = environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
-    base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
-    return base / "tfos" / "horovod"
+    return cache_directory(environ, "horovod")
 
 
 def build_settings(environ: Mapping[str, str]) -> dict[str, str]:
@@ -105,48 +96,15 @@ class WheelCache:
         HorovodError
             If the other build does not end, or the directory cannot be written.
         """
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / ".lock").open("w")
-        except OSError as error:
-            raise HorovodError(
-                f"the cache {self.root} cannot be written: {error}; name another by --cache"
-            ) from error
-        with lock:
-            self._await_lock(lock.fileno(), on_wait)
-            for left in self.root.glob(f"{_WORK_PREFIX}*"):
-                shutil.rmtree(left, ignore_errors=True)
-            work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=self.root))
+        instead = "name another by --cache"
+        with locked(self.root, on_wait, error=HorovodError, instead=instead) as work:
+            self.directory.mkdir(exist_ok=True)
             try:
                 yield work
             finally:
-                shutil.rmtree(work, ignore_errors=True)
                 # What a build that failed or was interrupted leaves empty says nothing.
                 with contextlib.suppress(OSError):
                     self.directory.rmdir()
-
-    def _await_lock(self, fd: int, on_wait: Callable[[], None]) -> None:
-        deadline = time.monotonic() + _LOCK_TIMEOUT_S
-        waited = False
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                raise HorovodError(
-                    f"the cache {self.root} cannot be locked: {error}; name another by --cache"
-                ) from error
-            if not waited:
-                on_wait()
-                waited = True
-            if time.monotonic() > deadline:
-                raise HorovodError(
-                    f"another build in {self.root} has not ended within {_LOCK_TIMEOUT_S:g} s: "
-                    "look for it, or name another cache by --cache"
-                )
-            time.sleep(_LOCK_POLL_INTERVAL_S)
 
 
 def _python_tag() -> str:
