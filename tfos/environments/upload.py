@@ -1,0 +1,205 @@
+"""Put a packed environment where the whole cluster reads it: once, whole, readable by everyone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfos.environments.progress import Progress, in_words, percent_of
+from tfos.errors import ConfigError, InfrastructureError
+
+__all__ = ["UploadedArchive", "upload"]
+
+_FILE_MODE = 0o644
+_DIRECTORY_MODE = 0o755
+# Their objects appear whole, and have neither directories nor modes; a rename there is a copy.
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
+
+
+@dataclass(frozen=True)
+class UploadedArchive:
+    """An archive in the cluster's file system.
+
+    Parameters
+    ----------
+    url
+        What Spark is given.
+    shipped_bytes
+        How much was uploaded: 0 where it was there already.
+    private_because
+        Why not every user of the cluster can read it; None where all can, or none can tell. YARN
+        then unpacks it again for each application instead of once on each host.
+    """
+
+    url: str
+    shipped_bytes: int
+    private_because: str | None
+
+
+def upload(
+    archive: Path, base_url: str, progress: Progress, *, file_system: Any = None
+) -> UploadedArchive:
+    """Bring `archive` into the directory `base_url` under its own name, unless it is there.
+
+    Its name stands for its content, so what is there is what would be uploaded; it is never
+    replaced, because running applications may use it. Blocks for as long as the upload takes.
+    Several processes may do this at once.
+
+    Parameters
+    ----------
+    archive
+        What `pack` returned.
+    base_url
+        A directory that every host of the cluster reads, such as ``hdfs://namenode:8020/tfos``.
+    progress
+        Told every step, and how much is uploaded.
+    file_system
+        The fsspec file system of `base_url`; by default found by its scheme.
+
+    Raises
+    ------
+    ConfigError
+        If no file system is known for the URL.
+    InfrastructureError
+        If it cannot be written.
+    """
+    if file_system is None:
+        file_system = _file_system(base_url)
+    directory = str(file_system._strip_protocol(base_url)).rstrip("/")
+    place = f"{directory}/{archive.name}"
+    base = base_url if "://" in base_url else f"file://{directory}"
+    url = f"{base.rstrip('/')}/{archive.name}"
+    size_bytes = archive.stat().st_size
+    with _explained(url):
+        # Listings are cached by default, and other processes write here too.
+        file_system.invalidate_cache()
+        there = bool(file_system.exists(place))
+        if not there:
+            progress.say(f"uploading {in_words(size_bytes)} to {url}")
+            _make_directory(file_system, directory)
+            there = not _put(file_system, archive, place, progress)
+        if there:
+            progress.say(f"{url} is there already: nothing is uploaded")
+        private = _private_because(file_system, place)
+    return UploadedArchive(url, 0 if there else size_bytes, private)
+
+
+def _file_system(base_url: str) -> Any:
+    from fsspec.core import url_to_fs
+
+    try:
+        return url_to_fs(base_url)[0]
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{base_url} cannot be written to: {error}") from error
+
+
+@contextlib.contextmanager
+def _explained(url: str) -> Iterator[None]:
+    try:
+        yield
+    # Each file system has errors of its own.
+    except Exception as error:
+        raise InfrastructureError(
+            f"the environment could not be uploaded to {url}: {error}; name a directory that you "
+            "may write and that every host of the cluster reads"
+        ) from error
+
+
+def _put(file_system: Any, archive: Path, place: str, progress: Progress) -> bool:
+    """Upload under another name, then rename; False if somebody else was faster."""
+    whole_at_once = _protocols(file_system) & _OBJECT_STORES
+    directory, _, name = place.rpartition("/")
+    aside = place if whole_at_once else f"{directory}/.{name}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        file_system.put_file(
+            str(archive), aside, callback=_callback(archive.stat().st_size, progress)
+        )
+        _set_mode(file_system, aside, _FILE_MODE)
+        if not whole_at_once:
+            file_system.invalidate_cache()
+            if file_system.exists(place):
+                return False
+            try:
+                file_system.mv(aside, place)
+            except Exception:
+                file_system.invalidate_cache()
+                if not file_system.exists(place):
+                    raise
+                return False
+    finally:
+        if not whole_at_once:
+            with contextlib.suppress(Exception):
+                if file_system.exists(aside):
+                    file_system.rm_file(aside)
+    progress.percent(100)
+    return True
+
+
+def _callback(size_bytes: int, progress: Progress) -> Any:
+    """Return what fsspec tells how much it has uploaded."""
+    from fsspec.callbacks import Callback
+
+    advance = percent_of(size_bytes, progress)
+
+    class Told(Callback):  # type: ignore[misc]
+        def relative_update(self, inc: int = 1) -> None:
+            super().relative_update(inc)
+            advance(inc)
+
+    return Told(size=size_bytes)
+
+
+def _make_directory(file_system: Any, directory: str) -> None:
+    """Make a directory and those above it that are missing, each open to everyone's reading."""
+    missing = []
+    while directory and not file_system.exists(directory):
+        missing.append(directory)
+        directory = directory.rpartition("/")[0]
+    for each in reversed(missing):
+        file_system.makedirs(each, exist_ok=True)
+        _set_mode(file_system, each, _DIRECTORY_MODE)
+
+
+def _protocols(file_system: Any) -> set[str]:
+    protocol = file_system.protocol
+    return {protocol} if isinstance(protocol, str) else set(protocol)
+
+
+def _set_mode(file_system: Any, path: str, mode: int) -> None:
+    """Set the mode of a file or directory where the file system has modes; fsspec has no word."""
+    client: Any = getattr(file_system, "client", None)
+    if "file" in _protocols(file_system):
+        os.chmod(path, mode)
+    elif hasattr(file_system, "chmod"):
+        file_system.chmod(path, mode)
+    elif hasattr(client, "set_permission"):
+        client.set_permission(path, mode)
+
+
+def _private_because(file_system: Any, place: str) -> str | None:
+    """Say what keeps others from reading `place`; YARN asks the same of its public cache."""
+    mode = _mode(file_system, place)
+    if mode is not None and not mode & stat.S_IROTH:
+        return f"{place} cannot be read by everyone (mode {mode:o})"
+    directory = place.rpartition("/")[0]
+    while directory:
+        mode = _mode(file_system, directory)
+        if mode is not None and not mode & stat.S_IXOTH:
+            return f"{directory} cannot be entered by everyone (mode {mode:o})"
+        directory = directory.rpartition("/")[0]
+    return None
+
+
+def _mode(file_system: Any, path: str) -> int | None:
+    try:
+        info = file_system.info(path)
+    except (OSError, NotImplementedError):
+        return None
+    mode = info.get("mode", info.get("permission"))
+    return stat.S_IMODE(mode) if isinstance(mode, int) else None
