@@ -63,7 +63,7 @@ def editable_files(inspection: Inspection) -> list[PackedFile]:
     return [
         file
         for each in inspection.editables
-        for name, source in sorted(each.sources.items())
+        for name, source in each.sources
         for file in _source_files(name, source)
     ]
 

@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,13 @@ class Editable:
     name
         Its distribution's name.
     sources
-        Name in site-packages -> the package's directory or file.
+        Names in site-packages, and the directories or files of the packages.
     finders
         Files in site-packages that only point to the project.
     """
 
     name: str
-    sources: Mapping[str, Path]
+    sources: tuple[tuple[str, Path], ...]
     finders: tuple[str, ...]
 
 
@@ -170,7 +169,7 @@ def _read(spec: EnvironmentSpec, prefix: Path, found: dict[str, Any]) -> Inspect
         editables=tuple(
             Editable(
                 each["name"],
-                {name: Path(source) for name, source in each["sources"].items()},
+                tuple((name, Path(source)) for name, source in each["sources"]),
                 tuple(each["finders"]),
             )
             for each in found["editables"]

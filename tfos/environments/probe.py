@@ -88,19 +88,21 @@ def _metadata(distribution: Distribution) -> str:
 
 def _editable(distribution: Distribution, site_packages: Sequence[str]) -> dict[str, Any]:
     """Return where the packages of an editable installation are, and what only finds them."""
-    sources: dict[str, str] = {}
-    for name in _top_level_names(distribution):
-        for path in _places(name):
-            if not _inside(path, site_packages):
-                sources.setdefault(os.path.basename(path), path)
+    sources = [
+        (f"{name}{suffix}", path)
+        for name in _top_level_names(distribution)
+        for suffix, path in _places(name)
+        if not _inside(path, site_packages)
+    ]
     metadata = _metadata(distribution)
     if not _inside(metadata, site_packages):
-        sources[os.path.basename(metadata)] = metadata
+        sources.append((os.path.basename(metadata), metadata))
     finders = [
         str(file)
         for file in distribution.files or ()
         if "/" not in str(file) and str(file).endswith((".pth", ".py"))
     ]
+    finders.append(f"{os.path.basename(metadata)}/direct_url.json")
     return {
         "name": distribution.metadata["Name"],
         "sources": sources,
@@ -139,7 +141,8 @@ def _pth_lines(file: str) -> list[str]:
     ]
 
 
-def _places(name: str) -> list[str]:
+def _places(name: str) -> list[tuple[str, str]]:
+    """Return where a package is, or a module with the end of its file's name."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, AttributeError, ValueError):
@@ -147,8 +150,10 @@ def _places(name: str) -> list[str]:
     if spec is None:
         return []
     if spec.submodule_search_locations is not None:
-        return [path for path in spec.submodule_search_locations if os.path.isdir(path)]
-    return [spec.origin] if spec.origin and os.path.isfile(spec.origin) else []
+        return [("", path) for path in spec.submodule_search_locations if os.path.isdir(path)]
+    if not spec.origin or not os.path.isfile(spec.origin):
+        return []
+    return [("." + os.path.basename(spec.origin).partition(".")[2], spec.origin)]
 
 
 def _foreign_paths(site_packages: Sequence[str], editables: Sequence[dict[str, Any]]) -> list[str]:
@@ -163,7 +168,7 @@ def _foreign_paths(site_packages: Sequence[str], editables: Sequence[dict[str, A
                     for path in _pth_lines(os.path.join(directory, name))
                     if os.path.isdir(path) and not _inside(path, site_packages)
                 )
-    sources = [path for editable in editables for path in editable["sources"].values()]
+    sources = [path for editable in editables for _, path in editable["sources"]]
     return sorted(
         path
         for path in found
