@@ -14,6 +14,7 @@ from tfos import __version__
 from tfos.cli_checkpoints import checkpoints
 from tfos.cli_horovod import horovod
 from tfos.cli_manual import ManualCommand, SectionOption
+from tfos.cli_yarn import kill, logs, status
 from tfos.config import JobConfig
 from tfos.config_files import load
 from tfos.errors import ConfigError, TfosError
@@ -138,8 +139,8 @@ _OPTIONS = (
         _WHERE,
         "--env",
         metavar="ENV",
-        help="Python environment of the executors: none (default: theirs), docker:IMAGE "
-        "(Kubernetes).",
+        help="Python environment of the containers: none (default: theirs), venv:DIRECTORY, "
+        "conda:NAME (packed and shipped once), archive:URL, docker:IMAGE.",
     ),
     _option(
         _WHERE,
@@ -418,3 +419,6 @@ def main() -> None:
 main.add_command(pl_submit)
 main.add_command(checkpoints)
 main.add_command(horovod)
+main.add_command(status)
+main.add_command(logs)
+main.add_command(kill)

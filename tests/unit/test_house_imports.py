@@ -16,8 +16,9 @@ LEVELS = [
     {"training_parts"},
     # Settings' layers and what the rooms are made of; none of these knows another.
     {"config_files", "base", "arrow_feed", "fault", "frameworks", "registry"},
-    {"launcher", "horovod_build", "environments"},
-    {"cli_manual", "cli_checkpoints", "cli_horovod", "cli", "testing"},
+    {"horovod_build", "environments"},
+    {"launcher"},
+    {"cli_manual", "cli_checkpoints", "cli_horovod", "cli_yarn", "cli", "testing"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # A framework adapter runs `train` with the context users write against, and the feed's datasets
@@ -26,6 +27,7 @@ ALLOWED_SIDEWAYS = {
     ("cli", "cli_manual"),
     ("cli", "cli_checkpoints"),
     ("cli", "cli_horovod"),
+    ("cli", "cli_yarn"),
     ("frameworks", "base"),
 }
 HEAVY = ("tensorflow", "tf_keras", "keras", "pyspark", "kazoo", "horovod", "pandas")

@@ -147,12 +147,14 @@ REFUSED = [
     ({"spark": {"master": "k8s://https://h"}}, "running on Kubernetes is not available"),
     (
         {"spark": {"master": "spark://h:1", "deploy_mode": "cluster"}},
-        "--deploy-mode cluster is not available",
+        "--deploy-mode cluster on spark://h:1 is not available",
     ),
     ({"spark": {"deploy_mode": "cluster"}}, "--deploy-mode cluster needs a cluster"),
-    ({"spark": {"queue": "q"}}, "--queue is a YARN queue"),
-    ({"spark": {"env": "conda"}}, "--env conda is not available"),
-    ({"spark": {"env": "docker:i"}}, "--env docker:i needs --master k8s://URL"),
+    ({"spark": {"queue": "q"}}, "--queue is YARN's"),
+    ({"spark": {"wait": False, "master": "yarn"}}, "--no-wait needs --deploy-mode cluster"),
+    ({"spark": {"tags": ["a"]}}, "--tags is YARN's"),
+    ({"spark": {"env": "conda"}}, "--env 'conda' names nothing"),
+    ({"spark": {"env": "docker:i"}}, "--env docker:i is for executors on other hosts"),
     (
         {"roles": {"worker": {"memory": "1g"}}},
         "--worker-memory needs YARN or Kubernetes: on local every role lives in executors of one "
@@ -225,6 +227,8 @@ def test_what_cannot_be_done_is_refused_not_ignored(settings, says):
             }
         },
         {"spark": {"principal": "u@R", "keytab": "/k"}},
+        {"spark": {"master": "yarn", "encrypt": True, "principal": "u@R", "keytab": "/k"}},
+        {"spark": {"master": "yarn", "deploy_mode": "cluster", "wait": False, "priority": 3}},
     ],
 )
 def test_what_can_be_done_passes(settings):
@@ -235,7 +239,6 @@ def test_what_can_be_done_passes(settings):
     "settings",
     [
         {"spark": {"master": "k8s://https://h", "env": "docker:i"}},
-        {"spark": {"master": "yarn", "encrypt": True, "principal": "u@R", "keytab": "/k"}},
         {"spark": {"master": "k8s://https://h", "encrypt": True}},
     ],
 )

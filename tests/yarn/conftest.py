@@ -1,9 +1,104 @@
+"""Run jobs on the real YARN and HDFS, and look for what they leave there."""
+
 from __future__ import annotations
 
+import getpass
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyspark
 import pytest
+
+from tfos.fault.checkpoint_place import open_file_system
+from tfos.testing import DrillCluster, DrillRun
+from tfos.testing.yarn import YarnCluster
+
+APPS = Path(__file__).parents[1] / "e2e" / "apps"
+FAULTS = str(APPS / "faults.py")
+RING = str(APPS / "ring.py")
+COUNTED = str(Path(__file__).parents[1] / "fault" / "apps" / "counted.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "yarn":
             item.add_marker(pytest.mark.yarn)
+
+
+class YarnRuns:
+    """Takes the words of a pl_submit as they stand on a command line, the application last."""
+
+    def __init__(self, yarn: YarnCluster, cluster: DrillCluster) -> None:
+        self.yarn = yarn
+        self._cluster = cluster
+        self.hdfs, _, _ = open_file_system(yarn.record.hdfs, "the test")
+        self.home = f"/user/{getpass.getuser()}"
+        # Every host sees this installation: nothing of it need be shipped.
+        jars = Path(pyspark.__file__).parent / "jars"
+        self._options = [
+            *("--spark-conf", f"spark.yarn.jars=local:{jars}/*"),
+            *("--spark-conf", f"spark.pyspark.python={sys.executable}"),
+        ]
+
+    def start(self, *arguments: str, python: bool = True) -> subprocess.Popen[str]:
+        *options, app = arguments
+        given = self._options if python else self._options[:2]
+        return self._cluster.start(app, *given, *options, env=self.yarn.environment)
+
+    def finish(self, process: subprocess.Popen[str]) -> DrillRun:
+        run = self._cluster.finish(process)
+        print(run.out[-6000:], run.err[-12000:], sep="\n--- stderr ---\n")
+        return run
+
+    def __call__(self, *arguments: str, python: bool = True) -> DrillRun:
+        return self.finish(self.start(*arguments, python=python))
+
+    def tfos(self, *arguments: str, code: int = 0) -> str:
+        """Run a subcommand of tfos against the cluster."""
+        command = [str(Path(sys.executable).with_name("tfos")), *arguments]
+        environ = {**self._environ(), **self.yarn.environment}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environ)
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    def _environ(self) -> dict[str, str]:
+        import os
+
+        return dict(os.environ)
+
+    def application(self, process: subprocess.Popen[str] | None = None) -> str:
+        """Return the id of the application that runs; waits for one."""
+        return str(self.wait_for(lambda: self.applications("RUNNING"), 60.0)[-1]["id"])
+
+    def applications(self, state: str) -> list[dict]:
+        from tfos.testing.yarn.web import ask
+
+        found = ask(f"{self.yarn.record.manager}/ws/v1/cluster/apps?states={state}")["apps"] or {}
+        return sorted(found.get("app", []), key=lambda app: app["startedTime"])
+
+    def wait_for(self, look, within_s: float = 60.0):
+        deadline = time.monotonic() + within_s
+        while not (found := look()):
+            assert time.monotonic() < deadline, "what was waited for has not come"
+            time.sleep(0.2)
+        return found
+
+    def left(self) -> list[str]:
+        found = [f"container {each['id']}" for each in self.yarn.containers()]
+        for place in (f"{self.home}/.sparkStaging", f"{self.home}/.tfos/runs"):
+            if self.hdfs.exists(place):
+                self.hdfs.invalidate_cache()
+                found += [f"file {path}" for path in self.hdfs.ls(place, detail=False)]
+        return found
+
+
+@pytest.fixture
+def submit(yarn: YarnCluster, tmp_path: Path) -> Iterator[YarnRuns]:
+    with DrillCluster(tmp_path, master="yarn", limit_s=170.0) as cluster:
+        runs = YarnRuns(yarn, cluster)
+        yield runs
+        cluster.assert_nothing_left()
+        runs.wait_for(lambda: not runs.left(), 20.0)

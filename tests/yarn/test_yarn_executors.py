@@ -26,9 +26,9 @@ from pyspark.sql import SparkSession
 def look(_):
     import os
     from tfos.fault.checkpoint_place import open_file_system
-    from tfos.launcher.hadoop_configuration import hadoop_configuration
+    from tfos.launcher.hadoop_conf import configuration_in_container
     before = os.environ.get("HADOOP_CONF_DIR")
-    os.environ.update(hadoop_configuration(os.environ, os.getcwd()))
+    os.environ.update(configuration_in_container(os.environ, os.getcwd()))
     file_system, root, _ = open_file_system("hdfs:///", "--checkpoint-dir")
     yield before, os.environ.get("HADOOP_CONF_DIR"), file_system.ls(root, detail=False)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from tfos.config import JobConfig
+from tfos.environments.specification import parse_environment
 from tfos.errors import (
     ConfigError,
     ExitCode,
@@ -25,6 +26,7 @@ from tfos.errors import (
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.application_archive import pack_application
 from tfos.launcher.cluster_client import run_in_cluster, staging_directory
+from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures
 from tfos.launcher.hadoop_conf import hadoop_conf_dir
 from tfos.launcher.prerequisites import (
@@ -38,6 +40,7 @@ from tfos.launcher.prerequisites import (
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.run_directory import runs_root
+from tfos.launcher.shipping import ship
 from tfos.launcher.spark_command import (
     APPLICATION_DIRECTORY,
     describe_submission,
@@ -90,6 +93,7 @@ def submit(config: JobConfig, app: str, *, dry_run: bool = False) -> int:
         If the driver ended without writing the run's record.
     """
     started = now_iso()
+    show_log(config.log_level)
     config = resolve_paths(config, os.getcwd())
     if dry_run:
         _dry_run(config, app)
@@ -137,6 +141,7 @@ def _submit(config: JobConfig, app: str) -> int:
         return _submit_to_cluster(config, path, job_class, spark_home)
     with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
+        shipped = _shipped(config, spark_home)
         result_file = config.result_json or str(room / "result.json")
         submission = Submission(
             app=str(path),
@@ -149,7 +154,7 @@ def _submit(config: JobConfig, app: str) -> int:
             client_start_s=psutil.Process().create_time(),
         )
         command = spark_submit_command(
-            config,
+            shipped,
             _write_private(room / "submission.json", json.dumps(submission.to_json())),
             spark_home=spark_home,
             default_name=path.stem,
@@ -172,10 +177,21 @@ def _submit(config: JobConfig, app: str) -> int:
                 _erase_registry(submission.registry_file)
 
 
+def _shipped(config: JobConfig, spark_home: Path) -> JobConfig:
+    if master_kind(config.spark.master) == "yarn":
+        return ship(config, spark_home, staging_directory(config))
+    if parse_environment(config.spark.env).is_packed and config.spark.staging_dir is None:
+        raise ConfigError(
+            f"--env {config.spark.env} is put where every host reads it: set spark.staging_dir"
+        )
+    return ship(config, spark_home, config.spark.staging_dir or "")
+
+
 def _submit_to_cluster(
     config: JobConfig, path: Path, job_class: str | None, spark_home: Path
 ) -> int:
     staging = staging_directory(config)
+    shipped = ship(config, spark_home, staging)
     with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
         pack_application(path, room / "application.zip")
@@ -190,7 +206,7 @@ def _submit_to_cluster(
         )
         command = spark_submit_command(
             shipped_with(
-                config,
+                shipped,
                 _write_private(room / "submission.json", json.dumps(submission.to_json())),
                 str(room / "application.zip"),
             ),

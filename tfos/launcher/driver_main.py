@@ -19,8 +19,9 @@ import psutil
 from tfos.config import JobConfig
 from tfos.errors import ExitCode, InterruptedRunError, TfosError
 from tfos.launcher.application import UserCodeError, load_job
+from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures
-from tfos.launcher.hadoop_configuration import hadoop_configuration
+from tfos.launcher.hadoop_conf import configuration_in_container
 from tfos.launcher.interrupts import Interrupts
 from tfos.launcher.result import RunResult
 from tfos.launcher.run import run
@@ -42,8 +43,8 @@ def main(argv: list[str]) -> int:
     submission = Submission.from_json(json.loads(Path(argv[1]).read_text(encoding="utf-8")))
     _write_pid(submission.pid_file)
     config = submission.job_config
-    _configure_logging(config)
-    os.environ.update(hadoop_configuration(os.environ, os.getcwd()))
+    show_log(config.log_level)
+    os.environ.update(configuration_in_container(os.environ, os.getcwd()))
     if submission.runs_root is not None:
         return _main_in_cluster(submission, config, submission.runs_root)
     result = _run(submission, config, _watch_client)
@@ -146,11 +147,6 @@ def _write_pid(path: str) -> None:
     aside = f"{path}.tmp"
     Path(aside).write_text(str(os.getpid()), encoding="ascii")
     os.replace(aside, path)
-
-
-def _configure_logging(config: JobConfig) -> None:
-    logging.basicConfig(format="%(asctime)s tfos: %(message)s", datefmt="%H:%M:%S")
-    log.setLevel(config.log_level.upper())
 
 
 def _watch_client(submission: Submission) -> None:

@@ -1,17 +1,19 @@
-"""Find and read the configuration of a Hadoop cluster. Runs where ``pl_submit`` does."""
+"""Find and read the configuration of a Hadoop cluster, on the client and in containers."""
 
 from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 from tfos.errors import ConfigError
 
-__all__ = ["default_file_system", "hadoop_conf_dir"]
+__all__ = ["configuration_in_container", "default_file_system", "hadoop_conf_dir"]
 
 _VARIABLES = ("HADOOP_CONF_DIR", "YARN_CONF_DIR")
+_UNPACKED: Final = os.path.join("__spark_conf__", "__hadoop_conf__")
 
 
 def hadoop_conf_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -53,3 +55,28 @@ def default_file_system(directory: Path) -> str:
         if (found.findtext("name") or "").strip() == "fs.defaultFS":
             return (found.findtext("value") or "").strip().rstrip("/")
     return "file:"
+
+
+def configuration_in_container(
+    environ: Mapping[str, str],
+    directory: str,
+    is_directory: Callable[[str], bool] = os.path.isdir,
+) -> dict[str, str]:
+    """Return what to add to a process's environment so that it finds Hadoop's configuration. Pure.
+
+    Clients of HDFS that are not Spark's own read ``HADOOP_CONF_DIR``. Containers of YARN need not
+    have it: the submitter's configuration is unpacked in their working directory then.
+
+    Parameters
+    ----------
+    environ
+        Its environment; a directory that it names, and that is there, stays.
+    directory
+        The container's working directory.
+    is_directory
+        Says whether a path is a directory.
+    """
+    named, unpacked = environ.get(_VARIABLES[0]), os.path.join(directory, _UNPACKED)
+    if (named and is_directory(named)) or not is_directory(unpacked):
+        return {}
+    return {_VARIABLES[0]: unpacked}

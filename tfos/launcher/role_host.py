@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from tfos.arrow_feed.places import Place, choose_places
 from tfos.config import JobConfig
-from tfos.errors import RendezvousClosedError, TfosError
+from tfos.environments.versions import describe_here, differences
+from tfos.errors import ConfigError, RendezvousClosedError, TfosError
 from tfos.fault.failure import Cause, Failure, Outcome, cause_of
 from tfos.fault.janitor import removed_at_end
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.drills import HostDrill, drill_of
-from tfos.launcher.hadoop_configuration import hadoop_configuration
+from tfos.launcher.hadoop_conf import configuration_in_container
 from tfos.launcher.host_session import HostSession
 from tfos.launcher.ports import address_towards, reserve_port
 from tfos.launcher.registry_address import RegistryAddress
@@ -94,6 +95,8 @@ class RoleHost:
         Whether its batches come packed, as a gang's do (`tfos.arrow_feed.gang`).
     app_directories
         Directories of the user's modules.
+    versions
+        What the driver has (`tfos.environments.versions.describe_here`).
     """
 
     config: str
@@ -110,6 +113,7 @@ class RoleHost:
     feeds: tuple[str, ...]
     packed: bool
     app_directories: tuple[str, ...]
+    versions: Mapping[str, str | None]
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Play the role to its end; yields one row with the outcome as JSON.
@@ -126,7 +130,7 @@ class RoleHost:
         config = JobConfig.model_validate_json(self.config)
         _log_to_stderr(key, config.log_level)
         # For itself and for the training process, whose working directory is another.
-        os.environ.update(hadoop_configuration(os.environ, os.getcwd()))
+        os.environ.update(configuration_in_container(os.environ, os.getcwd()))
         hosted = _Hosted(self, config, key, context)
         outcome = hosted.play(batches)
         yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome.to_json())]})
@@ -190,6 +194,7 @@ class _Hosted:
             # Spark deals out the GPUs of a host; without any, the role's defaults hide all.
             {"CUDA_VISIBLE_DEVICES": ",".join(self._gpus)} if self._gpus else {},
         )
+        self._check_versions()
         self._open_spool(places, stack)
         self._write_job(directory)
         # The training process dies with the thread that starts it, so that thread lives as long
@@ -201,6 +206,14 @@ class _Hosted:
         finally:
             thread.join()
         return supervision.outcome(self._rows())
+
+    def _check_versions(self) -> None:
+        """Refuse to train with what does not fit the driver's; raises ConfigError."""
+        told = differences(self._program.versions, describe_here())
+        if told:
+            raise ConfigError(
+                "; ".join(told) + " (--env gives containers an environment of their own)"
+            )
 
     # -- the training process ------------------------------------------------------------------
 

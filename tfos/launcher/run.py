@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfos.base import Job
 from tfos.config import JobConfig, SparkConfig
+from tfos.environments.versions import describe_here
 from tfos.errors import ConfigError, InterruptedRunError, TfosError
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.run_events import Verdict
@@ -270,6 +271,7 @@ class _Run:
             feeds=(),
             packed=False,
             app_directories=self.app_directories,
+            versions=describe_here(),
         )
         groups = [
             RoleGroup(

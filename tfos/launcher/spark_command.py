@@ -11,6 +11,8 @@ from pathlib import Path
 import yaml
 
 from tfos.config import JobConfig, SparkConfig
+from tfos.environments.properties import environment_properties
+from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
 from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
 from tfos.launcher.spark_security import security_properties
@@ -25,7 +27,9 @@ from tfos.launcher.submission import (
 
 __all__ = [
     "APPLICATION_DIRECTORY",
+    "CLUSTER_TAG",
     "DRIVER_SCRIPT",
+    "TAG",
     "describe_submission",
     "resolved_master",
     "secret_properties",
@@ -36,6 +40,8 @@ __all__ = [
 
 APPLICATION_DIRECTORY = "tfos-application"
 """Where a driver in the cluster finds the application, in its own directory."""
+TAG, CLUSTER_TAG = "tfos", "tfos-cluster"
+"""YARN tags: of every run, and of those whose driver is in the cluster."""
 DRIVER_SCRIPT = Path(__file__).with_name("driver_main.py")
 _QUIET_LOG = Path(__file__).with_name("log4j2-quiet.properties")
 _JAVA_OPTIONS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions")
@@ -225,13 +231,15 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
     if gpus:
         properties["spark.executor.resource.gpu.amount"] = str(gpus)
         properties["spark.task.resource.gpu.amount"] = str(gpus)
-    if config.spark.env.startswith("docker:"):
-        properties["spark.kubernetes.container.image"] = config.spark.env.removeprefix("docker:")
+    spec = parse_environment(config.spark.env)
+    if spec.kind == "docker":
+        properties.update(environment_properties(spec, master_kind(config.spark.master)))
     return properties
 
 
 def _yarn_properties(spark: SparkConfig) -> dict[str, str]:
-    properties = {**_YARN_PROPERTIES, "spark.yarn.tags": ",".join(["tfos", *spark.tags])}
+    ours = [TAG, CLUSTER_TAG] if spark.deploy_mode == "cluster" else [TAG]
+    properties = {**_YARN_PROPERTIES, "spark.yarn.tags": ",".join([*ours, *spark.tags])}
     if spark.priority is not None:
         properties["spark.yarn.priority"] = str(spark.priority)
     if spark.deploy_mode == "cluster":

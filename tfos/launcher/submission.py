@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from tfos.config import JobConfig, RoleResources
+from tfos.environments.properties import check_environment
+from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError, InsufficientExecutorsError
 from tfos.fault.injection import Fault
 from tfos.launcher.role_memory import LEAST_MEMORY_BYTES
@@ -47,7 +49,6 @@ _INSTEAD = {
     "memory": "use --spark-conf spark.executor.memory=... (with local: spark.driver.memory)",
     "gpus": "leave it out: TensorFlow takes the GPUs it finds",
 }
-_DOCKER_ENV = re.compile(r"docker:\S+")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
@@ -220,7 +221,7 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
     _check_drill(config)
     _check_placement(config, kind)
     check_security(config.spark, kind)
-    _check_environment(config, kind, dry_run)
+    check_environment(parse_environment(config.spark.env), kind)
     if not dry_run and config.spark.deploy_mode == "cluster" and kind != "yarn":
         raise _unavailable(
             f"--deploy-mode cluster on {config.spark.master}",
@@ -304,18 +305,6 @@ def _check_drill(config: JobConfig) -> None:
                 f"--inject {fault}: this run has no {fault.key}; it has "
                 + ", ".join(f"{n} {role}" for role, (n, _) in roles.items())
             )
-
-
-def _check_environment(config: JobConfig, kind: MasterKind, dry_run: bool) -> None:
-    env = config.spark.env
-    if env == "none":
-        return
-    if not _DOCKER_ENV.fullmatch(env):
-        raise _unavailable(f"--env {env}", "use none, or docker:IMAGE with --master k8s://URL")
-    if kind != "k8s":
-        raise ConfigError(f"--env {env} needs --master k8s://URL, not {config.spark.master}")
-    if not dry_run:
-        raise _unavailable(f"running with --env {env}", "use --dry-run to see the command")
 
 
 def _unavailable(what: str, instead: str) -> ConfigError:

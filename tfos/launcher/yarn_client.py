@@ -42,6 +42,8 @@ class Application:
         Why it ended, in YARN's words; may be empty.
     started
         Milliseconds since the epoch.
+    tags
+        As submitted.
     """
 
     id: str
@@ -53,6 +55,7 @@ class Application:
     tracking_url: str
     diagnostics: str
     started: int
+    tags: tuple[str, ...]
 
     @property
     def ended(self) -> bool:
@@ -111,12 +114,20 @@ class YarnClient:
     def find(self, tag: str) -> list[Application]:
         """Return the applications with a tag, the latest last."""
         with _explained(tag):
-            found = [
-                _read(report)
-                for report in self._client.getApplications()
-                if tag in [str(each) for each in report.getApplicationTags()]
-            ]
+            found = [_read(report) for report in self._client.getApplications()]
+        found = [application for application in found if tag in application.tags]
         return sorted(found, key=lambda application: application.started)
+
+    def containers(self, application: str) -> list[tuple[str, str]]:
+        """Return the running containers: id, and address of the NodeManager's web application."""
+        with _explained(application):
+            attempt = self._client.getApplicationReport(
+                self._id(application)
+            ).getCurrentApplicationAttemptId()
+            return [
+                (str(report.getContainerId().toString()), str(report.getNodeHttpAddress()))
+                for report in self._client.getContainers(attempt)
+            ]
 
     def kill(self, application: str) -> None:
         """Have YARN kill an application; one that has ended is left alone."""
@@ -153,6 +164,7 @@ def _read(report: Any) -> Application:
         tracking_url=str(report.getTrackingUrl() or ""),
         diagnostics=str(report.getDiagnostics() or "").strip(),
         started=int(report.getStartTime()),
+        tags=tuple(sorted(str(tag) for tag in report.getApplicationTags())),
     )
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfos.launcher.hadoop_configuration import hadoop_configuration
+from tfos.launcher.hadoop_conf import configuration_in_container
 
 UNPACKED = "/container/__spark_conf__/__hadoop_conf__"
 
@@ -20,4 +20,4 @@ UNPACKED = "/container/__spark_conf__/__hadoop_conf__"
     ],
 )
 def test_what_is_added_to_the_environment(environ, directories, added):
-    assert hadoop_configuration(environ, "/container", directories.__contains__) == added
+    assert configuration_in_container(environ, "/container", directories.__contains__) == added

@@ -1,0 +1,123 @@
+"""Whole runs, with the driver here and in the cluster."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+from conftest import COUNTED, FAULTS, RING
+
+from tfos.errors import ExitCode
+
+SIZES = (
+    *("--ps-memory", "1536m", "--ps-cores", "1", "--worker-memory", "2g", "--worker-cores", "2"),
+    *("--chief-memory", "1792m", "--chief-cores", "1"),
+)
+COUNTS = ("-p", "rows=2000", "-p", "epochs=4", "-p", "slow=0.02")
+CLUSTER = ("--deploy-mode", "cluster")
+
+
+def test_roles_of_a_ps_run_have_containers_of_their_sizes(submit):
+    kept = f"{submit.yarn.record.hdfs}/kept/sizes"
+    options = ("--arch", "ps", *SIZES, *COUNTS, "--name", "sizes", "--checkpoint-dir", kept)
+    process = submit.start(*options, COUNTED)
+
+    def sizes():
+        found = submit.yarn.containers()
+        return {(int(c["totalMemoryNeededMB"]), int(c["totalVCoresNeeded"])) for c in found}
+
+    submit.wait_for(lambda: sizes() >= {(1536, 1), (2048, 2), (1792, 1)}, 120.0)
+    run = submit.finish(process)
+    assert run.code == ExitCode.OK
+    found = run.record["result"]
+    assert (found["step"], found["fewest"], found["most"]) == (160, 4, 4)
+    assert run.record["checkpoint"].startswith(f"{kept}/sizes/")
+
+
+def test_a_ring_trains_with_its_driver_in_the_cluster(submit):
+    roles = ("--arch", "ring", "--worker-memory", "2g", "-p", "ranks=2")
+    run = submit(*CLUSTER, *roles, "--name", "round", RING)
+    assert run.code == ExitCode.OK
+    found = run.record["result"]
+    assert (found["step"], found["fewest"], found["most"]) == (32, 2, 2)
+    assert "RUNNING" in run.text
+
+
+@pytest.mark.parametrize("mode", ["client", "cluster"])
+def test_errors_of_the_user_keep_their_exit_code(submit, mode):
+    where = ("--deploy-mode", mode, "--chief-memory", "1280m")
+    run = submit(*where, "-p", "fault=raises", "--max-restarts", "0", FAULTS)
+    assert run.code == run.record["exit_code"] == ExitCode.USER_CODE
+    assert "the learning rate is zero" in run.text
+    assert submit.applications("FINISHED,FAILED")[-1]["finalStatus"] == "FAILED"
+    run = submit(*where, "-p", "fault=exits", "--max-restarts", "0", FAULTS)
+    assert run.code == ExitCode.USER_CODE
+    assert "3" in run.record["error"]
+
+
+@pytest.mark.parametrize("mode", ["client", "cluster"])
+def test_what_yarn_does_not_take_is_told(submit, mode):
+    where = ("--deploy-mode", mode)
+    run = submit(*where, "--queue", "nope", "-p", "fault=none", FAULTS)
+    assert run.code == ExitCode.CONFIG
+    assert "--queue nope does not take the application" in run.record["error"]
+    run = submit(*where, "--chief-memory", "100g", "-p", "fault=none", FAULTS)
+    assert run.code == ExitCode.RESOURCES
+    assert "lower --chief-, --worker- or --ps-memory" in run.record["error"]
+    run = submit(*where, "--zookeeper", "127.0.0.1:1", "-p", "fault=none", FAULTS)
+    assert run.code == ExitCode.INFRASTRUCTURE
+    assert "127.0.0.1:1" in run.record["error"]
+
+
+@pytest.mark.parametrize("mode", ["client", "cluster"])
+def test_an_application_killed_in_yarn_is_told(submit, mode):
+    where = ("--deploy-mode", mode, "--chief-memory", "1280m", "--name", f"hung-{mode}")
+    process = submit.start(*where, "-p", "fault=hangs", FAULTS)
+    application = submit.application()
+    submit.wait_for(lambda: len(submit.yarn.containers()) > 1)
+    from tfos.launcher.yarn_client import YarnClient
+
+    with YarnClient.open({"HADOOP_CONF_DIR": submit.yarn.record.configuration}) as yarn:
+        yarn.kill(application)
+    run = submit.finish(process)
+    assert run.code == ExitCode.INTERRUPTED
+    assert "killed" in run.record["error"]
+
+
+def test_nobody_need_wait(submit):
+    where = (
+        *CLUSTER,
+        "--no-wait",
+        "--chief-memory",
+        "1280m",
+        "--tags",
+        "nightly",
+        "--priority",
+        "3",
+    )
+    run = submit(*where, "--name", "late", "-p", "fault=hangs", FAULTS)
+    assert run.code == ExitCode.OK
+    told = json.loads(run.out.splitlines()[-1])
+    application = told["application_id"]
+    submit.wait_for(lambda: "RUNNING" in submit.tfos("status", "late"), 60.0)
+    (found,) = [a for a in submit.applications("RUNNING") if a["id"] == application]
+    assert {"tfos", "nightly"} <= set(found["applicationTags"].split(","))
+    assert found["priority"] == 3
+    submit.wait_for(lambda: "arch local" in submit.tfos("logs", application), 60.0)
+    assert "FINISHED" in submit.tfos("kill", application)
+    assert "interrupted, exit code 130" in submit.tfos("status", application)
+    assert "had ended" in submit.tfos("kill", application)
+    submit.wait_for(lambda: "arch local" in submit.tfos("logs", application), 60.0)
+    assert "YARN knows no run named 'nobody'" in submit.tfos("status", "nobody", code=2)
+    submit.hdfs.rm(f"{submit.home}/.tfos/runs/{application}", recursive=True)
+
+
+def test_a_signal_ends_a_driver_in_the_cluster_in_order(submit):
+    process = submit.start(*CLUSTER, "--chief-memory", "1280m", "-p", "fault=hangs", FAULTS)
+    submit.application()
+    submit.wait_for(lambda: len(submit.yarn.containers()) > 1)
+    process.send_signal(signal.SIGTERM)
+    run = submit.finish(process)
+    assert run.code == run.record["exit_code"] == ExitCode.INTERRUPTED
+    assert "asking application_" in run.text

@@ -1,0 +1,119 @@
+"""Look at, read and end runs on YARN, from wherever its configuration is."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfos.config import JobConfig
+from tfos.errors import TfosError
+from tfos.launcher.applications import end_application, find_application, read_logs, read_record
+from tfos.launcher.yarn_client import Application, YarnClient
+
+__all__ = ["kill", "logs", "status"]
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_CODES = "\b\nExit codes: 0 done, 2 no such application, 5 YARN does not answer."
+
+
+def _answered(what: Callable[..., None]) -> Callable[..., None]:
+    """Turn tfos's errors into one line and their exit codes."""
+
+    def run(ctx: click.Context, /, **given: Any) -> None:
+        try:
+            what(**given)
+        except TfosError as error:
+            click.echo(f"{ctx.command_path}: error: {' '.join(str(error).split())}", err=True)
+            sys.exit(int(error.exit_code))
+
+    run.__doc__ = what.__doc__
+    return click.pass_context(run)
+
+
+_which = click.argument("which", metavar="APP_OR_JOB")
+
+
+@click.command("status", context_settings=_SETTINGS, epilog=_CODES)
+@_which
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@_answered
+def status(which: str, as_json: bool) -> None:
+    """Say what became of a run on YARN: its state there, and its record where it has one.
+
+    APP_OR_JOB is an application's id (application_...), or a job's --name: its latest run.
+    """
+    with YarnClient.open() as yarn:
+        application = find_application(yarn, which)
+    record = read_record(JobConfig(), application.id)
+    if as_json:
+        told = {**asdict(application), "run": None if record is None else record.to_json()}
+        click.echo(json.dumps(told, indent=2))
+        return
+    for name, value in _described(application):
+        click.echo(f"{name:14} {value}")
+    if record is not None:
+        click.echo(f"{'run':14} {record.outcome}, exit code {record.exit_code}")
+        click.echo(f"{'steps':14} {record.steps}")
+        if record.error:
+            click.echo(f"{'error':14} {record.error}")
+
+
+def _described(application: Application) -> list[tuple[str, str]]:
+    told = [
+        ("application", application.id),
+        ("name", application.name),
+        ("user, queue", f"{application.user}, {application.queue}"),
+        ("state", f"{application.state} {application.final_status}"),
+        ("tracking URL", application.tracking_url),
+        ("diagnostics", " ".join(re.sub(r"\s+", " ", application.diagnostics).split())[:600]),
+    ]
+    return [(name, value) for name, value in told if value.strip()]
+
+
+@click.command("logs", context_settings=_SETTINGS, epilog=_CODES)
+@_which
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write a file a container there, instead of everything to standard output.",
+)
+@_answered
+def logs(which: str, directory: Path | None) -> None:
+    """Fetch the output of a run's containers, while it runs and afterwards.
+
+    Afterwards they come from where YARN aggregates logs; a cluster that does not leaves them with
+    its NodeManagers, whose pages the tracking URL of `tfos status` leads to.
+    """
+    with YarnClient.open() as yarn, tempfile.TemporaryDirectory(prefix="tfos-logs-") as room:
+        application = find_application(yarn, which)
+        for path in read_logs(yarn, application, directory or Path(room)):
+            if directory is not None:
+                click.echo(str(path))
+                continue
+            click.echo(f"==> {path.relative_to(room)} <==")
+            click.echo(path.read_text(errors="replace"))
+
+
+@click.command("kill", context_settings=_SETTINGS, epilog=_CODES)
+@_which
+@_answered
+def kill(which: str) -> None:
+    """End a run on YARN: in order where its driver is in the cluster, else at once.
+
+    A driver that has not ended within half a minute is killed.
+    """
+    with YarnClient.open() as yarn:
+        application = find_application(yarn, which)
+        if application.ended:
+            click.echo(f"{application.id} had ended: {application.final_status}")
+            return
+        ended = end_application(yarn, JobConfig(), application)
+        click.echo(f"{ended.id} {ended.state} {ended.final_status}")

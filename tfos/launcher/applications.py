@@ -1,0 +1,110 @@
+"""Find runs that YARN has, read their logs and records, and end them. On any client."""
+
+from __future__ import annotations
+
+import re
+import time
+import urllib.request
+from pathlib import Path
+from typing import Final
+
+from tfos.config import JobConfig
+from tfos.errors import ConfigError, TfosError
+from tfos.launcher.cluster_client import staging_directory
+from tfos.launcher.result import RunResult
+from tfos.launcher.run_directory import RunDirectory, runs_root
+from tfos.launcher.spark_command import CLUSTER_TAG, TAG
+from tfos.launcher.yarn_client import Application, YarnClient
+
+__all__ = ["end_application", "find_application", "read_logs", "read_record"]
+
+_ID: Final = re.compile(r"application_\d+_\d+")
+_ORDERLY_WITHIN_S: Final = 30.0
+_KILLED_WITHIN_S: Final = 20.0
+_POLL_S: Final = 1.0
+_ANSWER_WITHIN_S: Final = 20.0
+_STREAMS: Final = ("stdout", "stderr")
+
+
+def find_application(yarn: YarnClient, which: str) -> Application:
+    """Return an application by its id, or the latest run of a job by the job's name.
+
+    Raises
+    ------
+    ConfigError
+        If YARN knows none.
+    """
+    if _ID.fullmatch(which):
+        return yarn.status(which)
+    named = [application for application in yarn.find(TAG) if application.name == which]
+    if not named:
+        raise ConfigError(
+            f"YARN knows no run named {which!r}: give an id (application_...), or the --name that "
+            "it was submitted with (without one it is the application file's)"
+        )
+    return named[-1]
+
+
+def read_record(config: JobConfig, application: str) -> RunResult | None:
+    """Return the record of a run in cluster mode that nobody waited for; None for no such thing."""
+    try:
+        return RunDirectory(runs_root(staging_directory(config)), application).read()
+    except TfosError:
+        return None
+
+
+def read_logs(yarn: YarnClient, application: Application, directory: Path) -> list[Path]:
+    """Write the output of an application's containers to files in `directory`; return them.
+
+    Raises
+    ------
+    ConfigError
+        If there is none to be had.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    if application.ended:
+        if yarn.fetch_logs(application.id, directory):
+            return sorted(path for path in directory.rglob("*") if path.is_file())
+        raise ConfigError(
+            f"YARN has no aggregated logs of {application.id}: NodeManagers may still upload them, "
+            f"or keep them (yarn.log-aggregation-enable): {application.tracking_url}"
+        )
+    return [
+        path
+        for container, address in yarn.containers(application.id)
+        for stream in _STREAMS
+        if (path := _read_stream(container, address, stream, directory)) is not None
+    ]
+
+
+def _read_stream(container: str, address: str, stream: str, directory: Path) -> Path | None:
+    """Ask the NodeManager of a running container for what it has written."""
+    url = f"{address}/ws/v1/node/containers/{container}/logs/{stream}"
+    try:
+        with urllib.request.urlopen(url, timeout=_ANSWER_WITHIN_S) as answer:
+            data = answer.read()
+    except OSError:
+        return None  # not begun, or gone meanwhile
+    path = directory / f"{container}.{stream}"
+    path.write_bytes(data)
+    return path
+
+
+def end_application(yarn: YarnClient, config: JobConfig, application: Application) -> Application:
+    """End an application and return what YARN says of it then; blocks for at most 50 s."""
+    if CLUSTER_TAG in application.tags and application.state == "RUNNING":
+        runs = RunDirectory(runs_root(staging_directory(config)), application.id)
+        runs.ask_stop("tfos kill")
+        ended = _await_end(yarn, application, _ORDERLY_WITHIN_S)
+        if ended.ended:
+            return ended
+    yarn.kill(application.id)
+    return _await_end(yarn, application, _KILLED_WITHIN_S)
+
+
+def _await_end(yarn: YarnClient, application: Application, within_s: float) -> Application:
+    deadline = time.monotonic() + within_s
+    while not application.ended and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        application = yarn.status(application.id)
+    return application

@@ -1,0 +1,91 @@
+"""Ship what containers of a cluster need and do not have: Python's environment, Spark's jars."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tfos.config import JobConfig
+from tfos.environments.packing import pack
+from tfos.environments.progress import Progress, stderr_progress
+from tfos.environments.properties import environment_properties
+from tfos.environments.spark_jars import pack_spark_jars
+from tfos.environments.specification import EnvironmentSpec, parse_environment
+from tfos.environments.upload import upload
+from tfos.fault.checkpoint_place import open_file_system
+from tfos.launcher.submission import master_kind
+
+__all__ = ["ship"]
+
+log = logging.getLogger("tfos")
+
+_JARS = ("spark.yarn.archive", "spark.yarn.jars")
+
+
+def ship(config: JobConfig, spark_home: Path, staging: str) -> JobConfig:
+    """Return the configuration by which containers have what it asks for.
+
+    The first time it packs and uploads, which takes a minute for an environment with TensorFlow;
+    afterwards it looks that all is there. Progress goes to standard error.
+
+    Parameters
+    ----------
+    staging
+        Directory of the cluster's file system; see `tfos.launcher.cluster_client`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such environment, or the file system is unknown.
+    InfrastructureError
+        If something cannot be written.
+    """
+    kind = master_kind(config.spark.master)
+    spec = parse_environment(config.spark.env)
+    conf: dict[str, str] = {}
+    with stderr_progress() as progress:
+        url = _ship_environment(spec, staging, progress) if spec.is_packed else None
+        archives = config.spark.archives
+        if spec.kind != "none":
+            conf.update(environment_properties(spec, kind, url, archives=archives))
+            archives = [] if spec.is_archive else archives
+        if kind == "yarn" and not _has_jars(config.spark.conf, spark_home):
+            jars = pack_spark_jars(spark_home, progress)
+            conf["spark.yarn.archive"] = _upload(jars, f"{staging}/spark-jars", progress)
+    spark = config.spark.model_copy(
+        update={"conf": {**conf, **config.spark.conf}, "archives": archives}
+    )
+    return config.model_copy(update={"spark": spark})
+
+
+def _ship_environment(spec: EnvironmentSpec, staging: str, progress: Progress) -> str:
+    packed = pack(spec, progress)
+    for warning in packed.warnings:
+        log.warning("--env %s: %s", spec, warning)
+    return _upload(packed.archive, f"{staging}/environments", progress)
+
+
+def _upload(archive: Path, base: str, progress: Progress) -> str:
+    file_system, _, _ = open_file_system(base, "spark.staging_dir")
+    uploaded = upload(archive, base, progress, file_system=file_system)
+    if uploaded.private_because is not None:
+        log.warning(
+            "YARN unpacks %s anew for each application, because %s",
+            uploaded.url,
+            uploaded.private_because,
+        )
+    return uploaded.url
+
+
+def _has_jars(conf: Mapping[str, str], spark_home: Path) -> bool:
+    """Say whether the user, or the installation, says where containers find Spark's jars."""
+    if any(name in conf for name in _JARS):
+        return True
+    try:
+        defaults = (spark_home / "conf" / "spark-defaults.conf").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    names = {re.split(r"[\s=]", line.strip())[0] for line in defaults.splitlines()}
+    return any(name in names for name in _JARS)
