@@ -176,7 +176,7 @@ def test_a_file_in_the_way_is_told_without_a_stack_trace(place):
     assert len(str(told.value).splitlines()) == 1
 
 
-def test_a_reader_sees_whole_checkpoints_only_while_others_are_saved(place):
+def test_a_reader_sees_whole_checkpoints_only_while_others_are_saved(place, caplog):
     store, done, seen = place.store(keep=2), threading.Event(), []
 
     def read() -> None:
@@ -193,6 +193,7 @@ def test_a_reader_sees_whole_checkpoints_only_while_others_are_saved(place):
     steps = [0 if info is None else info.step for info in seen]
     assert steps == sorted(steps)
     assert len(steps) > 10
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("url", ["hdfs:///{path}", "hdfs://Prod/{path}"])
