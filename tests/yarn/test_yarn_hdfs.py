@@ -103,12 +103,13 @@ def test_a_generation_that_is_over_is_refused_and_its_upload_removed(place, monk
     assert place.entries() == ["ckpt-000000000001-g1", "ckpt-000000000005-g2"]
 
 
+@pytest.mark.slow
 def test_a_saver_killed_while_it_uploads_leaves_a_whole_checkpoint(place, tmp_path, caplog):
     store = place.store(keep=2)
     chance = random.Random(5)
     acknowledged, unfinished = 0, 0
     for _ in range(8):
-        resumed, told = run_killed_saver(place.url, 3, chance.uniform(0.3, 3.0))
+        resumed, told = run_killed_saver(place.url, 2, chance.uniform(0.5, 5.0))
         assert resumed >= acknowledged
         acknowledged = max([resumed, *told])
         names = place.entries() if place.fs.exists(f"{place.root}/fm") else []
@@ -119,7 +120,7 @@ def test_a_saver_killed_while_it_uploads_leaves_a_whole_checkpoint(place, tmp_pa
             continue
         assert loaded.info.step in (acknowledged, acknowledged + 1)
         assert loaded.info.metadata == {"step": loaded.info.step}
-        assert len(loaded.info.files) == 3
+        assert len(loaded.info.files) == 2
         acknowledged = loaded.info.step
     assert caplog.text == ""
     assert unfinished >= 2, "the kills came at idle moments: nothing was proven"
@@ -233,6 +234,7 @@ def listed(url: str, *options: str, **env: str) -> list[dict]:
 
 @pytest.mark.spark
 @pytest.mark.tf
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_run_keeps_everything_there_and_resumes(place, container):
     room = f"hdfs://{place.root}"
