@@ -69,6 +69,9 @@ def install_editable(site, project):
     """Install a package as ``pip install -e`` does where the build tool writes a .pth file."""
     (project / "src" / "own").mkdir(parents=True)
     (project / "src" / "own" / "__init__.py").write_text("")
+    # What the build tool leaves in the project describes the same distribution again.
+    (project / "src" / "own_name.egg-info").mkdir()
+    (project / "src" / "own_name.egg-info" / "PKG-INFO").write_text("Name: own-name\n")
     (project / "src" / "own" / "deep.py").write_text("A = {'answer': 42}\n")
     info = site / "own_name-1.0.dist-info"
     info.mkdir()
@@ -161,6 +164,7 @@ def test_nothing_of_the_base_but_what_runs_is_in_it(packed):
     parts = {part for name in names for part in name.split("/")}
     assert not parts & {"test", "idlelib", "tkinter", "turtledemo", "direct_url.json", "pyspark"}
     assert not [name for name in names if name.endswith((".a", "own_name.pth"))]
+    assert not [name for name in names if "egg-info" in name]
     assert len([name for name in names if name.endswith("/cloudpickle/__init__.py")]) == 1
 
 

@@ -216,12 +216,12 @@ def problems(
             f"the environment lacks {', '.join(missing)}, which training needs: "
             f"{inspection.prefix}/bin/python -m pip install {' '.join(missing)}"
         )
-    for each in inspection.editables:
-        if not each.sources:
-            told.append(
-                f"{each.name} is installed editable and none of its packages was found: "
-                "install it without -e"
-            )
+    told += [
+        f"{each.name} is installed editable and none of its packages was found: install it "
+        "without -e"
+        for each in inspection.editables
+        if not each.sources
+    ]
     told += [
         f"{path}, which a .pth file adds to the path, is not packed: install what is in it"
         for path in inspection.foreign_paths

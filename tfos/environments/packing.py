@@ -86,23 +86,7 @@ def pack(
     directory = cache or cache_directory(os.environ, "environments")
     name, installed, editable = _listed(inspection)
     archive = directory / name
-    is_new = not archive.exists()
-    if is_new:
-        with locked(
-            directory,
-            lambda: progress.say("another process is packing: waiting for it"),
-            error=InfrastructureError,
-            instead=_INSTEAD,
-        ) as work:
-            # The other process may have packed the same.
-            is_new = not archive.exists()
-            if is_new:
-                _build(inspection, installed, editable, work / name, progress)
-                if _listed(inspection)[0] != name:
-                    raise InfrastructureError(
-                        f"--env {spec} changed while it was packed: try again once it does not"
-                    )
-                (work / name).rename(archive)
+    is_new = not archive.exists() and _make(inspection, installed, editable, archive, progress)
     size_bytes = archive.stat().st_size
     if not is_new:
         progress.say(f"{spec} was packed before: {archive} ({in_words(size_bytes)})")
@@ -119,6 +103,32 @@ def _listed(inspection: Inspection) -> tuple[str, list[PackedFile], list[PackedF
     except OSError as error:
         raise ConfigError(f"--env {inspection.spec} cannot be read: {error}") from error
     return name, installed, editable
+
+
+def _make(
+    inspection: Inspection,
+    installed: list[PackedFile],
+    editable: list[PackedFile],
+    archive: Path,
+    progress: Progress,
+) -> bool:
+    """Bring `archive` into the cache, whole; False if another process did meanwhile."""
+    with locked(
+        archive.parent,
+        lambda: progress.say("another process is packing: waiting for it"),
+        error=InfrastructureError,
+        instead=_INSTEAD,
+    ) as work:
+        if archive.exists():
+            return False
+        aside = work / archive.name
+        _build(inspection, installed, editable, aside, progress)
+        if _listed(inspection)[0] != archive.name:
+            raise InfrastructureError(
+                f"--env {inspection.spec} changed while it was packed: try again once it does not"
+            )
+        aside.rename(archive)
+    return True
 
 
 def _build(

@@ -25,9 +25,13 @@ _NO_PACKAGES = {"benchmarks", "conftest", "docs", "examples", "noxfile", "setup"
 def main() -> None:
     """Print the description of the interpreter that runs this."""
     site_packages = _site_packages()
+    # A project's directory on the path may describe again what site-packages does.
+    found: dict[str, Distribution] = {}
+    for distribution in distributions():
+        found.setdefault(distribution.metadata["Name"], distribution)
     editables = [
         _editable(distribution, site_packages)
-        for distribution in distributions()
+        for distribution in found.values()
         if _is_editable(distribution, site_packages)
     ]
     description = {
