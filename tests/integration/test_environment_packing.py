@@ -9,6 +9,7 @@ import tarfile
 import threading
 import venv
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -318,7 +319,8 @@ def test_an_editable_package_found_by_a_finder(tmp_path):
 @pytest.fixture
 def conda(container, tmp_path):
     """Return a directory that conda-pack takes for an environment: there is no conda here."""
-    pytest.importorskip("conda_pack")
+    if find_spec("conda_pack") is None:
+        tell_missing("conda-pack is not installed: pip install 'tfos[pack]'")
     prefix = tmp_path / "envs" / "train"
     shutil.copytree(container / "localized", prefix, symlinks=True)
     (prefix / "conda-meta").mkdir()
