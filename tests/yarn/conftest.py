@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from tfos.fault.checkpoint_place import open_file_system
 from tfos.testing import DrillCluster, DrillRun
 from tfos.testing.yarn import YarnCluster
+from tfos.testing.yarn.web import ask
 
 APPS = Path(__file__).parents[1] / "e2e" / "apps"
 FAULTS = str(APPS / "faults.py")
@@ -59,25 +61,23 @@ class YarnRuns:
     def tfos(self, *arguments: str, code: int = 0) -> str:
         """Run a subcommand of tfos against the cluster."""
         command = [str(Path(sys.executable).with_name("tfos")), *arguments]
-        environ = {**self._environ(), **self.yarn.environment}
+        environ = {**os.environ, **self.yarn.environment}
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environ)
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stderr
 
-    def _environ(self) -> dict[str, str]:
-        import os
-
-        return dict(os.environ)
-
-    def application(self, process: subprocess.Popen[str] | None = None) -> str:
+    def application(self) -> str:
         """Return the id of the application that runs; waits for one."""
         return str(self.wait_for(lambda: self.applications("RUNNING"), 60.0)[-1]["id"])
 
     def applications(self, state: str) -> list[dict]:
-        from tfos.testing.yarn.web import ask
-
         found = ask(f"{self.yarn.record.manager}/ws/v1/cluster/apps?states={state}")["apps"] or {}
         return sorted(found.get("app", []), key=lambda app: app["startedTime"])
+
+    def ended(self, name: str) -> dict | None:
+        """Return the latest application of a name that has ended; None while there is none."""
+        found = self.applications("FINISHED,FAILED,KILLED")
+        return next((app for app in reversed(found) if app["name"] == name), None)
 
     def wait_for(self, look, within_s: float = 60.0):
         deadline = time.monotonic() + within_s

@@ -47,10 +47,11 @@ def test_a_ring_trains_with_its_driver_in_the_cluster(submit):
 @pytest.mark.parametrize("mode", ["client", "cluster"])
 def test_errors_of_the_user_keep_their_exit_code(submit, mode):
     where = ("--deploy-mode", mode, "--chief-memory", "1280m")
-    run = submit(*where, "-p", "fault=raises", "--max-restarts", "0", FAULTS)
+    name = ("--name", f"raises-{mode}")
+    run = submit(*where, *name, "-p", "fault=raises", "--max-restarts", "0", FAULTS)
     assert run.code == run.record["exit_code"] == ExitCode.USER_CODE
     assert "the learning rate is zero" in run.text
-    assert submit.applications("FINISHED,FAILED")[-1]["finalStatus"] == "FAILED"
+    assert submit.wait_for(lambda: submit.ended(name[1]))["finalStatus"] == "FAILED"
     run = submit(*where, "-p", "fault=exits", "--max-restarts", "0", FAULTS)
     assert run.code == ExitCode.USER_CODE
     assert "3" in run.record["error"]
@@ -86,17 +87,8 @@ def test_an_application_killed_in_yarn_is_told(submit, mode):
 
 
 def test_nobody_need_wait(submit):
-    where = (
-        *CLUSTER,
-        "--no-wait",
-        "--chief-memory",
-        "1280m",
-        "--tags",
-        "nightly",
-        "--priority",
-        "3",
-    )
-    run = submit(*where, "--name", "late", "-p", "fault=hangs", FAULTS)
+    where = (*CLUSTER, "--no-wait", "--chief-memory", "1280m", "--name", "late")
+    run = submit(*where, "--tags", "nightly", "--priority", "3", "-p", "fault=hangs", FAULTS)
     assert run.code == ExitCode.OK
     told = json.loads(run.out.splitlines()[-1])
     application = told["application_id"]

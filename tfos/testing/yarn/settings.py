@@ -109,6 +109,8 @@ def common_files(
         "dfs.namenode.safemode.extension": 0,
         # Nothing need outlive the machine: no fsync.
         "dfs.namenode.edits.noeditlogchannelflush": True,
+        # A file's end does not wait for the DataNode's report of its last block.
+        "dfs.namenode.file.close.num-committed-allowed": 1,
         "dfs.datanode.data.dir": f"file://{directory}/data",
         "dfs.datanode.address": f"{LOOPBACK}:{ports.data_node}",
         "dfs.datanode.http.address": f"{LOOPBACK}:{ports.data_node_http}",
