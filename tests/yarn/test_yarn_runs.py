@@ -9,6 +9,7 @@ import pytest
 from conftest import COUNTED, FAULTS, RING
 
 from tfos.errors import ExitCode
+from tfos.launcher.yarn_client import YarnClient
 
 SIZES = (
     *("--ps-memory", "1536m", "--ps-cores", "1", "--worker-memory", "2g", "--worker-cores", "2"),
@@ -72,14 +73,13 @@ def test_what_yarn_does_not_take_is_told(submit, mode):
 
 
 @pytest.mark.parametrize("mode", ["client", "cluster"])
-def test_an_application_killed_in_yarn_is_told(submit, mode):
+def test_an_application_killed_in_yarn_is_told(submit, mode, monkeypatch):
     where = ("--deploy-mode", mode, "--chief-memory", "1280m", "--name", f"hung-{mode}")
     process = submit.start(*where, "-p", "fault=hangs", FAULTS)
     application = submit.application()
     submit.wait_for(lambda: len(submit.yarn.containers()) > 1)
-    from tfos.launcher.yarn_client import YarnClient
-
-    with YarnClient.open({"HADOOP_CONF_DIR": submit.yarn.record.configuration}) as yarn:
+    monkeypatch.setenv("HADOOP_CONF_DIR", submit.yarn.record.configuration)
+    with YarnClient.open() as yarn:
         yarn.kill(application)
     run = submit.finish(process)
     assert run.code == ExitCode.INTERRUPTED
@@ -97,7 +97,7 @@ def test_nobody_need_wait(submit):
     assert {"tfos", "nightly"} <= set(found["applicationTags"].split(","))
     assert found["priority"] == 3
     submit.wait_for(lambda: "arch local" in submit.tfos("logs", application), 60.0)
-    assert "FINISHED" in submit.tfos("kill", application)
+    assert "FAILED" in submit.tfos("kill", application)
     assert "interrupted, exit code 130" in submit.tfos("status", application)
     assert "had ended" in submit.tfos("kill", application)
     submit.wait_for(lambda: "arch local" in submit.tfos("logs", application), 60.0)

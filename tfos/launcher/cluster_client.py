@@ -216,7 +216,7 @@ class _Following:
             return
         log.warning("killing %s", self._output.application)
         try:
-            with YarnClient.open(self._environ) as yarn:
+            with YarnClient.open() as yarn:
                 yarn.kill(self._output.application)
         except TfosError as error:
             log.warning("%s", error)

@@ -52,12 +52,15 @@ class GroupReport:
         Spark's own error, if any.
     culprit
         The role whose task Spark names as the one that ended the job of a gang; None when none is.
+    stopped
+        Whether Spark itself was stopped by somebody else, and no task failed.
     """
 
     role: Role
     outcomes: tuple[Outcome, ...]
     failure: Failure | None
     culprit: TaskKey | None = None
+    stopped: bool = False
 
 
 class RoleGroup:
@@ -327,6 +330,8 @@ def _out_of_memory(spec: RoleSpec, index: int, used: str) -> Failure:
 
 
 def _failed(role: Role, error: Exception) -> GroupReport:
+    if "SparkContext was shut down" in str(error):
+        return GroupReport(role, (), _stopped(), stopped=True)
     failure = _spark_failure(role, error)
     named = _FAILED_TASK.search(str(error))
     if named is None or failure.cause is not Cause.INFRASTRUCTURE:
@@ -334,6 +339,16 @@ def _failed(role: Role, error: Exception) -> GroupReport:
     culprit = TaskKey(role, int(named[1]))
     failure = replace(failure, key=str(culprit), message=_headline(named[2]))
     return GroupReport(role, (), failure, culprit)
+
+
+def _stopped() -> Failure:
+    return Failure(
+        key="driver",
+        cause=Cause.INFRASTRUCTURE,
+        message="Spark was stopped by somebody else: its application was killed in the cluster, or "
+        "the session was stopped",
+        time=time.time(),
+    )
 
 
 def _spark_failure(role: Role, error: Exception) -> Failure:

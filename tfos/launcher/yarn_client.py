@@ -6,9 +6,8 @@ of its own, which takes 2 s to start.
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +80,7 @@ class YarnClient:
 
     @classmethod
     @contextmanager
-    def open(cls, environ: Mapping[str, str] = os.environ) -> Iterator[YarnClient]:
+    def open(cls) -> Iterator[YarnClient]:
         """Start the JVM, and end it at the end of the block.
 
         Raises
@@ -93,7 +92,7 @@ class YarnClient:
         """
         from pyspark.java_gateway import launch_gateway
 
-        hadoop_conf_dir(environ)
+        hadoop_conf_dir()
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         try:
             gateway: Any = launch_gateway(popen_kwargs=quiet)  # type: ignore[no-untyped-call]

@@ -1,0 +1,140 @@
+"""What a client knows of a driver in the cluster: its words, its container, its files."""
+
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+
+from tfos.config import JobConfig
+from tfos.errors import ConfigError, ExitCode, InfrastructureError
+from tfos.launcher.application_archive import pack_application
+from tfos.launcher.cluster_client import SubmitOutput, staging_directory
+from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
+from tfos.launcher.result import RunResult
+from tfos.launcher.run_directory import RunDirectory, application_of_container
+from tfos.launcher.spark_refusal import explain_refusal
+
+REPORT = """\
+INFO Client: Submitting application application_17_0006 to ResourceManager
+INFO Client: Application report for application_17_0006 (state: ACCEPTED)
+INFO Client: 
+\t client token: N/A
+\t diagnostics: AM container is launched
+\t ApplicationMaster host: N/A
+\t final status: UNDEFINED
+\t user: me
+INFO Client: Application report for application_17_0006 (state: ACCEPTED)
+INFO Client: Application report for application_17_0006 (state: RUNNING)
+WARN Something: is odd
+INFO Client: Application report for application_17_0006 (state: FINISHED)
+INFO Client: 
+\t client token: N/A
+\t diagnostics: User application exited with 4
+it is said on two lines
+\t ApplicationMaster host: h
+\t final status: FAILED
+"""
+
+
+def test_spark_submits_lines_tell_of_the_application():
+    output = SubmitOutput()
+    states = [state for line in REPORT.splitlines() if (state := output.hear(line)) is not None]
+    assert states == ["ACCEPTED", "RUNNING", "FINISHED"]
+    assert (output.application, output.final_status) == ("application_17_0006", "FAILED")
+    assert output.diagnostics == "User application exited with 4\nit is said on two lines"
+    assert list(output.said) == ["WARN Something: is odd"]
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "words"),
+    [
+        (
+            "java.lang.IllegalArgumentException: Required executor memory (25600 MB), offHeap "
+            "memory (0) MB, overhead (76800 MB), and PySpark memory (0 MB) is above the max "
+            "threshold (6144 MB) of this cluster! Please check the values",
+            ExitCode.RESOURCES,
+            "no container more than 6144 MiB",
+        ),
+        (
+            "Caused by: YarnException: Failed to submit application_1_2 to YARN : Application "
+            "application_1_2 submitted by user me to unknown queue: nope",
+            ExitCode.CONFIG,
+            "--queue night does not take the application",
+        ),
+        (
+            "java.net.ConnectException: Call From a to b failed on connection exception",
+            ExitCode.INFRASTRUCTURE,
+            "the cluster of HADOOP_CONF_DIR does not answer",
+        ),
+        ("Exception in thread main: Weird", ExitCode.INFRASTRUCTURE, "Spark did not start: Excep"),
+        ("", ExitCode.INFRASTRUCTURE, "it did not say why"),
+    ],
+)
+def test_why_spark_did_not_take_it(said, code, words):
+    config = JobConfig.model_validate({"spark": {"master": "yarn", "queue": "night"}})
+    error = explain_refusal(said, config)
+    assert error.exit_code == code
+    assert words in str(error)
+
+
+def test_the_application_of_a_container():
+    assert application_of_container("container_17_0006_02_000001") == ("application_17_0006", 2)
+    assert application_of_container("container_e9_17_0006_01_000001") == ("application_17_0006", 1)
+    with pytest.raises(InfrastructureError, match="CONTAINER_ID is ''"):
+        application_of_container("")
+
+
+def test_a_run_directory_carries_the_record_and_the_wish_to_end(tmp_path):
+    directory = RunDirectory(f"file://{tmp_path}/runs", "application_1_2")
+    assert (directory.read(), directory.stop_asked()) == (None, None)
+    result = RunResult(outcome="done", exit_code=0, steps=7)
+    directory.write(result)
+    directory.ask_stop("enough")
+    assert (directory.read(), directory.stop_asked()) == (result, "enough")
+    names = sorted(path.name for path in (tmp_path / "runs" / "application_1_2").iterdir())
+    assert names == ["result.json", "stop"]
+    directory.remove()
+    directory.remove()
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_the_hadoop_configuration_is_found_and_read(tmp_path):
+    with pytest.raises(ConfigError, match="--master yarn needs HADOOP_CONF_DIR"):
+        hadoop_conf_dir({})
+    environ = {"YARN_CONF_DIR": str(tmp_path), "HADOOP_USER_NAME": "me"}
+    with pytest.raises(ConfigError, match=r"there is no yarn-site.xml in it"):
+        hadoop_conf_dir(environ)
+    (tmp_path / "yarn-site.xml").touch()
+    assert hadoop_conf_dir(environ) == tmp_path
+    assert default_file_system(tmp_path) == "file:"
+    site = "<configuration><property><name> fs.defaultFS </name><value>hdfs://nn:8020/</value>"
+    (tmp_path / "core-site.xml").write_text(f"{site}</property></configuration>")
+    assert default_file_system(tmp_path) == "hdfs://nn:8020"
+    assert staging_directory(JobConfig(), environ) == "hdfs://nn:8020/user/me/.tfos"
+    own = JobConfig.model_validate({"spark": {"staging_dir": "hdfs://nn/x/"}})
+    assert staging_directory(own, {}) == "hdfs://nn/x"
+    (tmp_path / "core-site.xml").write_text("<oops")
+    with pytest.raises(ConfigError, match=r"core-site.xml cannot be read"):
+        default_file_system(tmp_path)
+
+
+def test_an_application_goes_with_its_neighbours(tmp_path):
+    for name in ("app.py", "near.py", "notes.txt", ".hidden.py"):
+        (tmp_path / name).write_text("")
+    for name in ("package/__init__.py", "package/data.csv", "package/__pycache__/x.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "huge.py").write_text("")
+    pack_application(tmp_path / "app.py", tmp_path / "app.zip")
+    with zipfile.ZipFile(tmp_path / "app.zip") as archive:
+        names = sorted(archive.namelist())
+    assert names == ["app.py", "near.py", "package/__init__.py", "package/data.csv"]
+
+
+def test_what_is_no_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfos.launcher.application_archive.LIMIT_BYTES", 3)
+    (tmp_path / "app.py").write_text("long")
+    with pytest.raises(ConfigError, match="a directory of its own"):
+        pack_application(tmp_path / "app.py", tmp_path / "app.zip")
