@@ -102,7 +102,8 @@ class Framework(ABC):
             environment["CUDA_VISIBLE_DEVICES"] = ""
         if resources.cores is not None:
             environment["TF_NUM_INTRAOP_THREADS"] = str(resources.cores)
-            environment["TF_NUM_INTEROP_THREADS"] = str(resources.cores)
+            # Of one thread, an op that waits for another would wait for ever.
+            environment["TF_NUM_INTEROP_THREADS"] = str(max(2, resources.cores))
             environment["OMP_NUM_THREADS"] = str(resources.cores)
         return environment
 

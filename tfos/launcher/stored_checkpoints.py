@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -48,6 +50,7 @@ class StoredCheckpoints(Checkpoints):
         self._saving: Future[CheckpointInfo] | None = None
         self._saving_excused = False
         self._failed_in_row = 0
+        self._downloads = ExitStack()
 
     def __enter__(self) -> StoredCheckpoints:
         return self
@@ -58,6 +61,10 @@ class StoredCheckpoints(Checkpoints):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        with self._downloads:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
         if error is None:
             self.flush()
         elif isinstance(error, Exception):
@@ -137,11 +144,15 @@ class StoredCheckpoints(Checkpoints):
         if self._store is None:
             return None
         self.flush()
-        with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=os.getcwd()) as downloads:
-            loaded = self._store.latest_loaded(downloads)
-            if loaded is None:
-                return None
-            read(loaded.path)
+        downloads = tempfile.mkdtemp(prefix="checkpoint-", dir=os.getcwd())
+        # What was downloaded stays: variables that the first step makes are read only then.
+        self._downloads.callback(shutil.rmtree, downloads, ignore_errors=True)
+        loaded = self._store.latest_loaded(downloads)
+        if not os.listdir(downloads):
+            os.rmdir(downloads)  # it was used where it lies
+        if loaded is None:
+            return None
+        read(loaded.path)
         for name in ("resumed_from", "checkpoint"):
             self._link.tell("artifact", name=name, path=loaded.info.path)
         return loaded.info

@@ -69,6 +69,12 @@ class FaultyJob(tfos.Job):
         ctx.report(1, loss=1.0)
         time.sleep(600)
 
+    def do_eats(self, ctx):
+        ctx.report(1, loss=1.0)
+        eaten = [bytearray(b"x" * (64 << 20)) for _ in range(64)]
+        time.sleep(600)
+        del eaten
+
     def do_grandchild(self, ctx):
         import subprocess
 

@@ -245,3 +245,21 @@ def test_what_is_saved_is_restored_and_told(stored, link):
         ("resumed_from", info.path),
         ("checkpoint", info.path),
     ]
+
+
+def test_what_was_downloaded_stays_until_the_end(tmp_path, link, monkeypatch):
+    room = tmp_path / "room"
+    room.mkdir()
+    monkeypatch.chdir(room)
+    facts = SimpleNamespace(generation=1, key="chief-0")
+    url = f"memory://{tmp_path.name}"
+    store = CheckpointStore(url, "fm", run_id="r1")
+    with StoredCheckpoints(store, SimpleNamespace(facts=facts), link) as stored:
+        assert stored.restore(lambda path: None) is None
+        assert list(room.iterdir()) == []
+        stored.save(1, write)
+        paths: list[str] = []
+        assert stored.restore(paths.append) is not None
+        # TensorFlow reads variables that are made later only then.
+        assert Path(paths[0], "weights").read_bytes() == b"w"
+    assert list(room.iterdir()) == []

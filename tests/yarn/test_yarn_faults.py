@@ -1,0 +1,110 @@
+"""Kill what runs on YARN, and see the run go on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+
+import psutil
+import pytest
+from conftest import COUNTED, FAULTS
+
+from tfos.errors import ExitCode
+
+ROLES = (
+    *("--arch", "ps", "--num-workers", "2", "--chief-memory", "1792m", "--chief-cores", "1"),
+    *("--ps-memory", "1536m", "--ps-cores", "1", "--worker-memory", "2g", "--worker-cores", "1"),
+    *("-p", "rows=4000", "-p", "epochs=6", "-p", "slow=0.1"),
+)
+
+
+def executors(role: str) -> list[psutil.Process]:
+    """Return the JVMs whose training processes play a role."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if re.search(rf"tfos-[^ ]*-{role}-\d+-\d+-host", " ".join(process.environ().values())):
+                above = [each for each in process.parents() if each.name() == "java"]
+                found += [each for each in above if "Executor" in " ".join(each.cmdline())]
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return sorted(set(found), key=lambda process: process.pid)
+
+
+def has_checkpoint(submit, kept: str) -> bool:
+    submit.hdfs.invalidate_cache()
+    path = kept.removeprefix(submit.yarn.record.hdfs)
+    return submit.hdfs.exists(path) and any(
+        each.endswith("/COMMITTED") and ".staging-" not in each for each in submit.hdfs.find(path)
+    )
+
+
+def trained_on(submit, process: subprocess.Popen[str]) -> dict:
+    run = submit.finish(process)
+    assert run.code == ExitCode.OK
+    found = run.record["result"]
+    assert found["step"] == 6 * 80
+    # At least once: rows after the checkpoint are used again.
+    assert found["fewest"] >= 6
+    print("incidents:", [(i["reaction"], i["recovered_s"]) for i in run.record["incidents"]])
+    return run.record
+
+
+@pytest.fixture
+def started(submit):
+    def start(name: str, *options: str) -> tuple[subprocess.Popen[str], str]:
+        kept = f"{submit.yarn.record.hdfs}/kept/{name}"
+        again = ("--name", name, "--checkpoint-dir", kept, "--conf", os.environ["TFOS_EVERY_2_S"])
+        process = submit.start(*ROLES, *options, *again, COUNTED)
+        submit.wait_for(lambda: has_checkpoint(submit, f"{kept}/{name}"), 120.0)
+        return process, name
+
+    return start
+
+
+@pytest.fixture(autouse=True)
+def every_2_s(tmp_path, monkeypatch):
+    path = tmp_path / "every.yaml"
+    path.write_text("checkpoints: {every_s: 2}\n")
+    monkeypatch.setenv("TFOS_EVERY_2_S", str(path))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("role", ["worker", "ps"])
+def test_a_killed_container_is_replaced(submit, started, role):
+    process, _ = started(f"lost-{role}")
+    executors(role)[0].send_signal(signal.SIGKILL)
+    record = trained_on(submit, process)
+    assert [i["reaction"] for i in record["incidents"]] == ["new_generation"]
+
+
+@pytest.mark.faults
+def test_a_killed_application_master_resumes(submit, started):
+    process, _ = started("lost-master", "--deploy-mode", "cluster")
+    (master,) = [
+        each
+        for each in psutil.process_iter()
+        if each.name() == "java" and "deploy.yarn.ApplicationMaster" in " ".join(each.cmdline())
+    ]
+    master.send_signal(signal.SIGKILL)
+    record = trained_on(submit, process)
+    assert record["resumed_from"]
+
+
+@pytest.mark.faults
+def test_a_lost_node_manager_costs_its_containers_alone(submit, started):
+    process, _ = started("lost-node")
+    submit.yarn.kill_node_manager(1)
+    try:
+        trained_on(submit, process)
+    finally:
+        submit.yarn.start_node_manager(1)
+
+
+def test_a_container_over_its_memory_is_told(submit):
+    run = submit("--chief-memory", "1280m", "-p", "fault=eats", FAULTS)
+    assert run.code == ExitCode.RESOURCES
+    assert "chief-0 used more memory than its container has, and was killed" in run.text
+    assert "raise --chief-memory" in run.text
