@@ -108,7 +108,7 @@ def logs(which: str, directory: Path | None) -> None:
 def kill(which: str) -> None:
     """End a run on YARN: in order where its driver is in the cluster, else at once.
 
-    A driver that has not ended within half a minute is killed.
+    A driver that has not ended within a minute is killed.
     """
     with YarnClient.open() as yarn:
         application = find_application(yarn, which)

@@ -45,18 +45,17 @@ class YarnRuns:
             *("--spark-conf", f"spark.pyspark.python={sys.executable}"),
         ]
 
-    def start(self, *arguments: str, python: bool = True) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         *options, app = arguments
-        given = self._options if python else self._options[:2]
-        return self._cluster.start(app, *given, *options, env=self.yarn.environment)
+        return self._cluster.start(app, *self._options, *options, env=self.yarn.environment)
 
     def finish(self, process: subprocess.Popen[str]) -> DrillRun:
         run = self._cluster.finish(process)
         print(run.out[-6000:], run.err[-12000:], sep="\n--- stderr ---\n")
         return run
 
-    def __call__(self, *arguments: str, python: bool = True) -> DrillRun:
-        return self.finish(self.start(*arguments, python=python))
+    def __call__(self, *arguments: str) -> DrillRun:
+        return self.finish(self.start(*arguments))
 
     def tfos(self, *arguments: str, code: int = 0) -> str:
         """Run a subcommand of tfos against the cluster."""

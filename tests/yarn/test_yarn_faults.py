@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -31,6 +32,15 @@ def executors(role: str) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
     return sorted(set(found), key=lambda process: process.pid)
+
+
+def jvms(of: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if process.name() == "java" and of in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def has_checkpoint(submit, kept: str) -> bool:
@@ -83,11 +93,7 @@ def test_a_killed_container_is_replaced(submit, started, role):
 @pytest.mark.faults
 def test_a_killed_application_master_resumes(submit, started):
     process, _ = started("lost-master", "--deploy-mode", "cluster")
-    (master,) = [
-        each
-        for each in psutil.process_iter()
-        if each.name() == "java" and "deploy.yarn.ApplicationMaster" in " ".join(each.cmdline())
-    ]
+    (master,) = jvms("deploy.yarn.ApplicationMaster")
     master.send_signal(signal.SIGKILL)
     record = trained_on(submit, process)
     assert record["resumed_from"]

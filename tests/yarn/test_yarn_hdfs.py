@@ -185,12 +185,14 @@ def test_a_reader_sees_whole_checkpoints_only_while_others_are_saved(place, capl
         while not done.is_set():
             seen.append(reader.latest())
 
-    thread = threading.Thread(target=read)
+    thread = threading.Thread(target=read, daemon=True)
     thread.start()
-    for step in range(1, 6):
-        store.save(step, 1, weights("a"))
-    done.set()
-    thread.join()
+    try:
+        for step in range(1, 6):
+            store.save(step, 1, weights("a"))
+    finally:
+        done.set()
+    thread.join(60.0)
     steps = [0 if info is None else info.step for info in seen]
     assert steps == sorted(steps)
     assert len(steps) > 10

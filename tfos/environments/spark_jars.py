@@ -46,7 +46,13 @@ def pack_spark_jars(spark_home: Path, progress: Progress, *, cache: Path | None 
     ) as work:
         if not target.exists():
             progress.say("packing Spark's jars, once")
-            _write(jars, work / target.name, progress)
+            try:
+                _write(jars, work / target.name, progress)
+            except OSError as error:
+                raise InfrastructureError(
+                    f"Spark's jars cannot be packed into {directory}: {error}; let XDG_CACHE_HOME "
+                    "name another directory, or set spark.yarn.archive"
+                ) from error
             for other in directory.glob("spark-jars-*.zip"):
                 other.unlink()
             (work / target.name).rename(target)
@@ -61,7 +67,7 @@ def _digest(jars: list[Path]) -> str:
 def _write(jars: list[Path], target: Path, progress: Progress) -> None:
     advance = percent_of(sum(jar.stat().st_size for jar in jars), progress)
     # Jars are compressed already.
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         for jar in jars:
             archive.write(jar, jar.name)
             advance(jar.stat().st_size)

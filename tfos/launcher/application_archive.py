@@ -26,7 +26,7 @@ def pack_application(app: Path, target: Path) -> None:
         If it is more than 64 MiB.
     """
     total = 0
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
         for path in _files(app.parent):
             total += path.stat().st_size
             if total > LIMIT_BYTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import urllib.request
@@ -16,10 +17,12 @@ from tfos.launcher.run_directory import RunDirectory, runs_root
 from tfos.launcher.spark_command import CLUSTER_TAG, TAG
 from tfos.launcher.yarn_client import Application, YarnClient
 
+log = logging.getLogger("tfos")
+
 __all__ = ["end_application", "find_application", "read_logs", "read_record"]
 
 _ID: Final = re.compile(r"application_\d+_\d+")
-_ORDERLY_WITHIN_S: Final = 30.0
+_ORDERLY_WITHIN_S: Final = 60.0
 _KILLED_WITHIN_S: Final = 20.0
 _POLL_S: Final = 1.0
 _ANSWER_WITHIN_S: Final = 20.0
@@ -91,13 +94,16 @@ def _read_stream(container: str, address: str, stream: str, directory: Path) -> 
 
 
 def end_application(yarn: YarnClient, config: JobConfig, application: Application) -> Application:
-    """End an application and return what YARN says of it then; blocks for at most 50 s."""
+    """End an application and return what YARN says of it then; blocks for at most 80 s."""
     if CLUSTER_TAG in application.tags and application.state == "RUNNING":
-        runs = RunDirectory(runs_root(staging_directory(config)), application.id)
-        runs.ask_stop("tfos kill")
-        ended = _await_end(yarn, application, _ORDERLY_WITHIN_S)
-        if ended.ended:
-            return ended
+        try:
+            runs = RunDirectory(runs_root(staging_directory(config)), application.id)
+            runs.ask_stop("tfos kill")
+            ended = _await_end(yarn, application, _ORDERLY_WITHIN_S)
+            if ended.ended:
+                return ended
+        except TfosError as error:
+            log.warning("%s: killing it at once", error)
     yarn.kill(application.id)
     return _await_end(yarn, application, _KILLED_WITHIN_S)
 

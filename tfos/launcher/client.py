@@ -48,7 +48,7 @@ from tfos.launcher.spark_command import (
     shipped_with,
     spark_submit_command,
 )
-from tfos.launcher.spark_process import SparkExit, run_spark_submit
+from tfos.launcher.spark_process import SparkExit, raised_signals, run_spark_submit
 from tfos.launcher.submission import (
     Submission,
     check_supported,
@@ -141,7 +141,8 @@ def _submit(config: JobConfig, app: str) -> int:
         return _submit_to_cluster(config, path, job_class, spark_home)
     with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
-        shipped = _shipped(config, spark_home)
+        with raised_signals():
+            shipped = _shipped(config, spark_home)
         result_file = config.result_json or str(room / "result.json")
         submission = Submission(
             app=str(path),
@@ -191,7 +192,8 @@ def _submit_to_cluster(
     config: JobConfig, path: Path, job_class: str | None, spark_home: Path
 ) -> int:
     staging = staging_directory(config)
-    shipped = ship(config, spark_home, staging)
+    with raised_signals():
+        shipped = ship(config, spark_home, staging)
     with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
         pack_application(path, room / "application.zip")

@@ -16,7 +16,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tfos.config import JobConfig
-from tfos.errors import InfrastructureError, InterruptedRunError, LaunchError, TfosError
+from tfos.errors import (
+    InfrastructureError,
+    InterruptedRunError,
+    LaunchError,
+    RunTimeoutError,
+    TfosError,
+)
 from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
 from tfos.launcher.result import RunResult
 from tfos.launcher.run_directory import RunDirectory, runs_root
@@ -30,7 +36,9 @@ log = logging.getLogger("tfos")
 
 _POLL_S: Final = 0.1
 _RECORD_WITHIN_S: Final = 5.0
-_SUBMITTED: Final = re.compile(r"Application report for (application_\d+_\d+) ")
+# The first before YARN has it: whoever interrupts then must still end it.
+_SUBMITTED: Final = re.compile(r"(?:Submitting application|report for) (application_\d+_\d+) ")
+_ENDED: Final = ("FINISHED", "FAILED", "KILLED")
 _STATE: Final = re.compile(r"Application report for \S+ \(state: (\w+)\)")
 _FIELD: Final = re.compile(r"^\t (?P<name>[A-Za-z ]+): ?(?P<value>.*)")
 _ABOUT_IT: Final = re.compile(r"^\w+ Client: |^\t ")
@@ -115,9 +123,9 @@ def run_in_cluster(
         directory = RunDirectory(runs_root(staging), output.application)
         print(json.dumps({"application_id": output.application, "record": directory.url}))
         return None
-    record = _record(runs_root(staging), output.application)
+    record = _record(runs_root(staging), output)
     if record is None:
-        raise _unrecorded(output, following)
+        raise _unrecorded(config, output, following)
     return record
 
 
@@ -133,13 +141,12 @@ class _Following:
         supervision = config.supervision
         self._patience_s = supervision.grace_s + INTERRUPT_EXTRA_S
         limit_s = supervision.timeout_s
-        self._backstop = (
-            None
-            if limit_s is None
-            else time.monotonic() + limit_s + supervision.grace_s + BACKSTOP_S
-        )
+        # The driver keeps --timeout itself, from its own start on.
+        self._limit_s = None if limit_s is None else limit_s + supervision.grace_s + BACKSTOP_S
+        self._backstop: float | None = None
+        self.timed_out = False
         self._output = SubmitOutput()
-        self._killed = False
+        self.killed = False
         self._kill_at: float | None = None
         self.signals: list[int] = []
         self.returncode: int | None = None
@@ -186,8 +193,11 @@ class _Following:
             if len(self.signals) > handled:
                 handled += 1
                 self._on_signal(child, first=handled == 1)
-            late = self._kill_at is not None and now > self._kill_at
-            if late or (self._backstop is not None and now > self._backstop):
+            if self._backstop is None and self._limit_s and self._output.state == "RUNNING":
+                self._backstop = now + self._limit_s
+            if self._backstop is not None and now > self._backstop:
+                self.timed_out = True
+            if self.timed_out or (self._kill_at is not None and now > self._kill_at):
                 self._kill(child)
 
     def _on_signal(self, child: subprocess.Popen[str], *, first: bool) -> None:
@@ -197,19 +207,23 @@ class _Following:
             return
         log.warning("asking %s for an orderly end", application)
         self._kill_at = time.monotonic() + self._patience_s
+        # Aside: a file system that does not answer must not keep the next signal waiting.
+        threading.Thread(target=self._ask_stop, args=(application,), daemon=True).start()
+
+    def _ask_stop(self, application: str) -> None:
         try:
             RunDirectory(self._root, application).ask_stop("pl_submit was interrupted")
         except TfosError as error:
             log.warning("%s", error)
-            self._kill(child)
+            self._kill_at = 0.0
 
     def _kill(self, child: subprocess.Popen[str]) -> None:
         """Have YARN kill the application, once; what follows it then ends by itself."""
-        if self._killed:
+        if self.killed:
             if self._kill_at is not None and time.monotonic() > self._kill_at:
                 child.kill()
             return
-        self._killed = True
+        self.killed = True
         self._kill_at = time.monotonic() + self._patience_s
         if self._output.application is None:
             child.kill()
@@ -223,10 +237,13 @@ class _Following:
             child.kill()
 
 
-def _record(root: str, application: str) -> RunResult | None:
+def _record(root: str, output: SubmitOutput) -> RunResult | None:
     """Read the record, and remove what held it; it was there before the application ended."""
-    directory = RunDirectory(root, application)
+    assert output.application is not None
+    directory = RunDirectory(root, output.application)
     record = directory.read()
+    if record is None and output.state not in _ENDED:
+        return None
     try:
         directory.remove()
     except TfosError as error:
@@ -234,9 +251,21 @@ def _record(root: str, application: str) -> RunResult | None:
     return record
 
 
-def _unrecorded(output: SubmitOutput, following: _Following) -> TfosError:
+def _unrecorded(config: JobConfig, output: SubmitOutput, following: _Following) -> TfosError:
     application = output.application
     why = " ".join(output.diagnostics.split())[:600]
+    if output.state not in _ENDED and not following.killed:
+        return InfrastructureError(
+            f"{application} was lost sight of, and may still run: `tfos status {application}` "
+            f"tells, `tfos kill {application}` ends it: {' '.join(list(output.said)[-1:])}"
+        )
+    if following.timed_out:
+        timeout_s = config.supervision.timeout_s
+        return RunTimeoutError(
+            f"{application} went past --timeout {timeout_s:g} s and its driver did not end it: it "
+            "was killed",
+            timeout_s=timeout_s,
+        )
     if following.signals:
         return InterruptedRunError(f"interrupted: {application} was killed")
     if output.final_status == "KILLED" or output.state == "KILLED":

@@ -226,7 +226,7 @@ class Controller:
     def _on_group(self, report: GroupReport) -> list[Event]:
         events: list[Event] = [OutcomePublished(outcome) for outcome in report.outcomes]
         failure = report.failure
-        if report.stopped and failure is not None:
+        if report.killed and failure is not None:
             events.append(Halted(Verdict.INTERRUPTED, failure))
         left = [o.key for o in report.outcomes if o.failure is None and not o.done]
         if failure is None and left and self.state.phase is not Phase.STOPPING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -60,7 +61,7 @@ def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) 
     application, attempt = application_of_container(os.environ["CONTAINER_ID"])
     directory = RunDirectory(runs_root, application)
     if attempt > 1:
-        before = directory.read()
+        before = _record_of(directory)
         if before is not None:
             # It was the run that failed, not its container: the same would come of it again.
             return before.exit_code
@@ -68,8 +69,20 @@ def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) 
         checkpoints = config.checkpoints.model_copy(update={"fresh": False})
         config = config.model_copy(update={"checkpoints": checkpoints})
     result = _run(submission, config, lambda _: _watch_stop(directory))
-    directory.write(result)
+    try:
+        directory.write(result)
+    except TfosError as error:
+        # The run has ended as it has; the client hears of it by the exit code alone.
+        log.error("the record of the run is lost: %s", error)
     return result.exit_code
+
+
+def _record_of(directory: RunDirectory) -> RunResult | None:
+    try:
+        return directory.read()
+    except TfosError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _run(
@@ -122,13 +135,19 @@ def _start_spark(config: JobConfig) -> SparkSession:
 
 
 def _stop_spark(spark: SparkSession, code: int) -> None:
+    from py4j.protocol import Py4JError
+
     context = spark.sparkContext
-    application, kind = str(context.applicationId), master_kind(str(context.master))
-    if kind == "yarn":
-        # Otherwise YARN takes a driver in client mode that failed for one that succeeded.
-        context._jsc.sc().stop(code)
+    kind = master_kind(str(context.master))
+    application = ""
+    # A JVM that is gone has nothing left to stop, and must not hide how the run ended.
+    with contextlib.suppress(Py4JError, OSError):
+        application = str(context.applicationId)
+        if kind == "yarn":
+            # Otherwise YARN takes a driver in client mode that failed for one that succeeded.
+            context._jsc.sc().stop(code)
     spark.stop()
-    if kind == "local-cluster":
+    if kind == "local-cluster" and application:
         # Its executors' files go below SPARK_HOME, wherever that is, and nothing clears them.
         work = Path(os.environ.get("SPARK_HOME", ".")) / "work"
         shutil.rmtree(work / application, ignore_errors=True)

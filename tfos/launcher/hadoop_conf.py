@@ -76,7 +76,11 @@ def configuration_in_container(
     is_directory
         Says whether a path is a directory.
     """
+    added = {}
+    if "CONTAINER_ID" in environ and "SPARK_USER" in environ:
+        # Without Kerberos a container runs as YARN's own user; the files are the submitter's.
+        added["HADOOP_USER_NAME"] = environ.get("HADOOP_USER_NAME", environ["SPARK_USER"])
     named, unpacked = environ.get(_VARIABLES[0]), os.path.join(directory, _UNPACKED)
     if (named and is_directory(named)) or not is_directory(unpacked):
-        return {}
-    return {_VARIABLES[0]: unpacked}
+        return added
+    return {**added, _VARIABLES[0]: unpacked}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfos.launcher.role_memory import divide_memory
+from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
+from tfos.launcher.submission import master_kind
 from tfos.topology import RoleSpec
 
 if TYPE_CHECKING:
@@ -15,10 +16,10 @@ __all__ = ["profile_of"]
 
 
 def profile_of(spark: SparkSession, spec: RoleSpec) -> ResourceProfile | None:
-    """Return the profile of a role's executors; None for those of the application's own size.
+    """Return the profile of a role's executors; None where all executors are alike.
 
-    One role an executor: its task takes every core and GPU. What a role does not say is the
-    application's. A gang has none: barrier execution refuses profiles' dynamic allocation.
+    One role an executor: its task takes every core and GPU. They are alike without containers, and
+    for a gang: barrier execution refuses the dynamic allocation that profiles need.
     """
     from pyspark.resource import (
         ExecutorResourceRequests,
@@ -28,16 +29,16 @@ def profile_of(spark: SparkSession, spec: RoleSpec) -> ResourceProfile | None:
 
     conf = spark.sparkContext.getConf()
     dynamic = conf.get("spark.dynamicAllocation.enabled", "false") == "true"
-    if spec.gang or not dynamic or (spec.cores, spec.memory_bytes, spec.gpus) == (None, None, 0):
+    contained = master_kind(str(spark.sparkContext.master)) in ("yarn", "k8s")
+    if spec.gang or not (dynamic and contained):
         return None
-    cores = spec.cores or int(conf.get("spark.executor.cores", "1") or 1)
+    cores = spec.cores or 1
     executors = ExecutorResourceRequests().cores(cores)
     tasks = TaskResourceRequests().cpus(cores)
-    if spec.memory_bytes is not None:
-        parts = divide_memory(spec.memory_bytes)
-        # Not pysparkMemory: it becomes a limit of the address space, in which TensorFlow's
-        # libraries do not fit.
-        executors = executors.memory(f"{parts.heap_mib}m").memoryOverhead(f"{parts.overhead_mib}m")
+    parts = divide_memory(spec.memory_bytes or DEFAULT_MEMORY_BYTES)
+    # Not pysparkMemory: it becomes a limit of the address space, in which TensorFlow's libraries
+    # do not fit.
+    executors = executors.memory(f"{parts.heap_mib}m").memoryOverhead(f"{parts.overhead_mib}m")
     if spec.gpus:
         script = conf.get("spark.executor.resource.gpu.discoveryScript", "") or ""
         executors = executors.resource("gpu", spec.gpus, script)

@@ -19,6 +19,7 @@ from tfos.launcher.role_host import SUBMISSION_PROPERTY, first_attempt
 from tfos.launcher.role_memory import memory_used_when_killed
 from tfos.launcher.submission import master_kind
 from tfos.launcher.task_slots import STANDSTILL_S, await_task_slots
+from tfos.launcher.yarn_client import YarnClient
 from tfos.topology import Role, RoleSpec, TaskKey
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class GroupReport:
         The role whose task Spark names as the one that ended the job of a gang; None when none is.
     stopped
         Whether Spark itself was stopped by somebody else, and no task failed.
+    killed
+        Whether that was because its application was killed in YARN.
     """
 
     role: Role
@@ -61,6 +64,7 @@ class GroupReport:
     failure: Failure | None
     culprit: TaskKey | None = None
     stopped: bool = False
+    killed: bool = False
 
 
 class RoleGroup:
@@ -280,7 +284,19 @@ class RoleGroup:
         except Exception as error:
             ended = self._withdrawn.is_set() and not self._submitted.is_set()
             report = GroupReport(role, (), None) if ended else _failed(role, error)
+            report = replace(report, killed=report.stopped and self._was_killed())
         on_end(report)
+
+    def _was_killed(self) -> bool:
+        """Ask YARN whether somebody has killed the application; the JVM still lives."""
+        context = self._spark.sparkContext
+        try:
+            if master_kind(str(context.master)) != "yarn":
+                return False
+            return YarnClient(self._spark._jvm).status(context.applicationId).state == "KILLED"
+        except Exception as error:
+            log.debug("YARN does not tell how the application ended: %s", error)
+            return False
 
     def _run_tasks(self) -> list[Any]:
         if not self._shuffled:
@@ -345,8 +361,8 @@ def _stopped() -> Failure:
     return Failure(
         key="driver",
         cause=Cause.INFRASTRUCTURE,
-        message="Spark was stopped by somebody else: its application was killed in the cluster, or "
-        "the session was stopped",
+        message="Spark was stopped by somebody else: its application ended or was killed in the "
+        "cluster, or the session was stopped",
         time=time.time(),
     )
 

@@ -182,7 +182,13 @@ class _Run:
     def _actual_spark(self) -> SparkConfig:
         # What started the session is done with; what it runs on is what must fit the roles.
         settings = dict(self.spark.sparkContext.getConf().getAll())
-        done_with = {"env": "none", "queue": None, "encrypt": False}
+        done_with: dict[str, Any] = {
+            "env": "none",
+            "queue": None,
+            "priority": None,
+            "tags": [],
+            "encrypt": False,
+        }
         done_with |= {"principal": None, "keytab": None}
         return self.config.spark.model_copy(
             update={**done_with, "master": self._master, "conf": settings}

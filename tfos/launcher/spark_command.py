@@ -58,11 +58,10 @@ _BARRIER_PROPERTIES = {
     "spark.sql.execution.arrow.maxBytesPerBatch": str(16 * _MIB),
 }
 _YARN_PROPERTIES = {
-    # By default a client tries for a quarter of an hour.
-    "spark.hadoop.yarn.resourcemanager.connect.max-wait.ms": "30000",
+    # By default a client tries for a quarter of an hour; a ResourceManager that is replaced by
+    # another takes a minute or two.
+    "spark.hadoop.yarn.resourcemanager.connect.max-wait.ms": "180000",
     "spark.hadoop.yarn.resourcemanager.connect.retry-interval.ms": "2000",
-    "spark.hadoop.ipc.client.connect.max.retries": "3",
-    "spark.hadoop.ipc.client.connect.retry.interval": "1000",
 }
 # Beside the driver's heap live its Python and a ZooKeeper server.
 _CLUSTER_DRIVER = {"spark.driver.memory": "1g", "spark.driver.memoryOverhead": "1g"}

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,14 @@ from typing import Any, Final
 
 import psutil
 
-from tfos.errors import ExitCode, LaunchError
+from tfos.errors import ExitCode, InterruptedRunError, LaunchError
 
 __all__ = [
     "BACKSTOP_S",
     "INTERRUPT_EXTRA_S",
     "SparkExit",
     "heard_signals",
+    "raised_signals",
     "run_spark_submit",
 ]
 
@@ -175,6 +176,18 @@ class _Watch:
 
 
 @contextmanager
+def raised_signals() -> Iterator[None]:
+    """Raise InterruptedRunError in the main thread when a signal asks to end; elsewhere nothing."""
+
+    def stop(signum: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(signum).name
+        raise InterruptedRunError(f"interrupted by {name}", signal_name=name)
+
+    with _handling(stop):
+        yield
+
+
+@contextmanager
 def heard_signals() -> Iterator[list[int]]:
     """Collect the numbers of signals that ask to end, instead of ending.
 
@@ -186,16 +199,22 @@ def heard_signals() -> Iterator[list[int]]:
     def hear(signum: int, _frame: FrameType | None) -> None:
         heard.append(signum)
 
+    with _handling(hear):
+        yield heard
+
+
+@contextmanager
+def _handling(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     previous: dict[signal.Signals, Any] = {}
     try:
         for each in _SIGNALS:
             if each is not signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:
-                previous[each] = signal.signal(each, hear)
+                previous[each] = signal.signal(each, handle)
     except ValueError:
         # Python allows handlers in the main thread only.
         previous.clear()
     try:
-        yield heard
+        yield
     finally:
         for each, handler in previous.items():
             signal.signal(each, handler)

@@ -19,6 +19,7 @@ from tfos.launcher.hadoop_conf import hadoop_conf_dir
 __all__ = ["Application", "YarnClient"]
 
 _ALL_BYTES = 1 << 40
+_END_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,17 @@ class YarnClient:
         except Exception as error:
             raise InfrastructureError(f"YARN's client does not start: {error}") from error
         try:
-            yield cls(gateway.jvm)
+            with _explained("configuration"):
+                client = cls(gateway.jvm)
+            yield client
         finally:
             gateway.shutdown()
             gateway.proc.stdin.close()
-            gateway.proc.wait(10)
+            try:
+                gateway.proc.wait(_END_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                gateway.proc.kill()
+                gateway.proc.wait()
 
     def status(self, application: str) -> Application:
         """Return what YARN says of an application; raises ConfigError when it knows of none."""

@@ -325,7 +325,8 @@ class YarnCluster:
             # The byte ends the server and keeps the directory; see `lifeline`.
             with process.stdin, suppress(BrokenPipeError):
                 process.stdin.write(b"k")
-        process.wait(_END_WITHIN_S)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_WITHIN_S)
 
 
 def _java() -> str:
