@@ -72,6 +72,7 @@ def test_what_yarn_does_not_take_is_told(submit, mode):
     assert "127.0.0.1:1" in run.record["error"]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("mode", ["client", "cluster"])
 def test_an_application_killed_in_yarn_is_told(submit, mode, monkeypatch):
     where = ("--deploy-mode", mode, "--chief-memory", "1280m", "--name", f"hung-{mode}")
@@ -105,6 +106,7 @@ def test_nobody_need_wait(submit):
     submit.hdfs.rm(f"{submit.home}/.tfos/runs/{application}", recursive=True)
 
 
+@pytest.mark.faults
 def test_a_signal_ends_a_driver_in_the_cluster_in_order(submit):
     process = submit.start(*CLUSTER, "--chief-memory", "1280m", "-p", "fault=hangs", FAULTS)
     submit.application()
