@@ -28,7 +28,7 @@ from tfos.launcher.result import RunResult
 from tfos.launcher.run_directory import RunDirectory, runs_root
 from tfos.launcher.spark_process import BACKSTOP_S, INTERRUPT_EXTRA_S, heard_signals
 from tfos.launcher.spark_refusal import explain_refusal
-from tfos.launcher.yarn_client import YarnClient
+from tfos.launcher.yarn_client import ENDED_STATES, YarnClient
 
 __all__ = ["SubmitOutput", "run_in_cluster", "staging_directory"]
 
@@ -38,7 +38,6 @@ _POLL_S: Final = 0.1
 _RECORD_WITHIN_S: Final = 5.0
 # The first before YARN has it: whoever interrupts then must still end it.
 _SUBMITTED: Final = re.compile(r"(?:Submitting application|report for) (application_\d+_\d+) ")
-_ENDED: Final = ("FINISHED", "FAILED", "KILLED")
 _STATE: Final = re.compile(r"Application report for \S+ \(state: (\w+)\)")
 _FIELD: Final = re.compile(r"^\t (?P<name>[A-Za-z ]+): ?(?P<value>.*)")
 _ABOUT_IT: Final = re.compile(r"^\w+ Client: |^\t ")
@@ -115,9 +114,10 @@ def run_in_cluster(
     """
     following = _Following(command, config, environ, runs_root(staging))
     output = following.until_gone()
-    if output.application is None:
+    if output.application is None or not output.state:
+        # YARN has never reported on it: it was not taken, or ended before that.
         if following.signals:
-            raise InterruptedRunError("interrupted before the application was submitted")
+            raise InterruptedRunError("interrupted as the application was submitted")
         raise explain_refusal("\n".join(output.said), config)
     if not config.spark.wait and following.returncode == 0:
         directory = RunDirectory(runs_root(staging), output.application)
@@ -242,7 +242,7 @@ def _record(root: str, output: SubmitOutput) -> RunResult | None:
     assert output.application is not None
     directory = RunDirectory(root, output.application)
     record = directory.read()
-    if record is None and output.state not in _ENDED:
+    if record is None and output.state not in ENDED_STATES:
         return None
     try:
         directory.remove()
@@ -254,7 +254,7 @@ def _record(root: str, output: SubmitOutput) -> RunResult | None:
 def _unrecorded(config: JobConfig, output: SubmitOutput, following: _Following) -> TfosError:
     application = output.application
     why = " ".join(output.diagnostics.split())[:600]
-    if output.state not in _ENDED and not following.killed:
+    if output.state not in ENDED_STATES and not following.killed:
         return InfrastructureError(
             f"{application} was lost sight of, and may still run: `tfos status {application}` "
             f"tells, `tfos kill {application}` ends it: {' '.join(list(output.said)[-1:])}"

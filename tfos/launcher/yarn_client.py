@@ -16,7 +16,10 @@ from typing import Any
 from tfos.errors import ConfigError, InfrastructureError
 from tfos.launcher.hadoop_conf import hadoop_conf_dir
 
-__all__ = ["Application", "YarnClient"]
+__all__ = ["ENDED_STATES", "Application", "YarnClient"]
+
+ENDED_STATES = ("FINISHED", "FAILED", "KILLED")
+"""The states of an application of which nothing runs any more."""
 
 _ALL_BYTES = 1 << 40
 _END_WITHIN_S = 10.0
@@ -60,7 +63,7 @@ class Application:
     @property
     def ended(self) -> bool:
         """Whether nothing of it runs any more."""
-        return self.state in ("FINISHED", "FAILED", "KILLED")
+        return self.state in ENDED_STATES
 
 
 class YarnClient:
