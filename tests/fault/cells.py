@@ -81,6 +81,7 @@ SUBJECTS = {
 }
 
 PROCESSES = ("worker", "ps", "chief", "local", "rank", "rank-0", "session-worker", "session-chief")
+EXECUTORS = ("executor", "rank-executor")
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ class Cell:
         if self.point == "shutdown":
             # Who trains is missed until its outcome is known; a server no longer is.
             return GENERATION if self.action == "expire" and self.subject.trains else ()
-        if self.subject.name == "executor" and self.action == "stop":
+        if self.subject.name in EXECUTORS and self.action == "stop":
+            # It fed the roles, which train on without it; its job is cancelled at the end.
             return ()
         in_place = self.subject.respawns and self.action not in ("expire", "cut")
         return RESPAWN if in_place else GENERATION
@@ -163,10 +165,13 @@ class Cell:
         """Whether a generation is as right as none.
 
         A role host outlives its JVM by a moment, may register in it, and is then missed. One that
-        is cut off as it tells of its end does not know whether it was heard.
+        is cut off as it tells of its end does not know whether it was heard. And a gang is lost
+        whole: with the host go others that may not have told of their ends.
         """
-        executor = self.subject.name == "executor" and self.point == "register"
-        return executor or (self.action == "cut" and self.point == "shutdown")
+        subject, point = self.subject, self.point
+        executor = subject.name == "executor" and point == "register"
+        gang = subject.name in ("rank-host", "rank-executor") and point == "shutdown"
+        return executor or gang or (self.action == "cut" and point == "shutdown")
 
 
 ALL = [Cell(s, action, point) for s in SUBJECTS.values() for action in ACTIONS for point in POINTS]

@@ -10,6 +10,7 @@ been used in every epoch. Prints each fault and each recovery; exits with 1 if t
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -102,7 +103,7 @@ def run(
             *("--checkpoint-dir", str(directory / "checkpoints")),
             *("-p", f"data={data}", "-p", f"slow={slow}"),
             *("-p", f"epochs={EPOCHS}", "-p", f"batch_size={BATCH_SIZE}"),
-            env={"PYTHONPATH": str(EXAMPLE)},
+            env={"PYTHONPATH": os.pathsep.join([str(EXAMPLE), str(ROOT)])},
         )
         ended: list[DrillRun] = []
         waiting = threading.Thread(target=lambda: ended.append(cluster.finish(process)))

@@ -41,7 +41,7 @@ from tfos.launcher.halts import (
     registry_lost,
     timed_out,
 )
-from tfos.launcher.lost_hosts import LostHosts
+from tfos.launcher.lost_hosts import TICK_S, LostHosts, SparkLoss, out_of_memory
 from tfos.launcher.progress import ProgressLine
 from tfos.launcher.recovery_clock import RecoveryClock
 from tfos.launcher.registry_events import RegistryReader
@@ -52,9 +52,6 @@ from tfos.topology import Role, TaskKey
 __all__ = ["Controller"]
 
 log = logging.getLogger(__name__)
-
-TICK_S = 0.5
-"""How often deadlines and progress are looked at when nothing happens."""
 
 PEER_WITHIN_S = 2.0
 """How long who lost a peer waits for that peer's own failure, which is the one to answer."""
@@ -272,13 +269,13 @@ class Controller:
         self._held += follows
         return [event for event in events if event not in follows]
 
-    def _find_peer(self, now: float) -> list[Event]:
-        """Look for the failure that those held back follow from; release them after it."""
-        found = self._told.hosts_lost() if self.state.phase is Phase.TRAINING else []
-        if not found and self.state.phase is Phase.TRAINING and now < self._held_until:
-            return []
-        held, self._held = self._held, []
-        return [*found, *held]
+    def _on_lost(self, lost: Iterable[SparkLoss], now: float) -> list[Event]:
+        """Tell of hosts whose tasks Spark has lost, then of those that only follow from a loss."""
+        events = self._told.hosts_lost({attempt.task for _, attempt in lost})
+        if events or self.state.phase is not Phase.TRAINING or now >= self._held_until:
+            events += self._held
+            self._held = []
+        return events
 
     def _on_interrupt(self, detail: tuple[str, str]) -> list[Event]:
         signal_name, why = detail
@@ -296,9 +293,10 @@ class Controller:
             self._await_recovery()
             self._drill.look(self._registry)
         self._lost_hosts.look()
-        if phase is not Phase.STOPPING and (failure := self._lost_hosts.out_of_memory()):
+        lost = self._lost_hosts.lost_attempts()
+        if phase is not Phase.STOPPING and (failure := out_of_memory(lost)):
             return [Halted(Verdict.FAILED, failure)]
-        if self._held and self._lost_deadline is None and (events := self._find_peer(now)):
+        if self._lost_deadline is None and (events := self._on_lost(lost, now)):
             return events
         if self._stop_deadline is not None:
             if now < self._stop_deadline:

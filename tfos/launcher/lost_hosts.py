@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
-from tfos.fault.failure import Failure
+from tfos.fault.failure import Cause, Failure
 from tfos.launcher.registry_events import RegistryReader
 from tfos.launcher.role_groups import GroupReport, RoleGroup
-from tfos.topology import Role, TaskKey
+from tfos.launcher.role_memory import memory_used_when_killed
+from tfos.launcher.task_attempts import LostAttempt
+from tfos.topology import Role, RoleSpec, TaskKey
 
-__all__ = ["RETURN_WITHIN_S", "LostHosts"]
+__all__ = ["RETURN_WITHIN_S", "TICK_S", "LostHosts", "SparkLoss", "out_of_memory"]
 
 log = logging.getLogger(__name__)
 
 RETURN_WITHIN_S = 3.0
 """How long a lost role host may take to register again before Spark is asked to replace it."""
+
+TICK_S = 0.5
+"""How often Spark is asked whom it has lost."""
+
+SparkLoss: TypeAlias = "tuple[RoleSpec, LostAttempt]"
+"""A lost task attempt, and whose it was."""
 
 
 class LostHosts:
@@ -38,6 +47,8 @@ class LostHosts:
         self._groups = groups
         self._told = told
         self._rerun_at: dict[TaskKey, float] = {}
+        self._lost: Sequence[SparkLoss] = ()
+        self._ask_at = 0.0
 
     def await_return(self, key: TaskKey) -> None:
         """Give a role host its time to come back; what is done after it, `look` does."""
@@ -59,13 +70,43 @@ class LostHosts:
                 log.warning("%s has not come back: Spark is to run its task again", key)
                 self._groups[key.role].kill_task(last.task)
 
-    def out_of_memory(self) -> Failure | None:
-        """Look for a container killed for its memory; started again it would end the same way."""
-        failures = (group.out_of_memory() for group in self._groups.values())
-        return next((failure for failure in failures if failure is not None), None)
+    def lost_attempts(self) -> Sequence[SparkLoss]:
+        """Ask Spark which task attempts it has lost; blocks for a few calls into the JVM.
+
+        Asked again sooner than `TICK_S` after, it repeats itself: thousands of roles may register
+        in a second.
+        """
+        now = time.monotonic()
+        if now >= self._ask_at:
+            groups = self._groups.values()
+            self._lost = [(group.spec, a) for group in groups for a in group.lost_attempts()]
+            self._ask_at = now + TICK_S
+        return self._lost
 
     def resubmit(self, role: Role, on_end: Callable[[GroupReport], None]) -> None:
         """Submit a gang again; its hosts so far count as gone, though their sessions live on."""
         log.warning("submitting the %s tasks again, all together", role)
         self._rerun_at = {key: at for key, at in self._rerun_at.items() if key.role != role}
         self._told.retire_group(role, self._groups[role].resubmit(on_end))
+
+
+def out_of_memory(lost: Iterable[SparkLoss]) -> Failure | None:
+    """Find a container killed for its memory; started again it would end the same way."""
+    for spec, attempt in lost:
+        used = memory_used_when_killed(attempt.message)
+        if used is not None:
+            return _out_of_memory(spec, attempt.index, used)
+    return None
+
+
+def _out_of_memory(spec: RoleSpec, index: int, used: str) -> Failure:
+    given = "" if spec.memory_bytes is None else f" {spec.memory_bytes >> 20} MiB,"
+    return Failure(
+        key=f"{spec.role}-{index}",
+        cause=Cause.MEMORY,
+        message=f"{spec.role}-{index} used more memory than its container has, and was killed by "
+        f"the cluster: {used}",
+        time=time.time(),
+        hint=f"raise --{spec.role}-memory:{given} which JVM, Python and TensorFlow share, is too "
+        "little for this model and batch size; a smaller feed.memory_bytes helps too",
+    )

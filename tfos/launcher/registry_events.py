@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from tfos.errors import RendezvousError
@@ -118,13 +118,9 @@ class RegistryReader:
         lost = {member.key: self._lost(member) for member in gone}
         return [MembersChanged(frozenset(members), lost, step, time.time())]
 
-    def hosts_lost(self) -> list[Event]:
-        """Ask Spark whose task attempts have failed; tells of each host whose session still lives.
-
-        Those count as gone from now on.
-        """
-        failed = {task for group in self._groups.values() for task in group.failed_tasks()}
-        news = {member.task for member in self.members.values()} & failed
+    def hosts_lost(self, tasks: Set[int]) -> list[Event]:
+        """Count the hosts of lost task attempts as gone from now on, though sessions live on."""
+        news = {member.task for member in self.members.values()} & tasks
         self._retired |= news
         return self.members_changed() if news else []
 

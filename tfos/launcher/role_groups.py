@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ from tfos.errors import InsufficientExecutorsError
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.launcher.resource_profiles import profile_of
 from tfos.launcher.role_host import SUBMISSION_PROPERTY, first_attempt
-from tfos.launcher.role_memory import memory_used_when_killed
 from tfos.launcher.submission import master_kind
+from tfos.launcher.task_attempts import LostAttempt, TaskAttempts
 from tfos.launcher.task_slots import STANDSTILL_S, await_task_slots
 from tfos.launcher.yarn_client import YarnClient
 from tfos.topology import Role, RoleSpec, TaskKey
@@ -37,6 +37,7 @@ OUTCOME_SCHEMA = "outcome string"
 _FAILED_TASK = re.compile(r"barrier task \w+\(\d+, (\d+)\) finished unsuccessfully\.\s*(.+)")
 # Of a Python worker that was killed there is nothing to be seen in a traceback.
 _ADVICE = re.compile(r"^org\.apache\.spark\.SparkException: | Consider setting '.*")
+_SHUT_DOWN = "SparkContext was shut down"
 # Spark begins errors of queries and of Python functions in them with a condition's name.
 _CONDITION = re.compile(r"\[[A-Z][A-Z0-9_]+(\.[A-Z0-9_]+)*\]")
 
@@ -53,17 +54,14 @@ class GroupReport:
         Spark's own error, if any.
     culprit
         The role whose task Spark names as the one that ended the job of a gang; None when none is.
-    stopped
-        Whether Spark itself was stopped by somebody else, and no task failed.
     killed
-        Whether that was because its application was killed in YARN.
+        Whether it ended because its application was killed in YARN.
     """
 
     role: Role
     outcomes: tuple[Outcome, ...]
     failure: Failure | None
     culprit: TaskKey | None = None
-    stopped: bool = False
     killed: bool = False
 
 
@@ -103,6 +101,7 @@ class RoleGroup:
         self._slots_within_s = slots_within_s
         self._shuffled = frame is None or not spec.gang
         self._frame = spark.range(0, spec.count, 1, spec.count) if frame is None else frame
+        self._attempts = TaskAttempts(spark)
         self._submission = 0
         self._submitted = threading.Event()
         self._withdrawn = threading.Event()
@@ -141,8 +140,7 @@ class RoleGroup:
         if not self._submitted.is_set():
             return True
         try:
-            stage = self._stage()
-            return stage is not None and str(stage.status()) == "PENDING"
+            return self._attempts.pending(self._job_group)
         except Exception as error:
             log.debug("Spark does not tell whether the %s tasks start: %s", self.spec.role, error)
             return False
@@ -176,16 +174,25 @@ class RoleGroup:
         again = f"-{self._submission}" if self._submission else ""
         return f"tfos-{self._host.run_id}-{self.spec.role}{again}"
 
+    def lost_attempts(self) -> tuple[LostAttempt, ...]:
+        """Return the task attempts that Spark knows to have failed, or to have been killed.
+
+        Those of a gang are killed because one has failed, and are left out. Blocks for a few calls
+        into the JVM.
+        """
+        try:
+            lost = self._attempts.lost(self._job_group)
+        except Exception as error:
+            log.debug("Spark does not tell how the %s tasks end: %s", self.spec.role, error)
+            return ()
+        return tuple(a for a in lost if not (self.spec.gang and a.killed))
+
     def task_failure(self, index: int, task: int) -> Failure | None:
         """Return what Spark says of a failed attempt, by its id; None when it says nothing.
 
-        Read from Spark's own store of what its listeners heard; blocks for one call into the JVM.
+        Blocks as `lost_attempts`.
         """
-        try:
-            text = self._error_of_attempt(task)
-        except Exception as error:
-            log.debug("Spark does not tell how %s-%d failed: %s", self.spec.role, index, error)
-            return None
+        text = next((a.message for a in self.lost_attempts() if a.task == task), "")
         if not text:
             return None
         user = "PythonException" in text or _CONDITION.search(text) is not None
@@ -196,71 +203,6 @@ class RoleGroup:
             time=time.time(),
             traceback=text[:8000] if user else "",
         )
-
-    def failed_tasks(self) -> frozenset[int]:
-        """Return the ids of the task attempts that Spark knows to have failed or been killed.
-
-        Spark knows of a lost executor or Python worker within a second, ZooKeeper of its session
-        only when that expires. Blocks for one call into the JVM, and for more once one has failed.
-        """
-        try:
-            stage = self._stage()
-            if stage is None or stage.numFailedTasks() + stage.numKilledTasks() == 0:
-                return frozenset()
-            # Those of a gang are killed because one has failed.
-            ended = ("FAILED",) if self.spec.gang else ("FAILED", "KILLED")
-            failed = (t for t in self._attempts(stage) if t.status() in ended)
-            return frozenset(int(task.taskId()) for task in failed)
-        except Exception as error:
-            log.debug("Spark does not tell which %s tasks failed: %s", self.spec.role, error)
-            return frozenset()
-
-    def out_of_memory(self) -> Failure | None:
-        """Return the failure of a task whose container was killed for its memory; None for none.
-
-        Blocks for a few calls into the JVM, on YARN and Kubernetes; there alone containers are.
-        """
-        if master_kind(str(self._spark.sparkContext.master)) not in ("yarn", "k8s"):
-            return None
-        try:
-            stage = self._stage()
-            if stage is None or stage.numFailedTasks() == 0:
-                return None
-            for attempt in self._attempts(stage):
-                message = attempt.errorMessage()
-                used = memory_used_when_killed(str(message.get())) if message.isDefined() else None
-                if used is not None:
-                    return _out_of_memory(self.spec, int(attempt.index()), used)
-        except Exception as error:
-            log.debug("Spark does not tell how the %s tasks end: %s", self.spec.role, error)
-        return None
-
-    def _error_of_attempt(self, task: int) -> str:
-        stage = self._stage()
-        for attempt in () if stage is None else self._attempts(stage):
-            if attempt.taskId() == task:
-                message = attempt.errorMessage()
-                return str(message.get()) if message.isDefined() else ""
-        return ""
-
-    def _stage(self) -> Any | None:
-        """Return Spark's record of the stage whose tasks are the role hosts; None before it."""
-        tracker = self._spark.sparkContext.statusTracker()
-        stages: list[int] = []
-        for job in tracker.getJobIdsForGroup(self._job_group):
-            info = tracker.getJobInfo(job)
-            stages.extend(() if info is None else info.stageIds)
-        # The role hosts are the tasks of the job's last stage.
-        return self._store().lastStageAttempt(max(stages)) if stages else None
-
-    def _attempts(self, stage: Any) -> Iterator[Any]:
-        """Yield Spark's record of every task attempt of a stage."""
-        tasks = self._store().taskList(stage.stageId(), stage.attemptId(), 1 << 20)
-        for position in range(tasks.size()):
-            yield tasks.apply(position)
-
-    def _store(self) -> Any:
-        return self._spark.sparkContext._jsc.sc().statusStore()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end; return whether it has."""
@@ -284,7 +226,8 @@ class RoleGroup:
         except Exception as error:
             ended = self._withdrawn.is_set() and not self._submitted.is_set()
             report = GroupReport(role, (), None) if ended else _failed(role, error)
-            report = replace(report, killed=report.stopped and self._was_killed())
+            if _SHUT_DOWN in str(error):
+                report = replace(report, killed=self._was_killed())
         on_end(report)
 
     def _was_killed(self) -> bool:
@@ -332,22 +275,9 @@ def _refused(role: Role, error: InsufficientExecutorsError) -> Failure:
     return Failure(key=str(role), cause=Cause.CONFIG, message=str(error), time=time.time())
 
 
-def _out_of_memory(spec: RoleSpec, index: int, used: str) -> Failure:
-    given = "" if spec.memory_bytes is None else f" {spec.memory_bytes >> 20} MiB,"
-    return Failure(
-        key=f"{spec.role}-{index}",
-        cause=Cause.MEMORY,
-        message=f"{spec.role}-{index} used more memory than its container has, and was killed by "
-        f"the cluster: {used}",
-        time=time.time(),
-        hint=f"raise --{spec.role}-memory:{given} which JVM, Python and TensorFlow share, is too "
-        "little for this model and batch size; a smaller feed.memory_bytes helps too",
-    )
-
-
 def _failed(role: Role, error: Exception) -> GroupReport:
-    if "SparkContext was shut down" in str(error):
-        return GroupReport(role, (), _stopped(), stopped=True)
+    if _SHUT_DOWN in str(error):
+        return GroupReport(role, (), _stopped())
     failure = _spark_failure(role, error)
     named = _FAILED_TASK.search(str(error))
     if named is None or failure.cause is not Cause.INFRASTRUCTURE:

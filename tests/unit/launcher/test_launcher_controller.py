@@ -22,6 +22,7 @@ from tfos.launcher import controller as controller_module
 from tfos.launcher import lost_hosts as lost_hosts_module
 from tfos.launcher.controller import Controller
 from tfos.launcher.role_groups import GroupReport
+from tfos.launcher.task_attempts import LostAttempt
 from tfos.registry.contract import Member, StopNotice
 from tfos.registry.memory import InMemoryRegistry, InMemoryRun
 from tfos.topology import Endpoint, Life, Role, RoleSpec, TaskKey
@@ -46,9 +47,8 @@ class Group:
         self.killed: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.cancelled = threading.Event()
         self.said: dict[tuple[int, int], Failure] = {}
-        self.failed: set[int] = set()
+        self.lost: dict[int, str] = {}
         self.preparing = False
-        self.memory_failure: Failure | None = None
         self.submissions: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._submitted = 0
         self._on_end: Callable[[GroupReport], None] | None = None
@@ -80,14 +80,11 @@ class Group:
     def kill_task(self, task: int) -> None:
         self.killed.put(task)
 
-    def failed_tasks(self) -> frozenset[int]:
-        return frozenset(self.failed)
+    def lost_attempts(self) -> tuple[LostAttempt, ...]:
+        return tuple(LostAttempt(task, 0, False, text) for task, text in self.lost.items())
 
     def task_failure(self, index: int, task: int) -> Failure | None:
         return self.said.get((index, task))
-
-    def out_of_memory(self) -> Failure | None:
-        return self.memory_failure
 
     def join(self, timeout_s: float) -> bool:
         return True
@@ -224,7 +221,8 @@ class Stage:
 
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
-    monkeypatch.setattr(controller_module, "TICK_S", 0.02)
+    for module in (controller_module, lost_hosts_module):
+        monkeypatch.setattr(module, "TICK_S", 0.02)
     monkeypatch.setattr(lost_hosts_module, "RETURN_WITHIN_S", 0.05)
     monkeypatch.setattr(controller_module, "PEER_WITHIN_S", 0.2)
     made: list[Stage] = []
@@ -355,7 +353,7 @@ def test_who_lost_a_peer_waits_for_what_spark_knows_of_it(stage, monkeypatch):
     scene.wait_for(lambda: OTHER in scene.controller.state.outcomes)
     assert scene.controller.incidents == ()
     # Its session lives on for a while; no generation begins with it.
-    scene.groups[Role.PS].failed.add(hosts[PS].member.task)
+    scene.groups[Role.PS].lost[hosts[PS].member.task] = "OOM"
     scene.groups[Role.PS].said[0, scene.hosts[PS].member.task] = Failure(
         "ps-0", Cause.INFRASTRUCTURE, "OOM", 1.0
     )
@@ -366,6 +364,21 @@ def test_who_lost_a_peer_waits_for_what_spark_knows_of_it(stage, monkeypatch):
         host.lives(2, 0)
     scene.chief_ends_it()
     assert told(scene) == [("new_generation", 1, ["ps-0", "chief-0"])]
+
+
+def test_a_host_that_spark_has_lost_is_missed_before_its_session_ends(stage):
+    scene = stage()
+    hosts = scene.all_register()
+    old = hosts[OTHER]
+    scene.groups[Role.WORKER].lost[old.member.task] = "ExecutorLostFailure"
+    scene.wait_for(lambda: scene.controller.incidents)
+    assert hosts[CHIEF].heard_nothing_new()
+    scene.hosts[OTHER] = Host(scene.run, OTHER, attempt=1)
+    for host in scene.hosts.values():
+        host.lives(2, 0)
+    old.session.close()
+    scene.chief_ends_it()
+    assert told(scene) == [("new_generation", 1, ["worker-1"])]
 
 
 def test_who_lost_a_peer_that_nobody_misses_is_answered_in_the_end(stage):
@@ -491,8 +504,9 @@ def test_a_spent_budget_ends_the_run_and_says_so(stage):
 def test_a_container_killed_for_its_memory_ends_the_run(stage, registered):
     scene = stage()
     host = scene.all_register()[CHIEF] if registered else Host(scene.run, CHIEF)
-    scene.groups[Role.PS].memory_failure = Failure("ps-0", Cause.MEMORY, "used 2 of 1 GB", 1.0)
-    assert host.is_told_to_stop().reason == "used 2 of 1 GB"
+    said = "Container killed by YARN for exceeding physical memory limits. 2.1 GB of 2 GB used."
+    scene.groups[Role.PS].lost[7] = said
+    assert "killed by the cluster: 2.1 GB of 2 GB" in host.is_told_to_stop().reason
     state = scene.ends()
     assert (state.verdict, state.incidents) == (Verdict.FAILED, ())
     assert state.failures[0].cause.exit_code == ExitCode.RESOURCES

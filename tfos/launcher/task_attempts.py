@@ -1,0 +1,98 @@
+"""Read what Spark's own store knows of the task attempts of a role group. On the driver.
+
+Spark knows of a lost executor or Python worker within a second, ZooKeeper of its session only when
+that expires.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+__all__ = ["LostAttempt", "TaskAttempts"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LostAttempt:
+    """A task attempt that failed or was killed.
+
+    Parameters
+    ----------
+    task
+        Its id, unique in the application.
+    index
+        The partition: the role's index.
+    killed
+        Whether somebody had it ended; else it failed by itself.
+    message
+        Spark's words; empty where it has none.
+    """
+
+    task: int
+    index: int
+    killed: bool
+    message: str
+
+
+class TaskAttempts:
+    """Of the stage whose tasks are the role hosts. Raises what py4j raises: Spark may be gone."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._context = spark.sparkContext
+        self._counted: tuple[int, int, int] | None = None
+        self._lost: tuple[LostAttempt, ...] = ()
+
+    def pending(self, job_group: str) -> bool:
+        """Whether the stage waits for others that come before it; blocks for a few JVM calls."""
+        stage = self._stage(job_group)
+        return stage is not None and str(stage.status()) == "PENDING"
+
+    def lost(self, job_group: str) -> tuple[LostAttempt, ...]:
+        """Return the attempts that failed or were killed.
+
+        Blocks for a few calls into the JVM; for some per task when there are more than at the last
+        call.
+        """
+        stage = self._stage(job_group)
+        if stage is None:
+            return ()
+        count = stage.numFailedTasks() + stage.numKilledTasks()
+        if count == 0:
+            return ()
+        counted = (stage.stageId(), stage.attemptId(), count)
+        if counted != self._counted:
+            # Spark writes the record of a task before it counts it.
+            self._lost = tuple(self._read(stage))
+            self._counted = counted
+        return self._lost
+
+    def _stage(self, job_group: str) -> Any | None:
+        tracker = self._context.statusTracker()
+        stages: list[int] = []
+        for job in tracker.getJobIdsForGroup(job_group):
+            info = tracker.getJobInfo(job)
+            stages.extend(() if info is None else info.stageIds)
+        # The role hosts are the tasks of the job's last stage.
+        return self._store().lastStageAttempt(max(stages)) if stages else None
+
+    def _read(self, stage: Any) -> list[LostAttempt]:
+        tasks = self._store().taskList(stage.stageId(), stage.attemptId(), 1 << 20)
+        found = []
+        for position in range(tasks.size()):
+            attempt = tasks.apply(position)
+            status = attempt.status()
+            if status in ("FAILED", "KILLED"):
+                message = attempt.errorMessage()
+                words = str(message.get()) if message.isDefined() else ""
+                index, killed = int(attempt.index()), status == "KILLED"
+                found.append(LostAttempt(int(attempt.taskId()), index, killed, words))
+        return found
+
+    def _store(self) -> Any:
+        return self._context._jsc.sc().statusStore()
