@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fault_table import FaultTable
 from services import tell_missing
 
 if TYPE_CHECKING:
@@ -18,6 +20,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     needs_java = item.get_closest_marker("zookeeper") or item.get_closest_marker("spark")
     if needs_java and shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         tell_missing("no Java is found: install Java 17, or set JAVA_HOME")
+
+
+@pytest.fixture(scope="session")
+def table() -> FaultTable | None:
+    """What faults were seen to do, for the documents; None where nobody asked for it."""
+    path = os.environ.get("TFOS_FAULT_TABLE")
+    return None if path is None else FaultTable(Path(path))
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cells import ALL, CELLS, FAST, GENERATION, Cell
-from fault_table import FaultTable
+from fault_table import FaultTable, seconds
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun
@@ -34,12 +33,6 @@ def cluster(tmp_path: Path) -> Iterator[DrillCluster]:
     (tmp_path / "runs").mkdir()
     with DrillCluster(tmp_path / "runs", limit_s=200.0) as cluster:
         yield cluster
-
-
-@pytest.fixture(scope="session")
-def table() -> FaultTable | None:
-    path = os.environ.get("TFOS_FAULT_TABLE")
-    return None if path is None else FaultTable(Path(path))
 
 
 def options(cell: Cell, directory: Path) -> list[str]:
@@ -135,10 +128,6 @@ def row(cell: Cell, run: DrillRun) -> tuple[str, ...]:
         str(replayed),
         f"{run.seconds:.0f} s",
     )
-
-
-def seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f} s"
 
 
 def show(run: DrillRun) -> None:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hidden_base import without_base
 from services import tell_missing
 
 from tfos.environments import packing
@@ -116,37 +117,13 @@ def container(packed, tmp_path_factory):
     return root
 
 
-def without_base(inspection, hidden, command, directory):
-    """Run a command where the base interpreter and `hidden` are not to be seen."""
-    base = inspection.base_prefix
-    if base in (Path("/usr"), Path("/usr/local")):
-        places, files = [inspection.stdlib, *hidden], [inspection.base_executable]
-    else:
-        places, files = [base, *hidden], []
-    script = "".join(f"mount -t tmpfs none '{place}' && " for place in places)
-    script += "".join(f"mount --bind /dev/null '{file}' && " for file in files)
-    unshare = shutil.which("unshare")
-    if unshare is None or os.geteuid() != 0:
-        tell_missing("hiding the base interpreter needs unshare, and root")
-    try:
-        run(unshare, "-m", "bash", "-c", script + "true")
-    except subprocess.CalledProcessError as error:
-        tell_missing(f"hiding the base interpreter is not permitted: {error.stderr}")
-    environ = {"PATH": "/usr/bin:/bin"}
-    return run(
-        unshare, "-m", "bash", "-c", script + 'cd "$0" && exec "$@"', directory, *command,
-        cwd=directory, env=environ,
-    )  # fmt: skip
-
-
 def test_it_runs_where_its_base_interpreter_is_not(made, packed, container):
-    inspection = packed.inspection
+    host = {"cwd": container, "env": {"PATH": "/usr/bin:/bin"}}
+    prefix = without_base(packed.inspection)
     with pytest.raises(subprocess.CalledProcessError):
-        without_base(inspection, [], [made[1] / "venv" / "bin" / "python", "-c", ""], container)
-    answer = without_base(
-        inspection, [made[1]], ["./environment/bin/python", "-c", REPORT], container
-    )
-    files, value = json.loads(answer)
+        run(*prefix, made[1] / "venv" / "bin" / "python", "-c", "", **host)
+    prefix = without_base(packed.inspection, [made[1]])
+    files, value = json.loads(run(*prefix, "./environment/bin/python", "-c", REPORT, **host))
     assert value == {"answer": 42}
     assert all(Path(file).is_relative_to(container / "environment") for file in files)
 

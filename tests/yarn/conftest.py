@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyspark
@@ -20,7 +20,11 @@ from tfos.testing.yarn.web import ask
 
 APPS = Path(__file__).parents[1] / "e2e" / "apps"
 FAULTS = str(APPS / "faults.py")
-RING = str(APPS / "ring.py")
+CLUSTER = ("--deploy-mode", "cluster")
+PS_SIZES = (
+    *("--ps-memory", "1536m", "--ps-cores", "1", "--worker-memory", "2g", "--worker-cores", "2"),
+    *("--chief-memory", "1792m", "--chief-cores", "1"),
+)
 COUNTED = str(Path(__file__).parents[1] / "fault" / "apps" / "counted.py")
 
 
@@ -30,20 +34,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.yarn)
 
 
+# Every host sees this installation: nothing of it need be shipped.
+INSTALLED = (
+    *("--spark-conf", f"spark.yarn.jars=local:{Path(pyspark.__file__).parent}/jars/*"),
+    *("--spark-conf", f"spark.pyspark.python={sys.executable}"),
+)
+
+
 class YarnRuns:
     """Takes the words of a pl_submit as they stand on a command line, the application last."""
 
-    def __init__(self, yarn: YarnCluster, cluster: DrillCluster) -> None:
+    def __init__(
+        self, yarn: YarnCluster, cluster: DrillCluster, options: Sequence[str] = INSTALLED
+    ) -> None:
         self.yarn = yarn
-        self._cluster = cluster
         self.hdfs, _, _ = open_file_system(yarn.record.hdfs, "the test")
         self.home = f"/user/{getpass.getuser()}"
-        # Every host sees this installation: nothing of it need be shipped.
-        jars = Path(pyspark.__file__).parent / "jars"
-        self._options = [
-            *("--spark-conf", f"spark.yarn.jars=local:{jars}/*"),
-            *("--spark-conf", f"spark.pyspark.python={sys.executable}"),
-        ]
+        self._cluster = cluster
+        self._options = options
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         *options, app = arguments
@@ -95,8 +103,12 @@ class YarnRuns:
 
 
 @pytest.fixture
-def submit(yarn: YarnCluster, tmp_path: Path) -> Iterator[YarnRuns]:
-    with DrillCluster(tmp_path, master="yarn", limit_s=170.0) as cluster:
+def submit(yarn: YarnCluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[YarnRuns]:
+    """Runs on YARN; in a test marked ``zookeeper`` with a ZooKeeper that outlives them."""
+    zookeeper = request.node.get_closest_marker("zookeeper") is not None
+    timeout = request.node.get_closest_marker("timeout")
+    limit_s = (timeout.args[0] if timeout else 180.0) - 10.0
+    with DrillCluster(tmp_path, master="yarn", zookeeper=zookeeper, limit_s=limit_s) as cluster:
         runs = YarnRuns(yarn, cluster)
         yield runs
         cluster.assert_nothing_left()

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 import pytest
-from conftest import COUNTED, FAULTS, RING
+from conftest import CLUSTER, COUNTED, FAULTS, PS_SIZES
 
 from tfos.errors import ExitCode
 from tfos.launcher.yarn_client import YarnClient
 
-SIZES = (
-    *("--ps-memory", "1536m", "--ps-cores", "1", "--worker-memory", "2g", "--worker-cores", "2"),
-    *("--chief-memory", "1792m", "--chief-cores", "1"),
-)
 COUNTS = ("-p", "rows=2000", "-p", "epochs=4", "-p", "slow=0.02")
-CLUSTER = ("--deploy-mode", "cluster")
 
 
 def test_roles_of_a_ps_run_have_containers_of_their_sizes(submit):
     kept = f"{submit.yarn.record.hdfs}/kept/sizes"
-    options = ("--arch", "ps", *SIZES, *COUNTS, "--name", "sizes", "--checkpoint-dir", kept)
+    options = ("--arch", "ps", *PS_SIZES, *COUNTS, "--name", "sizes", "--checkpoint-dir", kept)
     process = submit.start(*options, COUNTED)
 
     def sizes():
@@ -34,15 +30,6 @@ def test_roles_of_a_ps_run_have_containers_of_their_sizes(submit):
     found = run.record["result"]
     assert (found["step"], found["fewest"], found["most"]) == (160, 4, 4)
     assert run.record["checkpoint"].startswith(f"{kept}/sizes/")
-
-
-def test_a_ring_trains_with_its_driver_in_the_cluster(submit):
-    roles = ("--arch", "ring", "--worker-memory", "2g", "-p", "ranks=2")
-    run = submit(*CLUSTER, *roles, "--name", "round", RING)
-    assert run.code == ExitCode.OK
-    found = run.record["result"]
-    assert (found["step"], found["fewest"], found["most"]) == (32, 2, 2)
-    assert "RUNNING" in run.text
 
 
 @pytest.mark.parametrize("mode", ["client", "cluster"])
@@ -115,3 +102,16 @@ def test_a_signal_ends_a_driver_in_the_cluster_in_order(submit):
     run = submit.finish(process)
     assert run.code == run.record["exit_code"] == ExitCode.INTERRUPTED
     assert "asking application_" in run.text
+
+
+@pytest.mark.zookeeper
+def test_the_second_run_of_a_job_names_the_first(submit):
+    where = (*CLUSTER, "--chief-memory", "1280m", "--name", "nightly", "-p", "fault=hangs", FAULTS)
+    first = submit.start(*where)
+    submit.application()
+    submit.wait_for(lambda: len(submit.yarn.containers()) > 1)
+    second = submit(*where)
+    assert second.code == ExitCode.ALREADY_RUNNING
+    assert re.search(r"already running \(run .*, on .*, pid \d+, of user", second.record["error"])
+    first.send_signal(signal.SIGTERM)
+    assert submit.finish(first).code == ExitCode.INTERRUPTED

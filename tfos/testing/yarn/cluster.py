@@ -123,6 +123,9 @@ class YarnCluster:
         What each has to give.
     log_aggregation
         Whether logs of finished applications go to HDFS.
+    node_prefix
+        What to put before the command of a NodeManager, and so of its containers: a program that
+        runs the rest of its command line, such as ``unshare``.
     jars
         Where the servers' jars are kept; `default_cache` when None.
     detached
@@ -143,6 +146,7 @@ class YarnCluster:
         memory_mb: int = 6144,
         cores: int = 8,
         log_aggregation: bool = True,
+        node_prefix: Sequence[str] = (),
         jars: Path | None = None,
         detached: bool = False,
     ) -> None:
@@ -151,6 +155,7 @@ class YarnCluster:
         self._memory_mb = memory_mb
         self._cores = cores
         self._log_aggregation = log_aggregation
+        self._node_prefix = node_prefix
         self._jars = jars or default_cache()
         self._detached = detached
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
@@ -274,7 +279,8 @@ class YarnCluster:
 
     def _launch(self, name: str, kind: str, conf: str = "conf", *arguments: str) -> None:
         directory, configuration = self._directory, self._directory / conf
-        command = [_java(), *_JVM, _MAIN[kind], *arguments]
+        prefix = self._node_prefix if kind == "node" else ()
+        command = [*prefix, _java(), *_JVM, _MAIN[kind], *arguments]
         if not self._detached:
             guard = [sys.executable, "-I", "-S", lifeline.__file__, str(directory)]
             command = [*guard, *command]

@@ -7,6 +7,11 @@ from pathlib import Path
 COLUMNS = ("cell", "answer", "detected after", "stepping again after", "rows replayed", "run took")
 
 
+def seconds(value: float | None) -> str:
+    """Write a measured time; empty where there is none."""
+    return "" if value is None else f"{value:.1f} s"
+
+
 class FaultTable:
     """Rows by cell; those of an earlier run stay until their cell is run again.
 

@@ -1,0 +1,59 @@
+"""The MovieLens example on a real YARN: data, checkpoints and model in HDFS."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import CLUSTER, PS_SIZES
+from movielens import EXAMPLE, check_quality, find_data
+
+pytestmark = pytest.mark.timeout(400)
+
+RING = ("--arch", "ring", "--num-workers", "2", "--worker-memory", "2g", "--worker-cores", "1")
+PS = ("--arch", "ps", "--num-ps", "1", "--num-workers", "2", *PS_SIZES)
+LOCAL = ("--chief-memory", "2g")
+
+
+@pytest.fixture
+def lake(submit) -> str:
+    """The data's URL in HDFS."""
+    if not submit.hdfs.exists("/lake/ml-100k"):
+        submit.hdfs.makedirs("/lake", exist_ok=True)
+        submit.hdfs.put(str(find_data()), "/lake/ml-100k", recursive=True)
+    return f"{submit.yarn.record.hdfs}/lake/ml-100k"
+
+
+def train(submit, lake: str, name: str, *options: str):
+    kept = f"{submit.yarn.record.hdfs}/kept"
+    run = submit(
+        *options,
+        *("--name", name, "-p", f"data={lake}"),
+        *("--checkpoint-dir", f"{kept}/checkpoints", "--model-dir", f"{kept}/models"),
+        str(EXAMPLE / "fm.py"),
+    )
+    check_quality(run)
+    print(f"{name}: RMSE {run.record['result']['rmse']:.4f} in {run.seconds:.0f} s")
+    assert run.record["checkpoint"].startswith(f"{kept}/checkpoints/{name}/")
+    assert run.record["model"].startswith(f"{kept}/models")
+    submit.hdfs.invalidate_cache()
+    model = run.record["model"].removeprefix(submit.yarn.record.hdfs)
+    names = {path.removeprefix(f"{model}/") for path in submit.hdfs.find(model)}
+    assert {"saved_model.pb", "variables/variables.index"} <= names
+
+
+@pytest.mark.horovod
+def test_a_ring_with_its_driver_in_the_cluster(submit, lake):
+    train(submit, lake, "fm-ring-cluster", *RING, *CLUSTER)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fm-ring-client", RING),
+        ("fm-ps-client", PS),
+        ("fm-ps-cluster", (*PS, *CLUSTER)),
+        ("fm-local-cluster", (*LOCAL, *CLUSTER)),
+    ],
+)
+def test_every_architecture_in_both_modes(submit, lake, name, options):
+    train(submit, lake, name, *options)
