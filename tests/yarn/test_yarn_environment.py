@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import COUNTED, YarnRuns
 from hidden_base import without_base
+from yarn_runs import COUNTED, YarnRuns
 
 from tfos.environments.inspection import inspect_environment
 from tfos.environments.specification import EnvironmentSpec

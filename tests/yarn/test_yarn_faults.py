@@ -10,8 +10,8 @@ import subprocess
 
 import psutil
 import pytest
-from conftest import COUNTED, FAULTS
 from fault_table import FaultTable, seconds
+from yarn_runs import COUNTED, FAULTS
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillRun

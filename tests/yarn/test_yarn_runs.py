@@ -7,7 +7,7 @@ import re
 import signal
 
 import pytest
-from conftest import CLUSTER, COUNTED, FAULTS, PS_SIZES
+from yarn_runs import CLUSTER, COUNTED, FAULTS, PS_SIZES
 
 from tfos.errors import ExitCode
 from tfos.launcher.yarn_client import YarnClient

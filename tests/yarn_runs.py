@@ -1,0 +1,95 @@
+"""Run jobs on the real YARN and HDFS, and look for what they leave there."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyspark
+
+from tfos.fault.checkpoint_place import open_file_system
+from tfos.testing import DrillCluster, DrillRun
+from tfos.testing.yarn import YarnCluster
+from tfos.testing.yarn.web import ask
+
+__all__ = ["CLUSTER", "COUNTED", "FAULTS", "PS_SIZES", "YarnRuns"]
+
+_TESTS = Path(__file__).parent
+FAULTS = str(_TESTS / "e2e" / "apps" / "faults.py")
+CLUSTER = ("--deploy-mode", "cluster")
+PS_SIZES = (
+    *("--ps-memory", "1536m", "--ps-cores", "1", "--worker-memory", "2g", "--worker-cores", "2"),
+    *("--chief-memory", "1792m", "--chief-cores", "1"),
+)
+COUNTED = str(_TESTS / "fault" / "apps" / "counted.py")
+# Every host sees this installation: nothing of it need be shipped.
+INSTALLED = (
+    *("--spark-conf", f"spark.yarn.jars=local:{Path(pyspark.__file__).parent}/jars/*"),
+    *("--spark-conf", f"spark.pyspark.python={sys.executable}"),
+)
+
+
+class YarnRuns:
+    """Takes the words of a pl_submit as they stand on a command line, the application last."""
+
+    def __init__(
+        self, yarn: YarnCluster, cluster: DrillCluster, options: Sequence[str] = INSTALLED
+    ) -> None:
+        self.yarn = yarn
+        self.hdfs, _, _ = open_file_system(yarn.record.hdfs, "the test")
+        self.home = f"/user/{getpass.getuser()}"
+        self._cluster = cluster
+        self._options = options
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        *options, app = arguments
+        return self._cluster.start(app, *self._options, *options, env=self.yarn.environment)
+
+    def finish(self, process: subprocess.Popen[str]) -> DrillRun:
+        run = self._cluster.finish(process)
+        print(run.out[-6000:], run.err[-12000:], sep="\n--- stderr ---\n")
+        return run
+
+    def __call__(self, *arguments: str) -> DrillRun:
+        return self.finish(self.start(*arguments))
+
+    def tfos(self, *arguments: str, code: int = 0) -> str:
+        """Run a subcommand of tfos against the cluster."""
+        command = [str(Path(sys.executable).with_name("tfos")), *arguments]
+        environ = {**os.environ, **self.yarn.environment}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environ)
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    def application(self) -> str:
+        """Return the id of the application that runs; waits for one."""
+        return str(self.wait_for(lambda: self.applications("RUNNING"), 60.0)[-1]["id"])
+
+    def applications(self, state: str) -> list[dict]:
+        found = ask(f"{self.yarn.record.manager}/ws/v1/cluster/apps?states={state}")["apps"] or {}
+        return sorted(found.get("app", []), key=lambda app: app["startedTime"])
+
+    def ended(self, name: str) -> dict | None:
+        """Return the latest application of a name that has ended; None while there is none."""
+        found = self.applications("FINISHED,FAILED,KILLED")
+        return next((app for app in reversed(found) if app["name"] == name), None)
+
+    def wait_for(self, look, within_s: float = 60.0):
+        deadline = time.monotonic() + within_s
+        while not (found := look()):
+            assert time.monotonic() < deadline, "what was waited for has not come"
+            time.sleep(0.2)
+        return found
+
+    def left(self) -> list[str]:
+        found = [f"container {each['id']}" for each in self.yarn.containers()]
+        for place in (f"{self.home}/.sparkStaging", f"{self.home}/.tfos/runs"):
+            if self.hdfs.exists(place):
+                self.hdfs.invalidate_cache()
+                found += [f"file {path}" for path in self.hdfs.ls(place, detail=False)]
+        return found
