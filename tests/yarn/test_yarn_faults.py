@@ -16,6 +16,8 @@ from yarn_runs import COUNTED, FAULTS
 from tfos.errors import ExitCode
 from tfos.testing import DrillRun
 
+pytestmark = pytest.mark.timeout(400)
+
 ROWS, EPOCHS = 4000, 6
 ROLES = (
     *("--arch", "ps", "--num-workers", "2", "--chief-memory", "1792m", "--chief-cores", "1"),
@@ -84,7 +86,7 @@ def started(submit):
         kept = f"{submit.yarn.record.hdfs}/kept/{name}"
         again = ("--name", name, "--checkpoint-dir", kept, "--conf", os.environ["TFOS_EVERY_2_S"])
         process = submit.start(*ROLES, *options, *again, COUNTED)
-        submit.wait_for(lambda: has_checkpoint(submit, f"{kept}/{name}"), 120.0)
+        submit.wait_for(lambda: has_checkpoint(submit, f"{kept}/{name}"), 200.0)
         return process, name
 
     return start
