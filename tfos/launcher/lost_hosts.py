@@ -51,7 +51,13 @@ class LostHosts:
         self._ask_at = 0.0
 
     def await_return(self, key: TaskKey) -> None:
-        """Give a role host its time to come back; what is done after it, `look` does."""
+        """Give a role host its time to come back; what is done after it, `look` does.
+
+        One whose task Spark has lost cannot: Spark runs it again unasked.
+        """
+        if self._told.is_gone(key):
+            log.warning("%s is lost: Spark runs its task again", key)
+            return
         log.warning("%s is lost: waiting for it to come back", key)
         self._rerun_at[key] = time.monotonic() + RETURN_WITHIN_S
 

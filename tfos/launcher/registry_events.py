@@ -63,6 +63,11 @@ class RegistryReader:
             self._retired.add(last.task)
         return last
 
+    def is_gone(self, key: TaskKey) -> bool:
+        """Whether the host that played a role last is known to be gone for good."""
+        last = self._last_hosts.get(key)
+        return last is not None and last.task in self._retired
+
     def retire_group(self, role: Role, attempt: int) -> None:
         """Count every host of a role as gone whose attempt is lower; nothing more is told of it."""
         self._least_attempts[role] = attempt
