@@ -19,6 +19,7 @@ from typing import Final
 import psutil
 
 from tfos.errors import LaunchError
+from tfos.java import find_java
 from tfos.registry import lifeline
 
 __all__ = ["SETTINGS", "EmbeddedZooKeeper", "end_server", "start_server"]
@@ -36,6 +37,10 @@ _JVM: Final = (
     "-Xmx512m",
     "-Dlog4j2.disable.jmx=true",
     "-Dzookeeper.jmx.log4j.disable=true",
+)
+_NEEDS_JAVA: Final = (
+    "Spark and the embedded ZooKeeper need Java 17 or later; install it and set JAVA_HOME, or use "
+    "a running ZooKeeper (--zookeeper)"
 )
 _PORT_TRIES: Final = 5
 _STOP_BOUND_S: Final = 10.0
@@ -212,7 +217,7 @@ def start_server(main: str, config: Path) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C at the terminal must not take the server before the
         # driver has told the roles to stop.
         return subprocess.Popen(
-            [*guarded, _find_java(), *_JVM, main, str(config)],
+            [*guarded, find_java(_NEEDS_JAVA), *_JVM, main, str(config)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -239,18 +244,6 @@ def end_server(process: subprocess.Popen[bytes], *, keep_data: bool) -> None:
         # The parent-death signal takes the server along.
         process.kill()
         process.wait()
-
-
-def _find_java() -> str:
-    home = os.environ.get("JAVA_HOME")
-    java = shutil.which("java", path=os.path.join(home, "bin")) if home else shutil.which("java")
-    if java is None:
-        where = f"JAVA_HOME is {home}, without bin/java" if home else "none is on PATH"
-        raise LaunchError(
-            f"Java is missing ({where}): Spark and the embedded ZooKeeper need Java 17 or later; "
-            "install it and set JAVA_HOME, or use a running ZooKeeper (--zookeeper)"
-        )
-    return os.path.abspath(java)
 
 
 def _find_jars() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any, Final
 import psutil
 
 from tfos.errors import LaunchError
+from tfos.java import find_java
 from tfos.registry import lifeline
 from tfos.testing.leftovers import processes_marked
 from tfos.testing.yarn import settings
@@ -280,7 +280,8 @@ class YarnCluster:
     def _launch(self, name: str, kind: str, conf: str = "conf", *arguments: str) -> None:
         directory, configuration = self._directory, self._directory / conf
         prefix = self._node_prefix if kind == "node" else ()
-        command = [*prefix, _java(), *_JVM, _MAIN[kind], *arguments]
+        java = find_java("YARN and HDFS need Java 17 or later; set JAVA_HOME")
+        command = [*prefix, java, *_JVM, _MAIN[kind], *arguments]
         if not self._detached:
             guard = [sys.executable, "-I", "-S", lifeline.__file__, str(directory)]
             command = [*guard, *command]
@@ -333,14 +334,6 @@ class YarnCluster:
                 process.stdin.write(b"k")
         with suppress(subprocess.TimeoutExpired):
             process.wait(_END_WITHIN_S)
-
-
-def _java() -> str:
-    home = os.environ.get("JAVA_HOME")
-    java = shutil.which("java", path=os.path.join(home, "bin") if home else None)
-    if java is None:
-        raise LaunchError("Java is missing: YARN and HDFS need Java 17 or later; set JAVA_HOME")
-    return java
 
 
 def _free_ports(count: int) -> Sequence[int]:

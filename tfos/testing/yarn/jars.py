@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -10,7 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from tfos.cache_directory import cache_directory
 from tfos.errors import LaunchError
+from tfos.launcher.prerequisites import find_spark_home
 
 __all__ = ["class_path", "default_cache"]
 
@@ -30,10 +31,7 @@ _FETCH_WITHIN_S: Final = 600.0
 
 def default_cache() -> Path:
     """Return where fetched jars are kept: ``$XDG_CACHE_HOME/tfos/hadoop-3.5.0``."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
-    base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
-    return base / "tfos" / f"hadoop-{HADOOP}"
+    return cache_directory(os.environ, f"hadoop-{HADOOP}")
 
 
 def class_path(cache: Path) -> str:
@@ -44,11 +42,18 @@ def class_path(cache: Path) -> str:
     Raises
     ------
     LaunchError
-        If Maven or PySpark is missing, or Maven fails.
+        If Maven is missing or fails.
+    ConfigError
+        If PySpark is missing.
     """
     if not cache.is_dir():
         _fetch(cache)
-    return os.pathsep.join(map(str, [*sorted(cache.glob("*.jar")), *_jars_of_spark()]))
+    of_spark = [
+        jar
+        for jar in sorted((find_spark_home() / "jars").glob("*.jar"))
+        if jar.name.startswith(_OF_SPARK)
+    ]
+    return os.pathsep.join(map(str, [*sorted(cache.glob("*.jar")), *of_spark]))
 
 
 def _fetch(cache: Path) -> None:
@@ -83,15 +88,3 @@ def _fetch(cache: Path) -> None:
         except OSError:
             if not cache.is_dir():
                 raise
-
-
-def _jars_of_spark() -> list[Path]:
-    home = os.environ.get("SPARK_HOME")
-    if not home:
-        spec = importlib.util.find_spec("pyspark")
-        if spec is None or spec.origin is None:
-            raise LaunchError("YARN and HDFS need PySpark's jars: install pyspark")
-        home = os.path.dirname(spec.origin)
-    return [
-        jar for jar in sorted(Path(home, "jars").glob("*.jar")) if jar.name.startswith(_OF_SPARK)
-    ]

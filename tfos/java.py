@@ -1,0 +1,33 @@
+"""Find the Java that starts the servers of tfos, as Spark finds its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+
+from tfos.errors import LaunchError
+
+__all__ = ["find_java"]
+
+
+def find_java(what: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the absolute path of ``$JAVA_HOME/bin/java``, else of the ``java`` on ``PATH``.
+
+    Parameters
+    ----------
+    what
+        Who needs it, and what would do instead: the end of the error's message.
+
+    Raises
+    ------
+    LaunchError
+        If there is none.
+    """
+    home = environ.get("JAVA_HOME")
+    path = os.path.join(home, "bin") if home else environ.get("PATH")
+    java = shutil.which("java", path=path)
+    if java is None:
+        where = f"JAVA_HOME is {home}, without bin/java" if home else "none is on PATH"
+        raise LaunchError(f"Java is missing ({where}): {what}")
+    return os.path.abspath(java)
