@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fault_table import FaultTable
 from services import tell_missing
+from telling import Telling
 
 if TYPE_CHECKING:
     from tfos.testing.yarn import YarnCluster
@@ -20,6 +21,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     needs_java = item.get_closest_marker("zookeeper") or item.get_closest_marker("spark")
     if needs_java and shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         tell_missing("no Java is found: install Java 17, or set JAVA_HOME")
+
+
+@pytest.fixture
+def telling() -> Telling:
+    """What an environment's packing and upload tell their progress to."""
+    return Telling()
 
 
 @pytest.fixture(scope="session")

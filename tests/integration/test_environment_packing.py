@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from hidden_base import without_base
 from services import tell_missing
+from telling import Telling
 
 from tfos.environments import packing
 from tfos.environments.inspection import inspect_environment, problems
 from tfos.environments.packing import KEPT_ARCHIVES, pack
-from tfos.environments.progress import Progress
 from tfos.environments.specification import EnvironmentSpec, parse_environment
 from tfos.environments.upload import upload
 from tfos.errors import ConfigError, InfrastructureError
@@ -31,17 +31,6 @@ import cloudpickle, own, own.deep
 files = [sys.executable, json.__file__, cloudpickle.__file__, own.deep.__file__]
 print(json.dumps([files, cloudpickle.loads(cloudpickle.dumps(own.deep.A))]))
 """
-
-
-class Telling:
-    def __init__(self):
-        self.lines, self.percents = [], []
-        self.progress = Progress(self.lines.append, self.percents.append)
-
-
-@pytest.fixture
-def telling():
-    return Telling()
 
 
 def run(*command, **options):

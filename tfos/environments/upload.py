@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tfos.environments.progress import Progress, in_words, percent_of
-from tfos.errors import ConfigError, InfrastructureError
+from tfos.errors import InfrastructureError
+from tfos.fault.checkpoint_place import open_file_system
 
 __all__ = ["UploadedArchive", "upload"]
 
@@ -42,9 +43,7 @@ class UploadedArchive:
     private_because: str | None
 
 
-def upload(
-    archive: Path, base_url: str, progress: Progress, *, file_system: Any = None
-) -> UploadedArchive:
+def upload(archive: Path, base_url: str, progress: Progress) -> UploadedArchive:
     """Bring `archive` into the directory `base_url` under its own name, unless it is there.
 
     Its name stands for its content, so what is there is what would be uploaded; it is never
@@ -59,19 +58,16 @@ def upload(
         A directory that every host of the cluster reads, such as ``hdfs://namenode:8020/tfos``.
     progress
         Told every step, and how much is uploaded.
-    file_system
-        The fsspec file system of `base_url`; by default found by its scheme.
 
     Raises
     ------
     ConfigError
-        If no file system is known for the URL.
+        If no file system is known for the URL; names ``spark.staging_dir``.
     InfrastructureError
         If it cannot be written.
     """
-    if file_system is None:
-        file_system = _file_system(base_url)
-    directory = str(file_system._strip_protocol(base_url)).rstrip("/")
+    file_system, directory, _ = open_file_system(base_url, "spark.staging_dir")
+    directory = directory.rstrip("/")
     place = f"{directory}/{archive.name}"
     base = base_url if "://" in base_url else f"file://{directory}"
     url = f"{base.rstrip('/')}/{archive.name}"
@@ -88,15 +84,6 @@ def upload(
             progress.say(f"{url} is there already: nothing is uploaded")
         private = _private_because(file_system, place)
     return UploadedArchive(url, 0 if there else size_bytes, private)
-
-
-def _file_system(base_url: str) -> Any:
-    from fsspec.core import url_to_fs
-
-    try:
-        return url_to_fs(base_url)[0]
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{base_url} cannot be written to: {error}") from error
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ from tfos.environments.properties import environment_properties
 from tfos.environments.spark_jars import pack_spark_jars
 from tfos.environments.specification import EnvironmentSpec, parse_environment
 from tfos.environments.upload import upload
-from tfos.fault.checkpoint_place import open_file_system
 from tfos.launcher.submission import master_kind
 
 __all__ = ["ship"]
@@ -68,8 +67,7 @@ def _ship_environment(spec: EnvironmentSpec, staging: str, progress: Progress) -
 
 
 def _upload(archive: Path, base: str, progress: Progress) -> str:
-    file_system, _, _ = open_file_system(base, "spark.staging_dir")
-    uploaded = upload(archive, base, progress, file_system=file_system)
+    uploaded = upload(archive, base, progress)
     if uploaded.private_because is not None:
         log.warning(
             "YARN unpacks %s anew for each application, because %s",

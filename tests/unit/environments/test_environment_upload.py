@@ -6,20 +6,10 @@ import stat
 import fsspec
 import pytest
 
+from tfos.environments import upload as upload_module
 from tfos.environments.progress import Progress, in_words, percent_of
 from tfos.environments.upload import upload
 from tfos.errors import ConfigError, InfrastructureError
-
-
-class Telling:
-    def __init__(self):
-        self.lines, self.percents = [], []
-        self.progress = Progress(self.lines.append, self.percents.append)
-
-
-@pytest.fixture
-def telling():
-    return Telling()
 
 
 @pytest.fixture
@@ -98,6 +88,19 @@ class Failing(fsspec.get_filesystem_class("file")):
             self.action(lpath, rpath)
 
 
+@pytest.fixture
+def opens(monkeypatch):
+    """Have `upload` open a file system of the test's."""
+
+    def use(file_system):
+        def open_file_system(url, _option):
+            return file_system, str(file_system._strip_protocol(url)), False
+
+        monkeypatch.setattr(upload_module, "open_file_system", open_file_system)
+
+    return use
+
+
 def failing(step, action):
     # fsspec gives the same object to whoever asks with the same arguments.
     return Failing(step, action, skip_instance_cache=True)
@@ -108,29 +111,31 @@ def break_off(*_):
 
 
 @pytest.mark.parametrize("step", ["put", "mv"])
-def test_a_failure_leaves_nothing_and_says_where(archive, shared, telling, step):
+def test_a_failure_leaves_nothing_and_says_where(archive, shared, telling, opens, step):
+    opens(failing(step, break_off))
     with pytest.raises(InfrastructureError, match=r"uploaded to file://.*quota exceeded; name"):
-        upload(archive, f"file://{shared}", telling.progress, file_system=failing(step, break_off))
+        upload(archive, f"file://{shared}", telling.progress)
     assert os.listdir(shared) == []
 
 
 @pytest.mark.parametrize("step", ["put", "mv"])
-def test_whoever_is_faster_wins_and_no_part_stays(archive, shared, telling, step):
+def test_whoever_is_faster_wins_and_no_part_stays(archive, shared, telling, opens, step):
     def other(_source, _target):
         (shared / archive.name).write_bytes(b"theirs")
         if step == "mv":
             raise FileExistsError("as HDFS refuses it")
 
-    done = upload(archive, f"file://{shared}", telling.progress, file_system=failing(step, other))
+    opens(failing(step, other))
+    done = upload(archive, f"file://{shared}", telling.progress)
     assert done.shipped_bytes == 0
     assert (shared / archive.name).read_bytes() == b"theirs"
     assert os.listdir(shared) == [archive.name]
 
 
-def test_it_is_not_seen_under_its_name_before_it_is_whole(archive, shared, telling):
+def test_it_is_not_seen_under_its_name_before_it_is_whole(archive, shared, telling, opens):
     seen = []
-    system = failing("put", lambda _source, target: seen.append((target, os.listdir(shared))))
-    upload(archive, f"file://{shared}", telling.progress, file_system=system)
+    opens(failing("put", lambda _source, target: seen.append((target, os.listdir(shared)))))
+    upload(archive, f"file://{shared}", telling.progress)
     assert archive.name not in seen[0][1]
 
 
@@ -140,7 +145,7 @@ def test_a_directory_closed_to_others_is_told(archive, shared, telling):
     assert done.private_because == f"{shared} cannot be entered by everyone (mode 700)"
 
 
-def test_an_object_store_gets_it_at_once(archive, telling):
+def test_an_object_store_gets_it_at_once(archive, telling, opens):
     class Store(fsspec.get_filesystem_class("memory")):
         protocol = "s3"
         store, pseudo_dirs = {}, [""]
@@ -149,14 +154,15 @@ def test_an_object_store_gets_it_at_once(archive, telling):
             raise AssertionError("a rename there is a copy")
 
     store = Store(skip_instance_cache=True)
-    done = upload(archive, "s3://bucket/envs", telling.progress, file_system=store)
+    opens(store)
+    done = upload(archive, "s3://bucket/envs", telling.progress)
     assert done.url == "s3://bucket/envs/tfos-env-1.tar.gz"
     assert [len(content.getvalue()) for content in store.store.values()] == [5000]
     assert done.private_because is None
 
 
 def test_an_unknown_scheme_is_the_users_mistake(archive, telling):
-    with pytest.raises(ConfigError, match="nowhere://x cannot be written to"):
+    with pytest.raises(ConfigError, match=r"spark\.staging_dir 'nowhere://x' cannot be used"):
         upload(archive, "nowhere://x", telling.progress)
 
 
