@@ -137,12 +137,12 @@ def _submit(config: JobConfig, app: str) -> int:
     if master_kind(config.spark.master) == "yarn":
         hadoop_conf_dir()
     spark_home = find_spark_home()
+    with raised_signals():
+        shipped = ship(config, spark_home, _staging(config))
     if config.spark.deploy_mode == "cluster":
-        return _submit_to_cluster(config, path, job_class, spark_home)
+        return _submit_to_cluster(config, shipped, path, job_class, spark_home)
     with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
-        with raised_signals():
-            shipped = _shipped(config, spark_home)
         result_file = config.result_json or str(room / "result.json")
         submission = Submission(
             app=str(path),
@@ -178,22 +178,21 @@ def _submit(config: JobConfig, app: str) -> int:
                 _erase_registry(submission.registry_file)
 
 
-def _shipped(config: JobConfig, spark_home: Path) -> JobConfig:
-    if master_kind(config.spark.master) == "yarn":
-        return ship(config, spark_home, staging_directory(config))
-    if parse_environment(config.spark.env).is_packed and config.spark.staging_dir is None:
+def _staging(config: JobConfig) -> str:
+    """Return where `ship` puts things; nowhere where it need not put any."""
+    if master_kind(config.spark.master) == "yarn" or config.spark.staging_dir is not None:
+        return staging_directory(config)
+    if parse_environment(config.spark.env).is_packed:
         raise ConfigError(
             f"--env {config.spark.env} is put where every host reads it: set spark.staging_dir"
         )
-    return ship(config, spark_home, config.spark.staging_dir or "")
+    return ""
 
 
 def _submit_to_cluster(
-    config: JobConfig, path: Path, job_class: str | None, spark_home: Path
+    config: JobConfig, shipped: JobConfig, path: Path, job_class: str | None, spark_home: Path
 ) -> int:
     staging = staging_directory(config)
-    with raised_signals():
-        shipped = ship(config, spark_home, staging)
     with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
         pack_application(path, room / "application.zip")
