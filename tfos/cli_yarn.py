@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from tfos.config import JobConfig
+from tfos.config_files import load
 from tfos.errors import TfosError
 from tfos.launcher.applications import end_application, find_application, read_logs, read_record
 from tfos.launcher.yarn_client import Application, YarnClient
@@ -21,7 +21,7 @@ from tfos.launcher.yarn_client import Application, YarnClient
 __all__ = ["kill", "logs", "status"]
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-_CODES = "\b\nExit codes: 0 done, 2 no such application, 5 YARN does not answer."
+_CODES = "\b\nExit codes: 0 done, 2 no such application or a wrong setting, 5 YARN does not answer."
 
 
 def _answered(what: Callable[..., None]) -> Callable[..., None]:
@@ -39,20 +39,31 @@ def _answered(what: Callable[..., None]) -> Callable[..., None]:
 
 
 _which = click.argument("which", metavar="APP_OR_JOB")
+_conf = click.option(
+    "--conf",
+    "conf_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="A YAML file of settings, beside those of the configuration directory: one that the run "
+    "was submitted with, where it sets spark.staging_dir. Repeatable, the last one wins.",
+)
 
 
 @click.command("status", context_settings=_SETTINGS, epilog=_CODES)
 @_which
+@_conf
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @_answered
-def status(which: str, as_json: bool) -> None:
+def status(which: str, conf_files: tuple[Path, ...], as_json: bool) -> None:
     """Say what became of a run on YARN: its state there, and its record where it has one.
 
     APP_OR_JOB is an application's id (application_...), or a job's --name: its latest run.
     """
+    config = load(conf_files=conf_files)
     with YarnClient.open() as yarn:
         application = find_application(yarn, which)
-    record = read_record(JobConfig(), application.id)
+    record = read_record(config, application.id)
     if as_json:
         told = {**asdict(application), "run": None if record is None else record.to_json()}
         click.echo(json.dumps(told, indent=2))
@@ -104,16 +115,18 @@ def logs(which: str, directory: Path | None) -> None:
 
 @click.command("kill", context_settings=_SETTINGS, epilog=_CODES)
 @_which
+@_conf
 @_answered
-def kill(which: str) -> None:
+def kill(which: str, conf_files: tuple[Path, ...]) -> None:
     """End a run on YARN: in order where its driver is in the cluster, else at once.
 
     A driver that has not ended within a minute is killed.
     """
+    config = load(conf_files=conf_files)
     with YarnClient.open() as yarn:
         application = find_application(yarn, which)
         if application.ended:
             click.echo(f"{application.id} had ended: {application.final_status}")
             return
-        ended = end_application(yarn, JobConfig(), application)
+        ended = end_application(yarn, config, application)
         click.echo(f"{ended.id} {ended.state} {ended.final_status}")
