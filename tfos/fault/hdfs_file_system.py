@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 
@@ -31,8 +32,9 @@ class HdfsFiles(HdfsFileSystem):
 def open_hdfs(url: str) -> tuple[HdfsFiles, str]:
     """Return the file system of an ``hdfs:`` URL and the path in it; asks no server anything.
 
-    Without a host it is ``fs.defaultFS`` of the configuration in ``HADOOP_CONF_DIR``. A host
-    without a port is a nameservice of that configuration, or a NameNode at port 8020.
+    Without a host it is ``fs.defaultFS`` of the configuration in ``HADOOP_CONF_DIR``, which is set
+    to ``YARN_CONF_DIR`` where it is missing. A host without a port is a nameservice of that
+    configuration, or a NameNode at port 8020.
 
     Raises
     ------
@@ -55,5 +57,8 @@ def open_hdfs(url: str) -> tuple[HdfsFiles, str]:
 
 
 def _connected(host: str | None, port: int | None) -> HdfsFiles:
+    # Spark takes either variable, hdfs-native this one alone.
+    if not os.environ.get("HADOOP_CONF_DIR") and os.environ.get("YARN_CONF_DIR"):
+        os.environ["HADOOP_CONF_DIR"] = os.environ["YARN_CONF_DIR"]
     # A cached one would keep a configuration that HADOOP_CONF_DIR no longer names.
     return HdfsFiles(host, port, skip_instance_cache=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -42,6 +43,7 @@ def configuration(tmp_path, monkeypatch):
 )
 def test_a_name_node_is_found_without_a_configuration(monkeypatch, url, host, port, path):
     monkeypatch.delenv("HADOOP_CONF_DIR", raising=False)
+    monkeypatch.delenv("YARN_CONF_DIR", raising=False)
     file_system, found = open_hdfs(url)
     assert (file_system.host, file_system.port, found) == (host, port, path)
 
@@ -53,6 +55,15 @@ def test_a_name_node_is_found_without_a_configuration(monkeypatch, url, host, po
 def test_a_nameservice_keeps_its_name_and_the_default_has_none(configuration, url, host, path):
     file_system, found = open_hdfs(url)
     assert (file_system.host, file_system.port, found) == (host, None, path)
+
+
+def test_a_cluster_that_only_yarns_variable_names_is_found(configuration, monkeypatch):
+    monkeypatch.setenv("YARN_CONF_DIR", os.environ["HADOOP_CONF_DIR"])
+    monkeypatch.setenv("HADOOP_CONF_DIR", "")
+    file_system, _ = open_hdfs("hdfs:///a")
+    assert file_system.host is None
+    # Children, and clients of the same process, are to see it too.
+    assert os.environ["HADOOP_CONF_DIR"] == os.environ["YARN_CONF_DIR"]
 
 
 @pytest.mark.parametrize("path", ["/a;b", "/a#b", "/a?b", "/a%20b", "/a b/c;d"])
@@ -71,6 +82,7 @@ def test_what_is_no_url_is_told(url):
 
 def test_a_missing_configuration_is_told(monkeypatch):
     monkeypatch.delenv("HADOOP_CONF_DIR", raising=False)
+    monkeypatch.delenv("YARN_CONF_DIR", raising=False)
     with pytest.raises(ConfigError, match=r"fs\.defaultFS.*no HADOOP_CONF_DIR is set"):
         CheckpointStore("hdfs:///ckpt", "fm")
 
