@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,11 +79,12 @@ def _upload(archive: Path, base: str, progress: Progress) -> str:
 
 
 def _has_jars(conf: Mapping[str, str], spark_home: Path) -> bool:
-    """Say whether the user, or the installation, says where containers find Spark's jars."""
+    """Say whether the user, or Spark's own configuration, says where containers find its jars."""
     if any(name in conf for name in _JARS):
         return True
+    directory = Path(os.environ.get("SPARK_CONF_DIR") or spark_home / "conf")
     try:
-        defaults = (spark_home / "conf" / "spark-defaults.conf").read_text(encoding="utf-8")
+        defaults = (directory / "spark-defaults.conf").read_text(encoding="utf-8")
     except OSError:
         return False
     names = {re.split(r"[\s=]", line.strip())[0] for line in defaults.splitlines()}

@@ -1,0 +1,57 @@
+"""What is shipped to containers, and what the user's own Spark has there already."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfos.config import JobConfig
+from tfos.launcher.shipping import ship
+
+
+@pytest.fixture
+def spark_home(tmp_path, monkeypatch):
+    """A Spark of one small jar."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("SPARK_CONF_DIR", raising=False)
+    for name in ("home/jars", "home/conf", "site"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "home" / "jars" / "spark-core.jar").write_bytes(b"jar")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def staging(tmp_path):
+    return f"file://{tmp_path}/staging"
+
+
+def shipped(spark_home, staging, **conf) -> dict[str, str]:
+    config = JobConfig.model_validate({"spark": {"master": "yarn", "conf": conf}})
+    return ship(config, spark_home, staging).spark.conf
+
+
+def test_sparks_jars_are_uploaded_for_yarn(spark_home, staging, tmp_path):
+    url = shipped(spark_home, staging)["spark.yarn.archive"]
+    (archive,) = (tmp_path / "staging" / "spark-jars").iterdir()
+    assert url == f"{staging}/spark-jars/{archive.name}"
+
+
+@pytest.mark.parametrize("line", ["spark.yarn.jars  hdfs:///s/*", " spark.yarn.archive=hdfs:///z"])
+@pytest.mark.parametrize("place", ["home/conf", "site"])
+def test_not_where_sparks_configuration_names_them(
+    spark_home, staging, tmp_path, monkeypatch, place, line
+):
+    (tmp_path / place / "spark-defaults.conf").write_text(f"# theirs\n{line}\n")
+    if place == "site":
+        monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path / "site"))
+    assert shipped(spark_home, staging) == {}
+
+
+def test_spark_reads_one_configuration_only(spark_home, staging, tmp_path, monkeypatch):
+    (spark_home / "conf" / "spark-defaults.conf").write_text("spark.yarn.jars hdfs:///s/*\n")
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path / "site"))
+    assert "spark.yarn.archive" in shipped(spark_home, staging)
+
+
+def test_not_where_the_user_names_them(spark_home, staging):
+    own = {"spark.yarn.jars": "hdfs:///mine/*"}
+    assert shipped(spark_home, staging, **own) == own
