@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ _FILE_MODE = 0o644
 _DIRECTORY_MODE = 0o755
 # Their objects appear whole, and have neither directories nor modes; a rename there is a copy.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
+_PART = re.compile(r"\..+\.[0-9a-f]{8}\.part", re.DOTALL)
+_STALE_AFTER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ def upload(archive: Path, base_url: str, progress: Progress) -> UploadedArchive:
 
     Its name stands for its content, so what is there is what would be uploaded; it is never
     replaced, because running applications may use it. Blocks for as long as the upload takes.
-    Several processes may do this at once.
+    Several processes may do this at once. What killed ones left in the directory is removed
+    a day later.
 
     Parameters
     ----------
@@ -103,6 +108,8 @@ def _put(file_system: Any, archive: Path, place: str, progress: Progress) -> boo
     whole_at_once = _protocols(file_system) & _OBJECT_STORES
     directory, _, name = place.rpartition("/")
     aside = place if whole_at_once else f"{directory}/.{name}.{uuid.uuid4().hex[:8]}.part"
+    if not whole_at_once:
+        _remove_stale_parts(file_system, directory)
     try:
         file_system.put_file(
             str(archive), aside, callback=_callback(archive.stat().st_size, progress)
@@ -126,6 +133,17 @@ def _put(file_system: Any, archive: Path, place: str, progress: Progress) -> boo
                     file_system.rm_file(aside)
     progress.percent(100)
     return True
+
+
+def _remove_stale_parts(file_system: Any, directory: str) -> None:
+    """Remove what uploads that were killed left; one that still grows is younger."""
+    oldest = time.time() - _STALE_AFTER_S
+    for place in file_system.ls(directory, detail=False):
+        # Whatever goes wrong, such as another process being faster: the upload does not need it.
+        with contextlib.suppress(Exception):
+            name = str(place).rpartition("/")[2]
+            if _PART.fullmatch(name) and file_system.modified(place).timestamp() < oldest:
+                file_system.rm_file(place)
 
 
 def _callback(size_bytes: int, progress: Progress) -> Any:

@@ -132,6 +132,40 @@ def test_whoever_is_faster_wins_and_no_part_stays(archive, shared, telling, open
     assert os.listdir(shared) == [archive.name]
 
 
+def test_parts_of_killed_uploads_go_after_a_day(archive, shared, telling):
+    day_s = 24 * 3600
+    ages_s = {
+        ".tfos-env-0.tar.gz.0123abcd.part": day_s + 60,
+        ".tfos-env-1.tar.gz.0123abcd.part": day_s - 60,
+        "mine.part": 9 * day_s,
+        ".old.tar.gz": 9 * day_s,
+    }
+    for name, age_s in ages_s.items():
+        (shared / name).write_bytes(b"")
+        changed = (shared / name).stat().st_mtime - age_s
+        os.utime(shared / name, (changed, changed))
+    upload(archive, f"file://{shared}", telling.progress)
+    removed = ages_s.keys() - set(os.listdir(shared))
+    assert removed == {".tfos-env-0.tar.gz.0123abcd.part"}
+
+
+def test_a_part_that_a_kill_leaves_is_one(archive, shared, telling, opens):
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    system = failing("put", kill)
+    # Its process is gone before it can clean up.
+    system.rm_file = lambda _path: None
+    opens(system)
+    with pytest.raises(KeyboardInterrupt):
+        upload(archive, f"file://{shared}", telling.progress)
+    (left,) = shared.iterdir()
+    os.utime(left, (1, 1))
+    opens(failing("none", None))
+    upload(archive, f"file://{shared}", telling.progress)
+    assert os.listdir(shared) == [archive.name]
+
+
 def test_it_is_not_seen_under_its_name_before_it_is_whole(archive, shared, telling, opens):
     seen = []
     opens(failing("put", lambda _source, target: seen.append((target, os.listdir(shared)))))
