@@ -12,6 +12,7 @@ from tfos.launcher.spark_command import (
     DRIVER_SCRIPT,
     describe_submission,
     secret_properties,
+    shipped_with,
     spark_properties,
     spark_submit_command,
 )
@@ -75,6 +76,22 @@ def test_shipped_files_are_joined_by_commas():
     assert after(words, "--py-files") == "a.py,b.zip"
     assert after(words, "--files") == "f"
     assert after(words, "--archives") == "x.tgz#x"
+
+
+def test_a_driver_in_the_cluster_is_shipped_what_it_needs():
+    spark = {"master": "yarn", "deploy_mode": "cluster", "files": ["f"], "archives": ["x.zip#x"]}
+    words = command(shipped_with(config(spark=spark), "/r/s.json", "/r/a.zip"))
+    assert after(words, "--files") == "f,/r/s.json"
+    assert after(words, "--archives") == "x.zip#x,/r/a.zip#tfos-application"
+
+
+def test_what_is_shipped_does_not_replace_an_environment():
+    # Spark lets its option --archives replace the property.
+    spark = {"conf": {"spark.archives": "e.tgz#environment"}, "archives": ["x.zip#x"]}
+    words = command(shipped_with(config(spark=spark), "/r/s.json", "/r/a.zip"))
+    assert "--archives" not in words
+    listed = "e.tgz#environment,x.zip#x,/r/a.zip#tfos-application"
+    assert confs(words)["spark.archives"] == listed
 
 
 def test_properties_of_a_local_run():

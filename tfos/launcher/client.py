@@ -40,7 +40,7 @@ from tfos.launcher.prerequisites import (
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.run_directory import runs_root
-from tfos.launcher.shipping import ship
+from tfos.launcher.shipping import plan_shipping, ship
 from tfos.launcher.spark_command import (
     APPLICATION_DIRECTORY,
     describe_submission,
@@ -118,8 +118,11 @@ def record_error(path: str, error: TfosError, **known: str | None) -> None:
 def _dry_run(config: JobConfig, app: str) -> None:
     check_supported(config, dry_run=True)
     path, _ = parse_app(app)
+    planned = plan_shipping(config)
+    if config.spark.deploy_mode == "cluster":
+        planned = shipped_with(planned, "SUBMISSION.json", "APPLICATION.zip")
     command = spark_submit_command(
-        config,
+        planned,
         "SUBMISSION.json",
         spark_home=find_spark_home(),
         default_name=path.stem,

@@ -17,7 +17,7 @@ from tfos.environments.specification import EnvironmentSpec, parse_environment
 from tfos.environments.upload import upload
 from tfos.launcher.submission import master_kind
 
-__all__ = ["ship"]
+__all__ = ["plan_shipping", "ship"]
 
 log = logging.getLogger("tfos")
 
@@ -42,18 +42,38 @@ def ship(config: JobConfig, spark_home: Path, staging: str) -> JobConfig:
     InfrastructureError
         If something cannot be written.
     """
-    kind = master_kind(config.spark.master)
     spec = parse_environment(config.spark.env)
-    conf: dict[str, str] = {}
+    jars: dict[str, str] = {}
     with stderr_progress() as progress:
         url = _ship_environment(spec, staging, progress) if spec.is_packed else None
-        archives = config.spark.archives
-        if spec.kind != "none":
-            conf.update(environment_properties(spec, kind, url, archives=archives))
-            archives = [] if spec.is_archive else archives
-        if kind == "yarn" and not _has_jars(config.spark.conf, spark_home):
-            jars = pack_spark_jars(spark_home, progress)
-            conf["spark.yarn.archive"] = _upload(jars, f"{staging}/spark-jars", progress)
+        is_yarn = master_kind(config.spark.master) == "yarn"
+        if is_yarn and not _has_jars(config.spark.conf, spark_home):
+            archive = pack_spark_jars(spark_home, progress)
+            jars["spark.yarn.archive"] = _upload(archive, f"{staging}/spark-jars", progress)
+    return _with_environment(config, url, jars)
+
+
+def plan_shipping(config: JobConfig) -> JobConfig:
+    """Return the configuration as `ship` would, for a dry run: nothing is packed or uploaded.
+
+    Capitals stand for what is not known before that.
+    """
+    staging = config.spark.staging_dir or "STAGING"
+    packed = parse_environment(config.spark.env).is_packed
+    url = f"{staging.rstrip('/')}/environments/ENVIRONMENT.tar.gz" if packed else None
+    return _with_environment(config, url, {})
+
+
+def _with_environment(
+    config: JobConfig, url: str | None, properties: Mapping[str, str]
+) -> JobConfig:
+    spec = parse_environment(config.spark.env)
+    archives = config.spark.archives
+    conf = dict(properties)
+    if spec.kind != "none":
+        kind = master_kind(config.spark.master)
+        conf.update(environment_properties(spec, kind, url, archives=archives))
+        archives = [] if spec.is_archive else archives
     spark = config.spark.model_copy(
         update={"conf": {**conf, **config.spark.conf}, "archives": archives}
     )

@@ -129,11 +129,13 @@ def spark_submit_command(
 def shipped_with(config: JobConfig, submission: str, application: str) -> JobConfig:
     """Return the configuration with what a driver in the cluster needs to be shipped."""
     spark = config.spark
-    files = [*spark.files, submission]
-    archives = [*spark.archives, f"{application}#{APPLICATION_DIRECTORY}"]
-    return config.model_copy(
-        update={"spark": spark.model_copy(update={"files": files, "archives": archives})}
-    )
+    archives, conf = [*spark.archives, f"{application}#{APPLICATION_DIRECTORY}"], spark.conf
+    if "spark.archives" in conf:
+        # Spark lets its option --archives replace the property.
+        conf = {**conf, "spark.archives": ",".join([conf["spark.archives"], *archives])}
+        archives = []
+    shipped = {"files": [*spark.files, submission], "archives": archives, "conf": conf}
+    return config.model_copy(update={"spark": spark.model_copy(update=shipped)})
 
 
 def resolved_master(config: JobConfig) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tfos.config import JobConfig
-from tfos.launcher.shipping import ship
+from tfos.launcher.shipping import plan_shipping, ship
 
 
 @pytest.fixture
@@ -55,3 +55,22 @@ def test_spark_reads_one_configuration_only(spark_home, staging, tmp_path, monke
 def test_not_where_the_user_names_them(spark_home, staging):
     own = {"spark.yarn.jars": "hdfs:///mine/*"}
     assert shipped(spark_home, staging, **own) == own
+
+
+@pytest.mark.parametrize(
+    ("env", "staging", "archive"),
+    [
+        ("venv:/e", "hdfs:///s/", "hdfs:///s/environments/ENVIRONMENT.tar.gz#environment"),
+        ("conda:e", None, "STAGING/environments/ENVIRONMENT.tar.gz#environment"),
+        ("archive:hdfs:///mine.zip", None, "hdfs:///mine.zip#environment"),
+    ],
+)
+def test_a_plan_names_the_environment_and_makes_nothing(env, staging, archive):
+    spark = {"master": "yarn", "env": env, "staging_dir": staging, "archives": ["x.zip#x"]}
+    planned = plan_shipping(JobConfig.model_validate({"spark": spark}))
+    assert planned.spark.conf["spark.yarn.dist.archives"] == f"x.zip#x,{archive}"
+    assert planned.spark.archives == []
+
+
+def test_a_plan_without_an_environment_changes_nothing():
+    assert plan_shipping(JobConfig()) == JobConfig()
