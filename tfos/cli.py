@@ -292,7 +292,7 @@ _OPTIONS = (
         _SAYS,
         "--dry-run",
         is_flag=True,
-        help="Print the resolved configuration and the spark-submit command; start nothing.",
+        help="Print the configuration, pod templates and the spark-submit command; start nothing.",
     ),
     _option(
         _SAYS,

@@ -144,7 +144,14 @@ REFUSED = [
         {"spark": {"master": "yarn"}, "arch": "ps", "roles": {"ps": {"memory": "512m"}}},
         "--ps-memory 512m is too little",
     ),
-    ({"spark": {"master": "k8s://https://h"}}, "running on Kubernetes is not available"),
+    ({"spark": {"master": "k8s://https://h"}}, "--master k8s://https://h runs images only"),
+    (
+        {"spark": {"master": "k8s://https://h", "env": "docker:i"}},
+        "running on Kubernetes is not available",
+    ),
+    ({"spark": {"master": "k8s://https://h", "queue": "q"}}, "--queue is YARN's"),
+    ({"spark": {"master": "k8s://https://h", "tags": ["a"]}}, "--tags is YARN's"),
+    ({"spark": {"master": "k8s://https://h", "priority": 1}}, "--priority is YARN's"),
     (
         {"spark": {"master": "spark://h:1", "deploy_mode": "cluster"}},
         "--deploy-mode cluster on spark://h:1 is not available",
@@ -239,7 +246,7 @@ def test_what_can_be_done_passes(settings):
     "settings",
     [
         {"spark": {"master": "k8s://https://h", "env": "docker:i"}},
-        {"spark": {"master": "k8s://https://h", "encrypt": True}},
+        {"spark": {"master": "k8s://https://h", "env": "docker:i", "encrypt": True}},
     ],
 )
 def test_a_dry_run_may_plan_what_cannot_run_yet(settings):

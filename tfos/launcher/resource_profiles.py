@@ -41,6 +41,8 @@ def profile_of(spark: SparkSession, spec: RoleSpec) -> ResourceProfile | None:
     executors = executors.memory(f"{parts.heap_mib}m").memoryOverhead(f"{parts.overhead_mib}m")
     if spec.gpus:
         script = conf.get("spark.executor.resource.gpu.discoveryScript", "") or ""
-        executors = executors.resource("gpu", spec.gpus, script)
+        # Kubernetes takes it from the profile alone.
+        vendor = conf.get("spark.executor.resource.gpu.vendor", "") or ""
+        executors = executors.resource("gpu", spec.gpus, script, vendor)
         tasks = tasks.resource("gpu", spec.gpus)
     return ResourceProfileBuilder().require(executors).require(tasks).build

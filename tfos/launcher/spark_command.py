@@ -14,6 +14,7 @@ from tfos.config import JobConfig, SparkConfig
 from tfos.environments.properties import environment_properties
 from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
+from tfos.launcher.kubernetes import kubernetes_properties, pod_templates
 from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
 from tfos.launcher.spark_security import security_properties
 from tfos.launcher.submission import (
@@ -183,6 +184,8 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
         properties.update(_cluster_properties(config))
     if kind == "yarn":
         properties.update(_yarn_properties(config.spark))
+    if kind == "k8s":
+        properties.update(kubernetes_properties(config.spark))
     properties.update(security_properties(config.spark))
     return _with_users(properties, config.spark.conf)
 
@@ -222,6 +225,8 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
         "spark.executor.cores": str(cores),
         "spark.task.cpus": str(cores),
     }
+    if config.spark.deploy_mode == "cluster":
+        properties.update(_CLUSTER_DRIVER)
     if ring:
         properties["spark.executor.instances"] = str(slots_needed(config))
     heap_mib, overhead_mib = divide_memory(
@@ -232,6 +237,9 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
     if gpus:
         properties["spark.executor.resource.gpu.amount"] = str(gpus)
         properties["spark.task.resource.gpu.amount"] = str(gpus)
+        if master_kind(config.spark.master) == "k8s":
+            # With the resource's name it is what Kubernetes calls the device: nvidia.com/gpu.
+            properties["spark.executor.resource.gpu.vendor"] = "nvidia.com"
     spec = parse_environment(config.spark.env)
     if spec.kind == "docker":
         properties.update(environment_properties(spec, master_kind(config.spark.master)))
@@ -244,13 +252,12 @@ def _yarn_properties(spark: SparkConfig) -> dict[str, str]:
     if spark.priority is not None:
         properties["spark.yarn.priority"] = str(spark.priority)
     if spark.deploy_mode == "cluster":
-        properties.update(_CLUSTER_DRIVER)
         properties["spark.yarn.submit.waitAppCompletion"] = str(spark.wait).lower()
     return properties
 
 
 def describe_submission(config: JobConfig, command: list[str]) -> str:
-    """Return the text of a dry run: the resolved configuration as YAML, then the command.
+    """Return the text of a dry run: configuration and pod templates as YAML, then the command.
 
     Values of secret Spark properties and of parameters named like secrets are replaced by
     ``(redacted)``.
@@ -261,6 +268,10 @@ def describe_submission(config: JobConfig, command: list[str]) -> str:
             if _SECRET.search(name):
                 settings[name] = "(redacted)"
     lines = ["# The resolved configuration", yaml.safe_dump(document, sort_keys=False).rstrip()]
+    if master_kind(config.spark.master) == "k8s":
+        for name, template in pod_templates(config.spark).items():
+            text = yaml.safe_dump(template, sort_keys=False).rstrip()
+            lines += ["", "---", f"# {name}, a file that the command names", text]
     lines += ["", *_notes(config), "# The command", _shell(command)]
     return "\n".join(lines) + "\n"
 

@@ -16,6 +16,7 @@ from tfos.environments.properties import check_environment
 from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError, InsufficientExecutorsError
 from tfos.fault.injection import Fault
+from tfos.launcher.kubernetes import check_kubernetes
 from tfos.launcher.role_memory import LEAST_MEMORY_BYTES
 from tfos.launcher.spark_security import check_security
 from tfos.topology import Role
@@ -222,6 +223,8 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
     _check_placement(config, kind)
     check_security(config.spark, kind)
     check_environment(parse_environment(config.spark.env), kind)
+    if kind == "k8s":
+        check_kubernetes(config.spark)
     if not dry_run and config.spark.deploy_mode == "cluster" and kind != "yarn":
         raise _unavailable(
             f"--deploy-mode cluster on {config.spark.master}",
