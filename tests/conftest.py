@@ -44,7 +44,8 @@ def yarn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[YarnCluster]:
 
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         tell_missing("no Java is found: install Java 17, or set JAVA_HOME")
-    cluster = YarnCluster(tmp_path_factory.mktemp("yarn"))
+    # One node alone has room for every role: tests take the other away.
+    cluster = YarnCluster(tmp_path_factory.mktemp("yarn"), memory_mb=9216)
     try:
         cluster.start()
     except LaunchError as error:
