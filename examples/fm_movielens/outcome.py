@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import fsspec
 import numpy as np
 import tensorflow as tf
 from catalogue import FIELDS, Catalogue
@@ -70,11 +72,14 @@ def recommend(recommender: Recommender, catalogue: Catalogue, count: int) -> lis
 
 def check_served(path: str, recommender: Recommender, catalogue: Catalogue) -> None:
     """Load a SavedModel and compare its signature's ratings with the model's own."""
-    served = tf.saved_model.load(path).signatures["serving_default"]
     users = tf.constant(catalogue.user_ids)
     movies = tf.constant(np.resize(catalogue.movie_ids, len(catalogue.user_ids)))
-    difference = np.abs(
-        served(user=users, movie=movies)["rating"] - recommender.rate(users, movies)["rating"]
-    ).max()
+    with tempfile.TemporaryDirectory() as room:
+        # TensorFlow itself reads neither hdfs:// nor s3://.
+        file_system, place = fsspec.core.url_to_fs(path)
+        file_system.get(place, f"{room}/model", recursive=True)
+        served = tf.saved_model.load(f"{room}/model").signatures["serving_default"]
+        rated = served(user=users, movie=movies)["rating"]
+    difference = np.abs(rated - recommender.rate(users, movies)["rating"]).max()
     if difference > 1e-5:
         raise RuntimeError(f"the model in {path} is off by {difference} from the one trained")
