@@ -7,6 +7,7 @@ import yaml
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, InsufficientExecutorsError
+from tfos.launcher.prerequisites import check_gpus
 from tfos.launcher.role_memory import divide_memory
 from tfos.launcher.spark_command import (
     DRIVER_SCRIPT,
@@ -172,9 +173,38 @@ def test_the_image_of_a_docker_environment():
     assert spark_properties(given)["spark.kubernetes.container.image"] == "a/b:1"
 
 
-def test_gpus_become_resources():
-    given = config(arch="ps", roles={"worker": {"gpus": 2}}, spark={"master": "k8s://https://h"})
-    assert spark_properties(given)["spark.executor.resource.gpu.amount"] == "2"
+@pytest.mark.parametrize(
+    ("arch", "conf", "executor", "task"),
+    [
+        ("ps", {}, "0", None),
+        ("ps", {"spark.dynamicAllocation.enabled": "false"}, "2", "2"),
+        ("ring", {}, "2", "2"),
+    ],
+)
+def test_gpus_belong_to_executors_all_alike_or_to_profiles(arch, conf, executor, task):
+    given = config(arch=arch, roles={"worker": {"gpus": 2}}, spark={"master": "yarn", "conf": conf})
+    properties = spark_properties(given)
+    assert properties["spark.executor.resource.gpu.amount"] == executor
+    assert properties.get("spark.task.resource.gpu.amount") == task
+
+
+@pytest.mark.parametrize(
+    "name", ["spark.executor.resource.gpu.discoveryScript", "spark.resources.discoveryPlugin"]
+)
+@pytest.mark.parametrize("sign", [" ", "="])
+def test_gpus_need_a_script_that_finds_them(tmp_path, name, sign):
+    roles = {"worker": {"gpus": 1}}
+    given = config(arch="ps", roles=roles, spark={"master": "yarn"})
+    environ = {"SPARK_CONF_DIR": str(tmp_path)}
+    with pytest.raises(ConfigError, match=r"GPUs of workers need a script.*discoveryScript=PATH"):
+        check_gpus(given, tmp_path, environ)
+    check_gpus(
+        config(arch="ps", roles=roles, spark={"master": "yarn", "conf": {name: "/x"}}),
+        tmp_path,
+        environ,
+    )
+    (tmp_path / "spark-defaults.conf").write_text(f"spark.a b\n  {name}{sign}/x\n")
+    check_gpus(given, tmp_path, environ)
 
 
 def test_secrets_are_in_no_argument():

@@ -31,6 +31,7 @@ from tfos.launcher.failure_report import render_failures
 from tfos.launcher.hadoop_conf import hadoop_conf_dir
 from tfos.launcher.prerequisites import (
     check_files,
+    check_gpus,
     check_java,
     child_environment,
     find_spark_home,
@@ -140,6 +141,7 @@ def _submit(config: JobConfig, app: str) -> int:
     if master_kind(config.spark.master) == "yarn":
         hadoop_conf_dir()
     spark_home = find_spark_home()
+    check_gpus(config, spark_home)
     with raised_signals():
         shipped = ship(config, spark_home, _staging(config))
     if config.spark.deploy_mode == "cluster":

@@ -15,13 +15,15 @@ from typing import Final
 import tfos
 from tfos.config import JobConfig
 from tfos.errors import ConfigError
-from tfos.launcher.submission import is_local
+from tfos.launcher.submission import is_local, master_kind, role_resources
 
 __all__ = [
     "check_files",
+    "check_gpus",
     "check_java",
     "child_environment",
     "find_spark_home",
+    "is_set_for_spark",
     "parse_app",
     "submitting_environment",
 ]
@@ -33,6 +35,7 @@ _JAVA_ADVICE = (
 )
 _SUBMIT_LOG = Path(__file__).with_name("log4j2-submit.properties")
 _JAVA_TIMEOUT_S = 20.0
+_GPU_DISCOVERY = ("spark.executor.resource.gpu.discoveryScript", "spark.resources.discoveryPlugin")
 _JAVA_VERSION = re.compile(r'version "(?:1\.)?(\d+)')
 
 
@@ -105,6 +108,46 @@ def check_java(environ: Mapping[str, str] = os.environ) -> None:
         raise ConfigError(f"{java} -version said {first!r}: {_JAVA_ADVICE}")
     if int(match[1]) < LEAST_JAVA:
         raise ConfigError(f"{java} is Java {match[1]}, Spark needs {LEAST_JAVA}: {_JAVA_ADVICE}")
+
+
+def is_set_for_spark(
+    name: str,
+    conf: Mapping[str, str],
+    spark_home: Path,
+    environ: Mapping[str, str] = os.environ,
+) -> bool:
+    """Say whether a Spark property has a value: the user's, or one of Spark's own defaults file."""
+    if name in conf:
+        return True
+    directory = environ.get("SPARK_CONF_DIR") or spark_home / "conf"
+    try:
+        defaults = Path(directory, "spark-defaults.conf").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return any(re.split(r"[\s=:]", line.strip())[0] == name for line in defaults.splitlines())
+
+
+def check_gpus(
+    config: JobConfig, spark_home: Path, environ: Mapping[str, str] = os.environ
+) -> None:
+    """Check that executors on YARN can tell Spark which GPUs they have.
+
+    Without a script Spark starts, for ever, executors that end at once.
+
+    Raises
+    ------
+    ConfigError
+        If a role is to have GPUs and no script is named; says how to name one.
+    """
+    conf = config.spark.conf
+    asking = [role for role, (_, each) in role_resources(config).items() if each.gpus]
+    known = any(is_set_for_spark(name, conf, spark_home, environ) for name in _GPU_DISCOVERY)
+    if asking and not known and master_kind(config.spark.master) == "yarn":
+        raise ConfigError(
+            f"GPUs of {asking[0]}s need a script by which an executor says which it has: set "
+            f"--spark-conf {_GPU_DISCOVERY[0]}=PATH of one on every host, or ./NAME of one "
+            "shipped by --files"
+        )
 
 
 def child_environment(

@@ -34,6 +34,7 @@ from tfos.launcher.hadoop_conf import configuration_in_container
 from tfos.launcher.host_session import HostSession
 from tfos.launcher.ports import address_towards, reserve_port
 from tfos.launcher.registry_address import RegistryAddress
+from tfos.launcher.submission import role_resources
 from tfos.launcher.supervision import Supervision
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
@@ -143,7 +144,7 @@ class _Hosted:
         self, program: RoleHost, config: JobConfig, key: TaskKey, context: TaskContext
     ) -> None:
         self._task = context.taskAttemptId()
-        self._gpus = context.resources()["gpu"].addresses if "gpu" in context.resources() else []
+        self._gpus = _gpus_of(context, config, key.role)
         self._program = program
         self._config = config
         self._key = key
@@ -191,8 +192,7 @@ class _Hosted:
             directory,
             self._make_spec,
             drill,
-            # Spark deals out the GPUs of a host; without any, the role's defaults hide all.
-            {"CUDA_VISIBLE_DEVICES": ",".join(self._gpus)} if self._gpus else {},
+            self._gpus,
         )
         self._check_versions()
         self._open_spool(places, stack)
@@ -343,6 +343,17 @@ class _Hosted:
             # What tfos foresaw says all in its message; a defect is found by its traceback.
             traceback="" if expected else "".join(traceback.format_exception(error)),
         )
+
+
+def _gpus_of(context: TaskContext, config: JobConfig, role: Role) -> dict[str, str]:
+    """Return the variable by which TensorFlow sees the GPUs that Spark dealt to this task.
+
+    A role that asked for none is left to its defaults: executors all alike may hold some for it.
+    """
+    _, resources = role_resources(config)[role]
+    if resources.gpus == 0:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(context.resources()["gpu"].addresses)}
 
 
 def _attempt_of(context: TaskContext) -> int:

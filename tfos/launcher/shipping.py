@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from tfos.environments.properties import environment_properties
 from tfos.environments.spark_jars import pack_spark_jars
 from tfos.environments.specification import EnvironmentSpec, parse_environment
 from tfos.environments.upload import upload
+from tfos.launcher.prerequisites import is_set_for_spark
 from tfos.launcher.submission import master_kind
 
 __all__ = ["plan_shipping", "ship"]
@@ -47,7 +46,8 @@ def ship(config: JobConfig, spark_home: Path, staging: str) -> JobConfig:
     with stderr_progress() as progress:
         url = _ship_environment(spec, staging, progress) if spec.is_packed else None
         is_yarn = master_kind(config.spark.master) == "yarn"
-        if is_yarn and not _has_jars(config.spark.conf, spark_home):
+        given = any(is_set_for_spark(name, config.spark.conf, spark_home) for name in _JARS)
+        if is_yarn and not given:
             archive = pack_spark_jars(spark_home, progress)
             jars["spark.yarn.archive"] = _upload(archive, f"{staging}/spark-jars", progress)
     return _with_environment(config, url, jars)
@@ -96,16 +96,3 @@ def _upload(archive: Path, base: str, progress: Progress) -> str:
             uploaded.private_because,
         )
     return uploaded.url
-
-
-def _has_jars(conf: Mapping[str, str], spark_home: Path) -> bool:
-    """Say whether the user, or Spark's own configuration, says where containers find its jars."""
-    if any(name in conf for name in _JARS):
-        return True
-    directory = Path(os.environ.get("SPARK_CONF_DIR") or spark_home / "conf")
-    try:
-        defaults = (directory / "spark-defaults.conf").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    names = {re.split(r"[\s=]", line.strip())[0] for line in defaults.splitlines()}
-    return any(name in names for name in _JARS)

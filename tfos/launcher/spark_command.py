@@ -235,8 +235,12 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
     properties["spark.executor.memory"] = f"{heap_mib}m"
     properties["spark.executor.memoryOverhead"] = f"{overhead_mib}m"
     if gpus:
-        properties["spark.executor.resource.gpu.amount"] = str(gpus)
-        properties["spark.task.resource.gpu.amount"] = str(gpus)
+        # Where roles have profiles, these are for pre_train's own queries, which need no GPU; Spark
+        # wants an amount told beside the discovery script.
+        alike = ring or config.spark.conf.get("spark.dynamicAllocation.enabled") == "false"
+        properties["spark.executor.resource.gpu.amount"] = str(gpus if alike else 0)
+        if alike:
+            properties["spark.task.resource.gpu.amount"] = str(gpus)
         if master_kind(config.spark.master) == "k8s":
             # With the resource's name it is what Kubernetes calls the device: nvidia.com/gpu.
             properties["spark.executor.resource.gpu.vendor"] = "nvidia.com"

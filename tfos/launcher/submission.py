@@ -48,7 +48,7 @@ _MASTERS: tuple[tuple[re.Pattern[str], MasterKind], ...] = (
 )
 _INSTEAD = {
     "memory": "use --spark-conf spark.executor.memory=... (with local: spark.driver.memory)",
-    "gpus": "leave it out: TensorFlow takes the GPUs it finds",
+    "gpus": "roles see the GPUs that CUDA_VISIBLE_DEVICES names on their hosts, none without it",
 }
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 

@@ -12,6 +12,8 @@ Properties = Mapping[str, object]
 
 LOOPBACK = "127.0.0.1"
 QUEUES = ("default", "night")
+GPUS = 4
+"""How many each NodeManager says it has: YARN only counts them, and isolates none."""
 
 LOG4J = """\
 rootLogger.level=info
@@ -157,6 +159,7 @@ def common_files(
         "hdfs-site.xml": hdfs,
         "yarn-site.xml": yarn,
         "capacity-scheduler.xml": capacity,
+        "resource-types.xml": {"yarn.resource-types": "yarn.io/gpu"},
     }
 
 
@@ -199,4 +202,8 @@ def node_manager_files(
         f"{prefix}.delete.debug-delay-sec": 0,
         f"{prefix}.log.retain-seconds": 10800,
     }
-    return {**common, "yarn-site.xml": {**common["yarn-site.xml"], **own}}
+    return {
+        **common,
+        "yarn-site.xml": {**common["yarn-site.xml"], **own},
+        "node-resources.xml": {f"{prefix}.resource-type.yarn.io/gpu": GPUS},
+    }
