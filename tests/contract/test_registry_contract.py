@@ -31,7 +31,9 @@ BOUND_S = 10.0
 
 
 def member(key=WORKER, attempt=0, pid=41, port=5000, host="host-7"):
-    return Member(key, Endpoint("10.0.0.7", port), host, pid, attempt, "exec-3", task=1_000_000)
+    return Member(
+        key, Endpoint("10.0.0.7", port), host, pid, attempt, "exec-3", "http://nm/logs", 1_000_000
+    )
 
 
 def generation(number, port=5000, row_orders=None):

@@ -135,3 +135,4 @@ def test_a_container_over_its_memory_is_told(submit):
     assert run.code == ExitCode.RESOURCES
     assert "chief-0 used more memory than its container has, and was killed" in run.text
     assert "raise --chief-memory" in run.text
+    assert "/node/containerlogs/container_" in run.record["failures"][0]["logs"]

@@ -39,7 +39,10 @@ def test_errors_of_the_user_keep_their_exit_code(submit, mode):
     run = submit(*where, *name, "-p", "fault=raises", "--max-restarts", "0", FAULTS)
     assert run.code == run.record["exit_code"] == ExitCode.USER_CODE
     assert "the learning rate is zero" in run.text
-    assert submit.wait_for(lambda: submit.ended(name[1]))["finalStatus"] == "FAILED"
+    ended = submit.wait_for(lambda: submit.ended(name[1]))
+    assert ended["finalStatus"] == "FAILED"
+    assert f"/node/containerlogs/{ended['id'].replace('application', 'container')}_" in run.text
+    assert f"after the run: tfos logs {ended['id']}" in run.text
     run = submit(*where, "-p", "fault=exits", "--max-restarts", "0", FAULTS)
     assert run.code == ExitCode.USER_CODE
     assert "3" in run.record["error"]

@@ -17,6 +17,7 @@ __all__ = [
     "Outcome",
     "arrange_stacks",
     "cause_of",
+    "container_logs",
     "describe_exit",
     "first_cause",
     "hint_for_exit",
@@ -95,6 +96,8 @@ class Failure:
         Every thread's stack, where the process crashed in native code or was killed for a stall.
     hint
         What to do about it; empty when nothing sensible can be said.
+    logs
+        URL of the output of its container; empty where there is none. See `container_logs`.
     """
 
     key: str
@@ -110,6 +113,7 @@ class Failure:
     last_lines: Sequence[str] = field(default_factory=tuple)
     stacks: str = ""
     hint: str = ""
+    logs: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON."""
@@ -187,6 +191,18 @@ class Outcome:
             phases=data["phases"],
             artifacts=data["artifacts"],
         )
+
+
+def container_logs(environ: Mapping[str, str]) -> str:
+    """Return the URL at which YARN shows the output of the container with this environment.
+
+    Empty for a process outside of YARN. The NodeManager serves it as long as the application runs.
+    """
+    names = ("NM_HOST", "NM_HTTP_PORT", "CONTAINER_ID", "USER")
+    host, port, container, user = (environ.get(name, "") for name in names)
+    if not (host and port and container and user):
+        return ""
+    return f"http://{host}:{port}/node/containerlogs/{container}/{user}"
 
 
 def arrange_stacks(dump: str) -> str:

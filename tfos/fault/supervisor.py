@@ -15,7 +15,7 @@ from typing import Any
 from tfos.errors import LaunchError
 from tfos.fault.bounded_log import BoundedLog
 from tfos.fault.child_process import ChildProcess
-from tfos.fault.failure import Cause, Failure, describe_exit, hint_for_exit
+from tfos.fault.failure import Cause, Failure, container_logs, describe_exit, hint_for_exit
 from tfos.fault.process_events import ControlMessage, Exited, ProcessEvent
 from tfos.fault.process_output import OutputLimits, OutputReader
 
@@ -231,4 +231,5 @@ def failure_from_exit(
         step=step,
         last_lines=tuple(exited.last_lines),
         hint=hint_for_exit(exited.returncode),
+        logs=container_logs(os.environ),
     )

@@ -294,7 +294,7 @@ class Controller:
             self._drill.look(self._registry)
         self._lost_hosts.look()
         lost = self._lost_hosts.lost_attempts()
-        if phase is not Phase.STOPPING and (failure := out_of_memory(lost)):
+        if phase is not Phase.STOPPING and (failure := out_of_memory(lost, self._told.last_hosts)):
             return [Halted(Verdict.FAILED, failure)]
         if self._lost_deadline is None and (events := self._on_lost(lost, now)):
             return events

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfos.fault.restart_policy import Incident
+from tfos.launcher.run_directory import application_of_container
 
 __all__ = ["render_failures"]
 
@@ -59,9 +60,18 @@ def _body(record: Mapping[str, Any]) -> list[str]:
     if record["last_lines"]:
         lines.extend(["", "its last lines:"])
         lines.extend(f"  {line}" for line in record["last_lines"][-_LAST_LINES:])
+    if record["logs"]:
+        lines.extend(["", *_where_logs_are(str(record["logs"]))])
     if record["hint"]:
         lines.extend(["", f"hint: {record['hint']}"])
     return lines
+
+
+def _where_logs_are(url: str) -> list[str]:
+    """Name the container's page, and what still finds its output when YARN has moved it away."""
+    container = url.split("/")[-2]
+    application, _ = application_of_container(container)
+    return [f"its container's output: {url}", f"  after the run: tfos logs {application}"]
 
 
 def _indented(lines: Sequence[str]) -> list[str]:

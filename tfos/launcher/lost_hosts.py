@@ -16,6 +16,7 @@ from tfos.launcher.registry_events import RegistryReader
 from tfos.launcher.role_groups import GroupReport, RoleGroup
 from tfos.launcher.role_memory import memory_used_when_killed
 from tfos.launcher.task_attempts import LostAttempt
+from tfos.registry.contract import Member
 from tfos.topology import Role, RoleSpec, TaskKey
 
 __all__ = ["RETURN_WITHIN_S", "TICK_S", "LostHosts", "SparkLoss", "out_of_memory"]
@@ -96,23 +97,27 @@ class LostHosts:
         self._told.retire_group(role, self._groups[role].resubmit(on_end))
 
 
-def out_of_memory(lost: Iterable[SparkLoss]) -> Failure | None:
+def out_of_memory(
+    lost: Iterable[SparkLoss], last_hosts: Mapping[TaskKey, Member]
+) -> Failure | None:
     """Find a container killed for its memory; started again it would end the same way."""
     for spec, attempt in lost:
         used = memory_used_when_killed(attempt.message)
         if used is not None:
-            return _out_of_memory(spec, attempt.index, used)
+            key = TaskKey(spec.role, attempt.index)
+            return _out_of_memory(spec, key, used, last_hosts.get(key))
     return None
 
 
-def _out_of_memory(spec: RoleSpec, index: int, used: str) -> Failure:
+def _out_of_memory(spec: RoleSpec, key: TaskKey, used: str, host: Member | None) -> Failure:
     given = "" if spec.memory_bytes is None else f" {spec.memory_bytes >> 20} MiB,"
     return Failure(
-        key=f"{spec.role}-{index}",
+        key=str(key),
         cause=Cause.MEMORY,
-        message=f"{spec.role}-{index} used more memory than its container has, and was killed by "
+        message=f"{key} used more memory than its container has, and was killed by "
         f"the cluster: {used}",
         time=time.time(),
         hint=f"raise --{spec.role}-memory:{given} which JVM, Python and TensorFlow share, is too "
         "little for this model and batch size; a smaller feed.memory_bytes helps too",
+        logs="" if host is None else host.logs,
     )

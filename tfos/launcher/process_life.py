@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tfos.errors import InfrastructureError, RendezvousError
-from tfos.fault.failure import Cause, Failure, arrange_stacks
+from tfos.fault.failure import Cause, Failure, arrange_stacks, container_logs
 from tfos.fault.supervisor import ControlMessage, Exited, Supervisor, failure_from_exit
 from tfos.fault.watchdog import Watchdog
 from tfos.launcher.drills import HostDrill
@@ -237,6 +237,7 @@ class TrainingLife:
                 "time": time.time(),
                 "host": socket.gethostname(),
                 "pid": self.pid,
+                "logs": container_logs(os.environ),
                 "step": self.report.progress["step"],
                 **more,
             }

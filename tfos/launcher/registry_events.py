@@ -40,13 +40,15 @@ class RegistryReader:
     ----------
     members
         The role hosts registered, as last read.
+    last_hosts
+        The host that played each role last, registered or not.
     """
 
     def __init__(self, registry: Registry, groups: Mapping[Role, RoleGroup]) -> None:
         self._registry = registry
         self._groups = groups
         self.members: dict[TaskKey, Member] = {}
-        self._last_hosts: dict[TaskKey, Member] = {}
+        self.last_hosts: dict[TaskKey, Member] = {}
         self._retired: set[int] = set()
         self._least_attempts: dict[Role, int] = {}
         self._failed: frozenset[Life] = frozenset()
@@ -58,7 +60,7 @@ class RegistryReader:
         For one whose task Spark is about to end: it may register again a moment before. None before
         the first.
         """
-        last = self._last_hosts.get(key)
+        last = self.last_hosts.get(key)
         if last is not None:
             self._retired.add(last.task)
         return last
@@ -85,7 +87,7 @@ class RegistryReader:
         """
         if failure is None:
             return GroupEnded(role)
-        member = None if culprit is None else self._last_hosts.get(culprit)
+        member = None if culprit is None else self.last_hosts.get(culprit)
         if member is not None and self._counts(member):
             failure = _vanished(member, failure)
         with contextlib.suppress(RendezvousError):
@@ -119,7 +121,7 @@ class RegistryReader:
         gone = [m for key, m in self.members.items() if members.get(key) != m]
         step = self._furthest_step() if gone else -1
         self.members = members
-        self._last_hosts.update(members)
+        self.last_hosts.update(members)
         lost = {member.key: self._lost(member) for member in gone}
         return [MembersChanged(frozenset(members), lost, step, time.time())]
 
@@ -159,4 +161,5 @@ def _vanished(member: Member, told: Failure | None) -> Failure:
         host=member.host,
         pid=member.pid,
         hint="its executor or host was lost or killed; look for memory limits and preemption",
+        logs=member.logs,
     )

@@ -26,7 +26,7 @@ from tfos.arrow_feed.places import Place, choose_places
 from tfos.config import JobConfig
 from tfos.environments.versions import describe_here, differences
 from tfos.errors import ConfigError, RendezvousClosedError, TfosError
-from tfos.fault.failure import Cause, Failure, Outcome, cause_of
+from tfos.fault.failure import Cause, Failure, Outcome, cause_of, container_logs
 from tfos.fault.janitor import removed_at_end
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.drills import HostDrill, drill_of
@@ -327,6 +327,7 @@ class _Hosted:
             pid=os.getpid(),
             attempt=self._attempt,
             executor=os.environ.get("CONTAINER_ID", ""),
+            logs=container_logs(os.environ),
             task=self._task,
             row_order=0 if self._program.repeatable else secrets.randbits(53),
         )
@@ -342,6 +343,7 @@ class _Hosted:
             pid=os.getpid(),
             # What tfos foresaw says all in its message; a defect is found by its traceback.
             traceback="" if expected else "".join(traceback.format_exception(error)),
+            logs=container_logs(os.environ),
         )
 
 

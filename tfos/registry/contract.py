@@ -67,6 +67,8 @@ class Member:
         0 for the first host of the role, higher for every later one that takes its place.
     executor
         The executor's container, where the cluster manager names it (YARN); empty elsewhere.
+    logs
+        URL of that container's output; empty where there is none.
     task
         Spark's task attempt id, unique in the application: what to kill to have the task run
         again; -1 where it is not known.
@@ -81,6 +83,7 @@ class Member:
     pid: int
     attempt: int = 0
     executor: str = ""
+    logs: str = ""
     task: int = -1
     row_order: int = 0
 
@@ -93,6 +96,7 @@ class Member:
             "pid": self.pid,
             "attempt": self.attempt,
             "executor": self.executor,
+            "logs": self.logs,
             "task": self.task,
             "row_order": self.row_order,
         }
@@ -121,6 +125,7 @@ class Member:
             pid=int(data["pid"]),
             attempt=int(data["attempt"]),
             executor=str(data["executor"]),
+            logs=str(data["logs"]),
             task=int(data["task"]),
             row_order=int(data["row_order"]),
         )

@@ -11,7 +11,7 @@ from tfos.errors import (
     RunTimeoutError,
     WorkerFailedError,
 )
-from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.fault.failure import Cause, Failure, Outcome, container_logs
 from tfos.fault.run_events import Phase, Verdict
 from tfos.fault.state_machine import RunState
 from tfos.launcher.failure_report import render_failures
@@ -131,6 +131,20 @@ def test_the_report_shows_the_cause_and_what_followed():
         "chief-0: chief-0 broke",
     ):
         assert words in text
+
+
+def test_the_report_leads_to_the_containers_output():
+    container = {"NM_HOST": "node7", "NM_HTTP_PORT": "8042", "USER": "me"}
+    container["CONTAINER_ID"] = "container_e9_17_0006_01_000003"
+    first = failure("worker-1", logs=container_logs(container))
+    assert Failure.from_json(first.to_json()) == first
+    assert (
+        "http://node7:8042/node/containerlogs/container_e9_17_0006_01_000003/me\n"
+        "    after the run: tfos logs application_17_0006"
+    ) in render_failures([first.to_json()])
+    del container["NM_HTTP_PORT"]
+    assert container_logs(container) == ""
+    assert "tfos logs" not in render_failures([failure("chief-0").to_json()])
 
 
 def test_no_failures_no_report():
