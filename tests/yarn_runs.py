@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pyspark
 
 from tfos.fault.checkpoint_place import open_file_system
@@ -17,10 +20,11 @@ from tfos.testing import DrillCluster, DrillRun
 from tfos.testing.yarn import YarnCluster
 from tfos.testing.yarn.web import ask
 
-__all__ = ["CLUSTER", "COUNTED", "FAULTS", "PS_SIZES", "YarnRuns"]
+__all__ = ["CLUSTER", "COUNTED", "FAULTS", "PS_SIZES", "RING", "YarnRuns"]
 
 _TESTS = Path(__file__).parent
 FAULTS = str(_TESTS / "e2e" / "apps" / "faults.py")
+RING = str(_TESTS / "e2e" / "apps" / "ring.py")
 CLUSTER = ("--deploy-mode", "cluster")
 PS_SIZES = (
     *("--ps-memory", "1536m", "--ps-cores", "1", "--worker-memory", "2g", "--worker-cores", "2"),
@@ -79,6 +83,16 @@ class YarnRuns:
         found = self.applications("FINISHED,FAILED,KILLED")
         return next((app for app in reversed(found) if app["name"] == name), None)
 
+    def training(self) -> list[tuple[str, psutil.Process]]:
+        """Return the training processes that run, each with its role."""
+        found = []
+        for process in self.yarn.record.processes():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                role = re.search(r"/tfos-.*-([a-z]+-\d+)-\d+-host/", process.cwd())
+                if role is not None and process.environ():
+                    found.append((role[1], process))
+        return found
+
     def wait_for(self, look, within_s: float = 60.0):
         deadline = time.monotonic() + within_s
         while not (found := look()):
@@ -92,4 +106,6 @@ class YarnRuns:
             if self.hdfs.exists(place):
                 self.hdfs.invalidate_cache()
                 found += [f"file {path}" for path in self.hdfs.ls(place, detail=False)]
+        hosts = Path(self.yarn.record.configuration).parent
+        found += [f"file {path}" for path in hosts.glob("node-*/local/usercache/*/appcache/*/*")]
         return found

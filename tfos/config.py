@@ -135,7 +135,9 @@ class FeedConfig(_Section):
     """How the DataFrame travels to the training processes."""
 
     spool_dir: str | None = Field(
-        None, description="Local directory of spools; unset: memory-backed, then Spark's local dir."
+        None,
+        description="Local directory of spools; unset: memory-backed, then a disk of Spark's or "
+        "YARN's.",
     )
     memory_bytes: Bytes = Field(
         1 << 30, gt=0, description="Spooled bytes a role may hold in memory-backed files."

@@ -31,7 +31,7 @@ def executors(role: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if re.search(rf"tfos-[^ ]*-{role}-\d+-\d+-host", " ".join(process.environ().values())):
+            if re.search(rf"/tfos-.*-{role}-\d+-\d+-host/", process.cwd()):
                 above = [each for each in process.parents() if each.name() == "java"]
                 found += [each for each in above if "Executor" in " ".join(each.cmdline())]
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):

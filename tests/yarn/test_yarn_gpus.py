@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
-import psutil
 import pytest
-from conftest import COUNTED, RING
+from yarn_runs import COUNTED, RING
 
 from tfos.errors import ExitCode
 from tfos.testing.yarn.web import ask
@@ -27,16 +24,11 @@ SIZES = {
 def visible(submit) -> dict[str, str]:
     """Return what each role's training process sees; the container's own GPU as "own"."""
     found = {}
-    for process in submit.yarn.record.processes():
-        try:
-            role = re.search(r"tfos-.*-([a-z]+-\d+)-\d+-host/", process.cwd())
-            environ = process.environ()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        if role is not None:
-            number = environ["CONTAINER_ID"].rpartition("_")[2].lstrip("0")
-            seen = environ.get("CUDA_VISIBLE_DEVICES", "all")
-            found[role[1]] = "own" if seen == number else seen
+    for role, process in submit.training():
+        environ = process.environ()
+        number = environ["CONTAINER_ID"].rpartition("_")[2].lstrip("0")
+        seen = environ.get("CUDA_VISIBLE_DEVICES", "all")
+        found[role] = "own" if seen == number else seen
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 
@@ -25,6 +26,13 @@ def test_roles_of_a_ps_run_have_containers_of_their_sizes(submit):
         return {(int(c["totalMemoryNeededMB"]), int(c["totalVCoresNeeded"])) for c in found}
 
     submit.wait_for(lambda: sizes() >= {(1536, 1), (2048, 2), (1792, 1)}, 120.0)
+    roles = {"chief-0", "ps-0", "worker-0", "worker-1"}
+    submit.wait_for(lambda: roles == {role for role, _ in submit.training()}, 120.0)
+    for role, training in submit.training():
+        directory, environ = training.cwd(), training.environ()
+        name = rf"/{environ['CONTAINER_ID']}/tfos-[^/]*-{role}-0-host/process-\d+$"
+        assert re.search(name, directory)
+        assert os.path.samefile(directory, environ["TMPDIR"])
     run = submit.finish(process)
     assert run.code == ExitCode.OK
     found = run.record["result"]

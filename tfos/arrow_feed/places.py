@@ -1,4 +1,4 @@
-"""Choose the local directories a spool lies in, and how many bytes each may hold."""
+"""Choose a role host's local directories: its own, and those of its spool with their limits."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from pathlib import Path
 
 from tfos.config import FeedConfig
 
-__all__ = ["Place", "choose_places"]
+__all__ = ["Place", "choose_places", "host_directory"]
 
 _SHARED_MEMORY = Path("/dev/shm")
 # Others use /dev/shm too, and in containers it is often 64 MB: never fill it.
 _SHARED_MEMORY_SHARE = 0.8
-# YARN, then Spark: each names the disks meant for such files.
-_LOCAL_DIRS = ("LOCAL_DIRS", "SPARK_LOCAL_DIRS")
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,22 @@ class Place:
     path: Path
     limit_bytes: int
     is_memory: bool = False
+
+
+def host_directory(name: str, *, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where the directory called `name` of a role host goes. Creates nothing.
+
+    In the container's own directory on YARN, which goes with the container, unless ``TMPDIR`` is
+    set; else where temporary files go.
+    """
+    container = None if "TMPDIR" in environ else _container_directory(environ)
+    return (container or Path(tempfile.gettempdir())) / name
+
+
+def _container_directory(environ: Mapping[str, str]) -> Path | None:
+    """Return the working directory of a YARN container; YARN names it by the container's id."""
+    directory = Path(environ.get("PWD", ""))
+    return directory if directory.name and directory.name == environ.get("CONTAINER_ID") else None
 
 
 def choose_places(
@@ -39,13 +53,14 @@ def choose_places(
     """Return where a spool called `name` goes, the place to fill first at the front.
 
     With ``feed.spool_dir`` set that directory takes all; otherwise shared memory up to
-    ``feed.memory_bytes``, then the local disk up to ``feed.disk_bytes``. Creates nothing.
+    ``feed.memory_bytes``, then the local disk up to ``feed.disk_bytes``: the container's directory
+    on YARN, elsewhere the first that Spark uses. Creates nothing.
     """
     total = config.memory_bytes + config.disk_bytes
     if config.spool_dir is not None:
         return (Place(Path(config.spool_dir).absolute() / name, total),)
-    dirs = next((environ[v] for v in _LOCAL_DIRS if environ.get(v)), tempfile.gettempdir())
-    disk = Path(dirs.split(",")[0]).absolute() / name
+    sparks = environ.get("SPARK_LOCAL_DIRS") or tempfile.gettempdir()
+    disk = (_container_directory(environ) or Path(sparks.split(",")[0]).absolute()) / name
     if not (shared_memory.is_dir() and os.access(shared_memory, os.W_OK | os.X_OK)):
         return (Place(disk, total),)
     free = int(shutil.disk_usage(shared_memory).free * _SHARED_MEMORY_SHARE)

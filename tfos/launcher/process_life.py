@@ -37,6 +37,7 @@ SHUTDOWN_LIMIT_S = 60.0
 _STACKS_WAIT_S = 1.0
 _STACKS_CHARS = 32_000
 _POLL_S = 0.02
+_LONGEST_TEMPORARY = 70
 
 
 class WaitingProcess:
@@ -61,16 +62,28 @@ class WaitingProcess:
     ) -> None:
         directory.mkdir(mode=0o700)
         self.directory = directory
+        self._handle: int | None = None
         self.supervisor = Supervisor(
             name=str(key), sink=lambda line: print(line, file=sys.stderr, flush=True)
         )
         self.supervisor.start(
             [sys.executable, "-m", "tfos.launcher.training_process", arch],
             # TensorFlow's tracing leaves files behind in a process that is ended.
-            env={**environment, "TMPDIR": str(directory)},
+            env={**environment, "TMPDIR": self._temporary()},
             cwd=str(directory),
             log_path=str(directory / "output.log"),
         )
+
+    def _temporary(self) -> str:
+        """Return a path of the directory that leaves room for the names of sockets in it.
+
+        A socket's path has 107 characters at most, and a container's directory takes more: what
+        makes sockets, as Python's multiprocessing does, goes by this process's handle of it.
+        """
+        if len(str(self.directory)) <= _LONGEST_TEMPORARY:
+            return str(self.directory)
+        self._handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        return f"/proc/{os.getpid()}/fd/{self._handle}"
 
     @property
     def alive(self) -> bool:
@@ -81,6 +94,9 @@ class WaitingProcess:
         """End it if it runs, and remove its directory. Idempotent."""
         self.supervisor.stop(grace_s)
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
 
 @dataclass

@@ -13,7 +13,6 @@ import os
 import secrets
 import socket
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfos.arrow_feed.places import Place, choose_places
+from tfos.arrow_feed.places import Place, choose_places, host_directory
 from tfos.config import JobConfig
 from tfos.environments.versions import describe_here, differences
 from tfos.errors import ConfigError, RendezvousClosedError, TfosError
@@ -169,7 +168,7 @@ class _Hosted:
     def _play(self, batches: Iterator[pa.RecordBatch], stack: contextlib.ExitStack) -> Outcome:
         program = self._program
         name = f"tfos-{program.run_id}-{self._key}-{self._attempt}"
-        directory = Path(tempfile.gettempdir()) / f"{name}-host"
+        directory = host_directory(f"{name}-host")
         places = choose_places(self._config.feed, name)
         # Spark kills Python workers without a word: this tidies up whatever becomes of us.
         stack.enter_context(removed_at_end([directory, *(place.path for place in places)]))

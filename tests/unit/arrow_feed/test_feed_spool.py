@@ -1,6 +1,8 @@
 import errno
 import stat
+import tempfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +10,7 @@ import pytest
 
 from tfos.arrow_feed import segment_index
 from tfos.arrow_feed import spool as spool_module
-from tfos.arrow_feed.places import Place, choose_places
+from tfos.arrow_feed.places import Place, choose_places, host_directory
 from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.arrow_feed.segment_index import Retention, SegmentEntry, write_retention
@@ -261,10 +263,25 @@ def test_places_are_shared_memory_then_sparks_disk(tmp_path):
     assert (str(disk.path), disk.limit_bytes, disk.is_memory) == ("/spark/a/s", 2 << 20, False)
 
 
-def test_places_follow_yarn_before_spark(tmp_path):
-    environ = {"SPARK_LOCAL_DIRS": "/spark", "LOCAL_DIRS": "/yarn"}
+def test_on_yarn_files_lie_in_the_containers_directory(tmp_path):
+    container = {"CONTAINER_ID": "container_1", "PWD": "/yarn/a/container_1"}
+    environ = {"SPARK_LOCAL_DIRS": "/spark", **container}
     places = choose_places(FeedConfig(), "s", environ=environ, shared_memory=tmp_path)
-    assert str(places[-1].path) == "/yarn/s"
+    assert str(places[-1].path) == "/yarn/a/container_1/s"
+    assert str(host_directory("h", environ=environ)) == "/yarn/a/container_1/h"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"PWD": "/"},
+        {"CONTAINER_ID": "container_1", "PWD": "/home/me"},
+        {"CONTAINER_ID": "container_1", "PWD": "/yarn/container_1", "TMPDIR": "/big"},
+    ],
+)
+def test_elsewhere_a_hosts_directory_is_a_temporary_one(environ):
+    assert host_directory("h", environ=environ) == Path(tempfile.gettempdir(), "h")
 
 
 def test_a_named_directory_takes_all(tmp_path):

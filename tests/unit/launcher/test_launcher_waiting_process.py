@@ -1,0 +1,49 @@
+"""The directory of a training process, and its way to it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tfos.launcher import process_life
+from tfos.launcher.process_life import WaitingProcess
+from tfos.topology import Role, TaskKey
+
+
+class FakeSupervisor:
+    running = False
+
+    def __init__(self, **kinds) -> None:
+        pass
+
+    def start(self, command, *, env, cwd, log_path) -> None:
+        self.temporary, self.cwd = env["TMPDIR"], cwd
+
+    def stop(self, grace_s) -> None:
+        pass
+
+
+@pytest.fixture
+def wait_in(monkeypatch):
+    monkeypatch.setattr(process_life, "Supervisor", FakeSupervisor)
+    return lambda path: WaitingProcess(TaskKey(Role.PS, 0), "ps", {"TMPDIR": "/none"}, Path(path))
+
+
+@pytest.mark.parametrize("levels", [0, 9])
+def test_sockets_have_room_in_the_temporary_directory(wait_in, tmp_path, levels):
+    deep = tmp_path.joinpath(*["container_1795322332163_0001"] * levels)
+    deep.mkdir(exist_ok=True, parents=True)
+    process = wait_in(deep / "process-1")
+    temporary = process.supervisor.temporary
+    assert process.supervisor.cwd == str(deep / "process-1")
+    assert os.path.samefile(temporary, deep / "process-1")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{temporary}/pymp-abcdefgh-listener-abcdefg")
+    assert (deep / "process-1" / "pymp-abcdefgh-listener-abcdefg").is_socket()
+    process.discard()
+    process.discard()
+    assert not (deep / "process-1").exists()
+    assert not os.path.exists(temporary)
