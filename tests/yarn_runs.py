@@ -20,7 +20,7 @@ from tfos.testing import DrillCluster, DrillRun
 from tfos.testing.yarn import YarnCluster
 from tfos.testing.yarn.web import ask
 
-__all__ = ["CLUSTER", "COUNTED", "FAULTS", "PS_SIZES", "RING", "YarnRuns"]
+__all__ = ["CLUSTER", "COUNTED", "COUNTED_SESSION", "FAULTS", "PS_SIZES", "RING", "YarnRuns"]
 
 _TESTS = Path(__file__).parent
 FAULTS = str(_TESTS / "e2e" / "apps" / "faults.py")
@@ -31,6 +31,7 @@ PS_SIZES = (
     *("--chief-memory", "1792m", "--chief-cores", "1"),
 )
 COUNTED = str(_TESTS / "fault" / "apps" / "counted.py")
+COUNTED_SESSION = str(_TESTS / "fault" / "apps" / "counted_session.py")
 # Every host sees this installation: nothing of it need be shipped.
 INSTALLED = (
     *("--spark-conf", f"spark.yarn.jars=local:{Path(pyspark.__file__).parent}/jars/*"),

@@ -8,7 +8,7 @@ import re
 import signal
 
 import pytest
-from yarn_runs import CLUSTER, COUNTED, FAULTS, PS_SIZES
+from yarn_runs import CLUSTER, COUNTED, COUNTED_SESSION, FAULTS, PS_SIZES
 
 from tfos.errors import ExitCode
 from tfos.launcher.yarn_client import YarnClient
@@ -38,6 +38,19 @@ def test_roles_of_a_ps_run_have_containers_of_their_sizes(submit):
     found = run.record["result"]
     assert (found["step"], found["fewest"], found["most"]) == (160, 4, 4)
     assert run.record["checkpoint"].startswith(f"{kept}/sizes/")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+def test_between_graph_programs_keep_a_checkpoint_in_the_cluster(submit):
+    kept = f"{submit.yarn.record.hdfs}/kept/session"
+    counts = ("-p", "rows=2000", "-p", "epochs=2", "-p", "slow=0.02")
+    sizes = (*PS_SIZES, "--name", "session", "--checkpoint-dir", kept)
+    run = submit("--arch", "session", *sizes, *counts, COUNTED_SESSION)
+    assert run.code == ExitCode.OK
+    found = run.record["result"]
+    assert (found["step"], found["fewest"], found["most"]) == (80, 2, 2)
+    assert run.record["checkpoint"].startswith(f"{kept}/session/")
 
 
 @pytest.mark.parametrize("mode", ["client", "cluster"])
