@@ -180,7 +180,15 @@ def run_in_pods(jvm, config: JobConfig, directory):
         "spark.app.name": config.name,
     }.items():
         conf.set(name, value)
+    # As a driver does: without a default profile the first of a role would be taken for it.
+    default_profiles(jvm).clearDefaultProfile()
+    default_profiles(jvm).getOrCreateDefaultProfile(conf)
     return conf
+
+
+def default_profiles(jvm):
+    name = "org.apache.spark.resource.ResourceProfile$"
+    return jvm.java.lang.Class.forName(name).getField("MODULE$").get(None)
 
 
 def as_documents(jvm, spark_pod):
@@ -263,9 +271,7 @@ def check_template(pod, container):
 def test_a_rings_pods_are_of_the_default_profile(jvm, tmp_path):
     config = job("k8s", arch="ring", env="docker:reg/i:1", conf={})
     conf = run_in_pods(jvm, config, tmp_path)
-    name = "org.apache.spark.resource.ResourceProfile$"
-    profiles = jvm.java.lang.Class.forName(name).getField("MODULE$").get(None)
-    profile = profiles.getOrCreateDefaultProfile(conf)
+    profile = default_profiles(jvm).getOrCreateDefaultProfile(conf)
     pod, container = executor_pod(jvm, conf, profile)
     assert container["resources"]["limits"] == {"memory": "4096Mi", "nvidia.com/gpu": "2"}
     assert container["resources"]["requests"]["cpu"] == "3"

@@ -67,7 +67,7 @@ class RegistryReader:
 
     def is_gone(self, key: TaskKey) -> bool:
         """Whether the host that played a role last is known to be gone for good."""
-        last = self._last_hosts.get(key)
+        last = self.last_hosts.get(key)
         return last is not None and last.task in self._retired
 
     def retire_group(self, role: Role, attempt: int) -> None:
