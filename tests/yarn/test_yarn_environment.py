@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
+import pyspark
 import pytest
 from hidden_base import without_base
 from yarn_runs import COUNTED, YarnRuns
@@ -20,18 +22,21 @@ SIZES = ("--chief-memory", "1536m", "-p", "rows=1000", "-p", "epochs=2", "-p", "
 
 
 @pytest.fixture
-def bare(tmp_path):
+def bare(tmp_path, monkeypatch):
     """Runs on hosts without Python packages, Spark's jars, or an interpreter like this one."""
     prefix = Path(sys.prefix)
     hidden = without_base(inspect_environment(EnvironmentSpec("venv", str(prefix))), [prefix])
-    (tmp_path / "yarn").mkdir()
-    (tmp_path / "runs").mkdir()
-    with (
-        YarnCluster(tmp_path / "yarn", node_prefix=hidden) as yarn,
-        DrillCluster(tmp_path / "runs", master="yarn", limit_s=400.0) as cluster,
-    ):
-        yield YarnRuns(yarn, cluster, options=())
-        cluster.assert_nothing_left()
+    for name in ("yarn", "runs"):
+        (tmp_path / name).mkdir()
+    # The servers themselves run from some of Spark's jars.
+    for name in ("bin", "jars"):
+        shutil.copytree(Path(pyspark.__file__).parent / name, tmp_path / "spark" / name)
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path / "spark"))
+    with YarnCluster(tmp_path / "yarn", memory_mb=9216, node_prefix=hidden) as yarn:
+        monkeypatch.delenv("SPARK_HOME")
+        with DrillCluster(tmp_path / "runs", master="yarn", limit_s=400.0) as cluster:
+            yield YarnRuns(yarn, cluster, options=())
+            cluster.assert_nothing_left()
 
 
 @pytest.mark.faults
