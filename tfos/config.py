@@ -127,7 +127,10 @@ class RegistryConfig(_Section):
     )
     connect_timeout_s: Seconds = Field(15.0, gt=0, description="Time to reach ZooKeeper.")
     register_timeout_s: Seconds = Field(
-        120.0, gt=0, description="Time for every role to have started and registered."
+        600.0,
+        gt=0,
+        description="Time for every role to have started and registered: a container has to be "
+        "free, and the environment unpacked there.",
     )
 
 

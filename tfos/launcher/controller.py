@@ -37,13 +37,13 @@ from tfos.launcher.halts import (
     gave_up,
     interrupted,
     left_early,
-    not_registered,
     registry_lost,
     timed_out,
 )
 from tfos.launcher.lost_hosts import TICK_S, LostHosts, SparkLoss, out_of_memory
 from tfos.launcher.progress import ProgressLine
 from tfos.launcher.recovery_clock import RecoveryClock
+from tfos.launcher.registration_wait import RegistrationWait
 from tfos.launcher.registry_events import RegistryReader
 from tfos.launcher.role_groups import GroupReport, RoleGroup
 from tfos.registry.contract import Connection, Registry, StopNotice
@@ -89,7 +89,6 @@ class Controller:
         self._registry = registry
         self._groups = {group.spec.role: group for group in groups}
         self._deadline = deadline
-        self._explain_missing = explain_missing
         self._events: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
         self._told = RegistryReader(registry, self._groups)
         self._connection = Connection.CONNECTED
@@ -97,7 +96,7 @@ class Controller:
         self._lost_hosts = LostHosts(self._groups, self._told)
         self._held: list[ProcessFailed] = []
         self._held_until = 0.0
-        self._await_registrations()
+        self._registration = RegistrationWait(config, explain_missing)
         self._stop_deadline: float | None = None
         self._lost_deadline: float | None = None
         self._progress = ProgressLine()
@@ -203,7 +202,7 @@ class Controller:
         for incident in self.state.incidents[len(before.incidents) :]:
             self._announce(incident)
         if self.state.phase is Phase.RECOVERING and before.phase is not Phase.RECOVERING:
-            self._await_registrations()
+            self._registration.begin()
         for decision in decisions:
             log.debug("%s -> %s", type(event).__name__, decision)
             self._carry_out(decision)
@@ -310,13 +309,9 @@ class Controller:
             return self._read_all()
         if self._lost_deadline is not None and now >= self._lost_deadline:
             return [registry_lost(self._config)]
-        waits = phase in (Phase.REGISTERING, Phase.RECOVERING)
-        if waits and now >= self._register_deadline:
-            return self._not_registered()
+        if phase in (Phase.REGISTERING, Phase.RECOVERING):
+            return self._await_hosts()
         return []
-
-    def _await_registrations(self) -> None:
-        self._register_deadline = time.monotonic() + self._config.registry.register_timeout_s
 
     def _show_progress(self) -> None:
         try:
@@ -335,13 +330,16 @@ class Controller:
         if recovered_s is not None:
             log.info("all are stepping again, %.1f s after the failure", recovered_s)
 
-    def _not_registered(self) -> list[Event]:
+    def _await_hosts(self) -> list[Event]:
+        missing = frozenset(self.state.expected - self._told.members.keys())
+        halted = self._registration.look(missing)
+        if halted is None:
+            return []
         if any(group.preparing for group in self._groups.values()):
             # Nobody can register yet; what is waited for has bounds of its own.
-            self._await_registrations()
+            self._registration.begin()
             return []
-        missing = frozenset(self.state.expected - self._told.members.keys())
-        return [not_registered(self._config, missing, self._explain_missing(missing))]
+        return [halted]
 
     # -- decisions -----------------------------------------------------------------------------
 
@@ -358,7 +356,7 @@ class Controller:
         elif isinstance(decision, RerunTask):
             self._lost_hosts.await_return(decision.key)
         elif isinstance(decision, ResubmitGroup):
-            self._await_registrations()
+            self._registration.begin()
             self._lost_hosts.resubmit(decision.role, self._on_end)
         elif isinstance(decision, StopRun):
             self._stop(decision)

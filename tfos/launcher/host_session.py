@@ -24,6 +24,7 @@ from tfos.registry.contract import (
 from tfos.topology import TaskKey
 
 __all__ = [
+    "REJOIN_WITHIN_S",
     "DriverGone",
     "HostSession",
     "Notice",
@@ -37,6 +38,9 @@ __all__ = [
 log = logging.getLogger("tfos")
 
 RETRY_EVERY_S = 0.5
+
+REJOIN_WITHIN_S = 120.0
+"""How long a role host without a session tries for another one; its driver may be gone."""
 
 
 @dataclass(frozen=True)

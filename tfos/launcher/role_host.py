@@ -30,7 +30,7 @@ from tfos.fault.janitor import removed_at_end
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.drills import HostDrill, drill_of
 from tfos.launcher.hadoop_conf import configuration_in_container
-from tfos.launcher.host_session import HostSession
+from tfos.launcher.host_session import REJOIN_WITHIN_S, HostSession
 from tfos.launcher.ports import address_towards, reserve_port
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.submission import role_resources
@@ -178,7 +178,7 @@ class _Hosted:
         session = HostSession(
             program.registry.connect,
             self._member(endpoint),
-            patience_s=self._config.registry.register_timeout_s,
+            patience_s=REJOIN_WITHIN_S,
         )
         stack.callback(session.close)
         # A host that takes a lost one's place is spared: a drill's fault happens once.

@@ -29,7 +29,7 @@ from tfos.launcher.role_host import RoleHost
 from tfos.launcher.run_registry import RunRegistry, only_run_of_job
 from tfos.launcher.spark_security import unprotected
 from tfos.launcher.submission import check_supported, master_kind, resolve_master, slots_needed
-from tfos.launcher.task_slots import count_task_slots
+from tfos.launcher.task_slots import count_executors, count_task_slots
 from tfos.launcher.verdict import error_of, fields_of
 from tfos.topology import TaskKey, describe_keys
 
@@ -345,9 +345,13 @@ class _Run:
             _erase(registry)
 
     def _explain_missing(self, missing: frozenset[TaskKey]) -> str:
-        slots = count_task_slots(self.spark)
+        if self.config.arch != "ring" and master_kind(self._master) in ("yarn", "k8s"):
+            # Of executors each role has its own sort; slots are counted for one sort alone.
+            has = f"{count_executors(self.spark)} executors"
+        else:
+            has = f"{count_task_slots(self.spark)} task slots"
         return (
-            f"Spark has {slots} task slots now and the run needs {slots_needed(self.config)}: "
+            f"Spark has {has} now and the run needs {slots_needed(self.config)}: "
             f"{describe_keys(missing)} found none, or could not reach ZooKeeper; add executors, "
             "free the cluster, or raise registry.register_timeout_s"
         )

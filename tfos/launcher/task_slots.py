@@ -16,7 +16,7 @@ from tfos.errors import InsufficientExecutorsError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["SlotWait", "await_task_slots", "count_task_slots"]
+__all__ = ["SlotWait", "await_task_slots", "count_executors", "count_task_slots"]
 
 log = logging.getLogger("tfos")
 
@@ -119,3 +119,10 @@ def count_task_slots(spark: SparkSession) -> int:
     context: Any = spark.sparkContext._jsc.sc()
     profile = context.resourceProfileManager().defaultResourceProfile()
     return int(context.maxNumConcurrentTasks(profile))
+
+
+def count_executors(spark: SparkSession) -> int:
+    """Return how many executors live now; blocks for one call into the JVM."""
+    tracker: Any = spark.sparkContext._jsc.sc().statusTracker()
+    # The driver is told among them.
+    return len(tracker.getExecutorInfos()) - 1

@@ -6,6 +6,7 @@ wait is bounded, and none is longer than what it waits for.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -20,6 +21,7 @@ from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState
 from tfos.launcher import controller as controller_module
 from tfos.launcher import lost_hosts as lost_hosts_module
+from tfos.launcher import registration_wait as registration_wait_module
 from tfos.launcher.controller import Controller
 from tfos.launcher.role_groups import GroupReport
 from tfos.launcher.task_attempts import LostAttempt
@@ -539,6 +541,19 @@ def test_a_host_that_does_not_come_back_ends_the_run_in_time(stage):
     assert state.verdict is Verdict.FAILED
     assert state.failures[0].hint == "ask Spark"
     assert told(scene) == [("new_generation", 1, ["ps-0"])]
+
+
+def test_who_is_waited_for_is_named(stage, monkeypatch, caplog):
+    monkeypatch.setattr(registration_wait_module, "TELL_EVERY_S", 0.05)
+    caplog.set_level(logging.INFO, logger="tfos")
+    scene = stage()
+    for key in (CHIEF, WORKER, PS):
+        scene.hosts[key] = Host(scene.run, key)
+    scene.wait_for(lambda: "waiting for worker-1 to register, " in caplog.text)
+    scene.hosts[OTHER] = Host(scene.run, OTHER)
+    for host in scene.hosts.values():
+        host.lives(1, 0)
+    scene.chief_ends_it()
 
 
 def test_what_happened_while_the_registry_was_silent_is_read_afterwards(stage):
