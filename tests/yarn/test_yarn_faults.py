@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 
@@ -26,22 +25,15 @@ ROLES = (
 )
 
 
-def executors(role: str) -> list[psutil.Process]:
+def executors(submit, role: str) -> list[psutil.Process]:
     """Return the JVMs whose training processes play a role."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if re.search(rf"/tfos-.*-{role}-\d+-\d+-host/", process.cwd()):
-                above = [each for each in process.parents() if each.name() == "java"]
-                found += [each for each in above if "Executor" in " ".join(each.cmdline())]
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    return sorted(set(found), key=lambda process: process.pid)
+    above = [p for name, each in submit.training() if name.startswith(role) for p in each.parents()]
+    return [process for process in above if process in jvms(submit, "Executor")]
 
 
-def jvms(of: str) -> list[psutil.Process]:
+def jvms(submit, of: str) -> list[psutil.Process]:
     found = []
-    for process in psutil.process_iter():
+    for process in submit.yarn.record.processes():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             if process.name() == "java" and of in " ".join(process.cmdline()):
                 found.append(process)
@@ -103,7 +95,7 @@ def every_2_s(tmp_path, monkeypatch):
 @pytest.mark.parametrize("role", ["worker", "ps"])
 def test_a_killed_container_is_replaced(submit, started, table, role):
     process, _ = started(f"lost-{role}")
-    executors(role)[0].send_signal(signal.SIGKILL)
+    executors(submit, role)[0].send_signal(signal.SIGKILL)
     run = trained_on(submit, process)
     assert [incident.reaction for incident in run.incidents] == ["new_generation"]
     keep(table, f"yarn-{role}-container-kill", run)
@@ -112,7 +104,7 @@ def test_a_killed_container_is_replaced(submit, started, table, role):
 @pytest.mark.faults
 def test_a_killed_application_master_resumes(submit, started, table):
     process, _ = started("lost-master", "--deploy-mode", "cluster")
-    (master,) = jvms("deploy.yarn.ApplicationMaster")
+    (master,) = jvms(submit, "deploy.yarn.ApplicationMaster")
     master.send_signal(signal.SIGKILL)
     run = trained_on(submit, process)
     assert run.record["resumed_from"]

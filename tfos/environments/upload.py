@@ -136,11 +136,11 @@ def _put(file_system: Any, archive: Path, place: str, progress: Progress) -> boo
 
 
 def _remove_stale_parts(file_system: Any, directory: str) -> None:
-    """Remove what uploads that were killed left; one that still grows is younger."""
+    """Remove what uploads that were killed left; none takes so long."""
     oldest = time.time() - _STALE_AFTER_S
-    for place in file_system.ls(directory, detail=False):
-        # Whatever goes wrong, such as another process being faster: the upload does not need it.
-        with contextlib.suppress(Exception):
+    # Whatever goes wrong, such as another process being faster: the upload does not need it.
+    with contextlib.suppress(Exception):
+        for place in file_system.ls(directory, detail=False):
             name = str(place).rpartition("/")[2]
             if _PART.fullmatch(name) and file_system.modified(place).timestamp() < oldest:
                 file_system.rm_file(place)

@@ -46,7 +46,8 @@ class RemoteStorage(CheckpointStorage):
     @property
     def staging_place(self) -> tuple[str, str]:
         """See `CheckpointStorage.staging_place`."""
-        return tempfile.gettempdir(), "TMPDIR"
+        # Its own name: a training process may know it by a handle.
+        return os.path.realpath(tempfile.gettempdir()), "TMPDIR"
 
     def names(self) -> list[str]:
         """See `CheckpointStorage.names`."""

@@ -115,7 +115,9 @@ def run_in_cluster(
     following = _Following(command, config, environ, runs_root(staging))
     output = following.until_gone()
     if output.application is None or not output.state:
-        # YARN has never reported on it: it was not taken, or ended before that.
+        # YARN has never reported on it: it was not taken, as far as is known here.
+        if output.application is not None:
+            log.warning("if YARN took it after all: `tfos status %s` tells", output.application)
         if following.signals:
             raise InterruptedRunError("interrupted as the application was submitted")
         raise explain_refusal("\n".join(output.said), config)

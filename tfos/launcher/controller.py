@@ -187,7 +187,7 @@ class Controller:
             "group": self._on_group,
             "connection": self._on_connection,
             "interrupt": self._on_interrupt,
-            "give_up": self._on_give_up,
+            "give_up": lambda why: [gave_up(why)],
         }
         if self._lost_deadline is not None and heard.what in _READ:
             return []  # read when the registry answers again
@@ -271,6 +271,9 @@ class Controller:
     def _on_lost(self, lost: Iterable[SparkLoss], now: float) -> list[Event]:
         """Tell of hosts whose tasks Spark has lost, then of those that only follow from a loss."""
         events = self._told.hosts_lost({attempt.task for _, attempt in lost})
+        if events:
+            # Who had told of its end before it was lost is not missed.
+            events = [*self._outcomes(), *events]
         if events or self.state.phase is not Phase.TRAINING or now >= self._held_until:
             events += self._held
             self._held = []
@@ -280,9 +283,6 @@ class Controller:
         signal_name, why = detail
         log.warning("%s: ending the run", why)
         return [interrupted(signal_name, why)]
-
-    def _on_give_up(self, why: str) -> list[Event]:
-        return [gave_up(why)]
 
     def _on_tick(self) -> Iterable[Event]:
         now = time.monotonic()
@@ -331,15 +331,14 @@ class Controller:
             log.info("all are stepping again, %.1f s after the failure", recovered_s)
 
     def _await_hosts(self) -> list[Event]:
-        missing = frozenset(self.state.expected - self._told.members.keys())
-        halted = self._registration.look(missing)
-        if halted is None:
+        if not self._registration.is_due:
             return []
         if any(group.preparing for group in self._groups.values()):
             # Nobody can register yet; what is waited for has bounds of its own.
             self._registration.begin()
             return []
-        return [halted]
+        halted = self._registration.look(self.state.expected - self._told.members.keys())
+        return [] if halted is None else [halted]
 
     # -- decisions -----------------------------------------------------------------------------
 

@@ -27,14 +27,14 @@ RETURN_WITHIN_S = 3.0
 """How long a lost role host may take to register again before Spark is asked to replace it."""
 
 TICK_S = 0.5
-"""How often Spark is asked whom it has lost."""
+"""How often the driver looks at deadlines and progress, and asks Spark whom it has lost."""
 
 SparkLoss: TypeAlias = "tuple[RoleSpec, LostAttempt]"
 """A lost task attempt, and whose it was."""
 
 
 class LostHosts:
-    """In the controller's thread; no call blocks for longer than one into Spark.
+    """In the controller's thread; no call blocks for longer than a few into Spark.
 
     Parameters
     ----------
@@ -54,10 +54,11 @@ class LostHosts:
     def await_return(self, key: TaskKey) -> None:
         """Give a role host its time to come back; what is done after it, `look` does.
 
-        One whose task Spark has lost cannot: Spark runs it again unasked.
+        One whose task Spark has lost cannot: the task is run again unasked, a gang's by the
+        driver, which submits all of them.
         """
         if self._told.is_gone(key):
-            log.warning("%s is lost: Spark runs its task again", key)
+            log.warning("%s is lost: its task is run again", key)
             return
         log.warning("%s is lost: waiting for it to come back", key)
         self._rerun_at[key] = time.monotonic() + RETURN_WITHIN_S
@@ -105,7 +106,10 @@ def out_of_memory(
         used = memory_used_when_killed(attempt.message)
         if used is not None:
             key = TaskKey(spec.role, attempt.index)
-            return _out_of_memory(spec, key, used, last_hosts.get(key))
+            host = last_hosts.get(key)
+            # It may have been killed before it registered: then this is the one before it.
+            itself = host is not None and host.task == attempt.task
+            return _out_of_memory(spec, key, used, host if itself else None)
     return None
 
 

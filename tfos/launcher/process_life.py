@@ -66,13 +66,17 @@ class WaitingProcess:
         self.supervisor = Supervisor(
             name=str(key), sink=lambda line: print(line, file=sys.stderr, flush=True)
         )
-        self.supervisor.start(
-            [sys.executable, "-m", "tfos.launcher.training_process", arch],
-            # TensorFlow's tracing leaves files behind in a process that is ended.
-            env={**environment, "TMPDIR": self._temporary()},
-            cwd=str(directory),
-            log_path=str(directory / "output.log"),
-        )
+        try:
+            self.supervisor.start(
+                [sys.executable, "-m", "tfos.launcher.training_process", arch],
+                # TensorFlow's tracing leaves files behind in a process that is ended.
+                env={**environment, "TMPDIR": self._temporary()},
+                cwd=str(directory),
+                log_path=str(directory / "output.log"),
+            )
+        except BaseException:
+            self.discard()
+            raise
 
     def _temporary(self) -> str:
         """Return a path of the directory that leaves room for the names of sockets in it.

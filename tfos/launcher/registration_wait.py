@@ -42,13 +42,17 @@ class RegistrationWait:
         self._deadline = now + self._config.registry.register_timeout_s
         self._tell_at = now + TELL_EVERY_S
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to look."""
+        return time.monotonic() >= min(self._tell_at, self._deadline)
+
     def look(self, missing: frozenset[TaskKey]) -> Halted | None:
-        """Return the end of the run once the time is over; None before."""
+        """Tell who is missing; return the end of the run once the time is over, None before."""
         now = time.monotonic()
         if now >= self._deadline:
             return not_registered(self._config, missing, self._explain(missing))
-        if now >= self._tell_at:
-            self._tell_at = now + TELL_EVERY_S
-            left = f"{self._deadline - now:.0f} s more at most"
-            log.info("waiting for %s to register, %s", describe_keys(missing), left)
+        self._tell_at = now + TELL_EVERY_S
+        left = f"{self._deadline - now:.0f} s more at most"
+        log.info("waiting for %s to register, %s", describe_keys(missing), left)
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
-from tfos.launcher.submission import master_kind
+from tfos.launcher.submission import allocates_dynamically, master_kind
 from tfos.topology import RoleSpec
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def profile_of(spark: SparkSession, spec: RoleSpec) -> ResourceProfile | None:
     )
 
     conf = spark.sparkContext.getConf()
-    dynamic = conf.get("spark.dynamicAllocation.enabled", "false") == "true"
+    dynamic = allocates_dynamically(dict(conf.getAll()), unset=False)
     contained = master_kind(str(spark.sparkContext.master)) in ("yarn", "k8s")
     if spec.gang or not (dynamic and contained):
         return None

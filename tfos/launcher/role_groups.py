@@ -37,7 +37,6 @@ OUTCOME_SCHEMA = "outcome string"
 _FAILED_TASK = re.compile(r"barrier task \w+\(\d+, (\d+)\) finished unsuccessfully\.\s*(.+)")
 # Of a Python worker that was killed there is nothing to be seen in a traceback.
 _ADVICE = re.compile(r"^org\.apache\.spark\.SparkException: | Consider setting '.*")
-_SHUT_DOWN = "SparkContext was shut down"
 # Spark begins errors of queries and of Python functions in them with a condition's name.
 _CONDITION = re.compile(r"\[[A-Z][A-Z0-9_]+(\.[A-Z0-9_]+)*\]")
 
@@ -225,9 +224,8 @@ class RoleGroup:
             report = GroupReport(role, (), _refused(role, error))
         except Exception as error:
             ended = self._withdrawn.is_set() and not self._submitted.is_set()
-            report = GroupReport(role, (), None) if ended else _failed(role, error)
-            if _SHUT_DOWN in str(error):
-                report = replace(report, killed=self._was_killed())
+            none = GroupReport(role, (), None)
+            report = none if ended else _failed(role, error, self._was_killed)
         on_end(report)
 
     def _was_killed(self) -> bool:
@@ -275,9 +273,9 @@ def _refused(role: Role, error: InsufficientExecutorsError) -> Failure:
     return Failure(key=str(role), cause=Cause.CONFIG, message=str(error), time=time.time())
 
 
-def _failed(role: Role, error: Exception) -> GroupReport:
-    if _SHUT_DOWN in str(error):
-        return GroupReport(role, (), _stopped())
+def _failed(role: Role, error: Exception, was_killed: Callable[[], bool]) -> GroupReport:
+    if "SparkContext was shut down" in str(error):
+        return GroupReport(role, (), _stopped(), killed=was_killed())
     failure = _spark_failure(role, error)
     named = _FAILED_TASK.search(str(error))
     if named is None or failure.cause is not Cause.INFRASTRUCTURE:

@@ -354,7 +354,13 @@ def _gpus_of(context: TaskContext, config: JobConfig, role: Role) -> dict[str, s
     _, resources = role_resources(config)[role]
     if resources.gpus == 0:
         return {}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(context.resources()["gpu"].addresses)}
+    dealt = context.resources().get("gpu")
+    if dealt is None:
+        raise ConfigError(
+            f"{role}s are to have GPUs, and Spark dealt out none: "
+            "spark.executor.resource.gpu.amount and spark.task.resource.gpu.amount say how many"
+        )
+    return {"CUDA_VISIBLE_DEVICES": ",".join(dealt.addresses)}
 
 
 def _attempt_of(context: TaskContext) -> int:

@@ -54,9 +54,10 @@ def ship(config: JobConfig, spark_home: Path, staging: str) -> JobConfig:
 
 
 def plan_shipping(config: JobConfig) -> JobConfig:
-    """Return the configuration as `ship` would, for a dry run: nothing is packed or uploaded.
+    """Return the configuration with what `--env` adds, for a dry run.
 
-    Capitals stand for what is not known before that.
+    Nothing is packed or uploaded: capitals stand for what is not known before that, and where
+    Spark's jars will be is not told.
     """
     staging = config.spark.staging_dir or "STAGING"
     packed = parse_environment(config.spark.env).is_packed

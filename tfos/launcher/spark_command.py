@@ -18,6 +18,7 @@ from tfos.launcher.kubernetes import kubernetes_properties, pod_templates
 from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
 from tfos.launcher.spark_security import security_properties
 from tfos.launcher.submission import (
+    allocates_dynamically,
     is_local,
     master_kind,
     resolve_master,
@@ -237,7 +238,7 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
     if gpus:
         # Where roles have profiles, these are for pre_train's own queries, which need no GPU; Spark
         # wants an amount told beside the discovery script.
-        alike = ring or config.spark.conf.get("spark.dynamicAllocation.enabled") == "false"
+        alike = ring or not allocates_dynamically(config.spark.conf, unset=True)
         properties["spark.executor.resource.gpu.amount"] = str(gpus if alike else 0)
         if alike:
             properties["spark.task.resource.gpu.amount"] = str(gpus)

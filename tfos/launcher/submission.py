@@ -24,6 +24,7 @@ from tfos.topology import Role
 __all__ = [
     "MasterKind",
     "Submission",
+    "allocates_dynamically",
     "check_supported",
     "is_local",
     "master_kind",
@@ -137,6 +138,12 @@ def role_resources(config: JobConfig) -> dict[Role, tuple[int, RoleResources]]:
     }
 
 
+def allocates_dynamically(conf: Mapping[str, str], *, unset: bool) -> bool:
+    """Return Spark's ``spark.dynamicAllocation.enabled``; `unset` where it is not in `conf`."""
+    value = conf.get("spark.dynamicAllocation.enabled", str(unset))
+    return value.strip().lower() == "true"
+
+
 def slots_needed(config: JobConfig) -> int:
     """Return how many Spark tasks run at once: every role is one task for the whole run."""
     return sum(count for count, _ in role_resources(config).values())
@@ -237,8 +244,7 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
 
 
 def _check_ring(config: JobConfig) -> None:
-    value = config.spark.conf.get("spark.dynamicAllocation.enabled", "false")
-    if value.strip().lower() == "true":
+    if allocates_dynamically(config.spark.conf, unset=False):
         raise ConfigError(
             "--arch ring cannot have spark.dynamicAllocation.enabled=true: its ranks are one "
             "barrier stage, which Spark starts only on executors that stay; leave it out or false, "

@@ -78,7 +78,7 @@ BARRIER = (
     ],
 )
 def test_the_end_of_a_barrier_stage_names_the_task_that_took_the_others_with_it(why, says):
-    report = _failed(Role.WORKER, RuntimeError(BARRIER.format(why=why)))
+    report = _failed(Role.WORKER, RuntimeError(BARRIER.format(why=why)), bool)
     assert report.culprit == TaskKey(Role.WORKER, 1)
     assert report.failure is not None
     assert (report.failure.key, report.failure.message) == ("worker-1", says)
@@ -87,14 +87,16 @@ def test_the_end_of_a_barrier_stage_names_the_task_that_took_the_others_with_it(
 
 @pytest.mark.parametrize("error", [Captured("[X] bad value"), RuntimeError("Job aborted")])
 def test_no_other_end_names_a_task(error):
-    report = _failed(Role.WORKER, error)
+    report = _failed(Role.WORKER, error, bool)
     assert report.culprit is None
     assert report.failure is not None
     assert report.failure.message == _spark_failure(Role.WORKER, error).message
 
 
-def test_a_spark_that_was_stopped_from_outside_is_no_failure_of_the_tasks():
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_spark_that_was_stopped_from_outside_is_no_failure_of_the_tasks(killed):
     said = "SparkException: Job 0 cancelled because SparkContext was shut down"
-    report = _failed(Role.WORKER, RuntimeError(said))
+    report = _failed(Role.WORKER, RuntimeError(said), lambda: killed)
+    assert report.killed is killed
     assert report.failure is not None
     assert report.failure.message.startswith("Spark was stopped by somebody else")

@@ -1,0 +1,93 @@
+"""What is read of Spark's store, and how often; the store is a stand-in with its methods."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from tfos.launcher.role_groups import RoleGroup
+from tfos.launcher.task_attempts import LostAttempt, TaskAttempts
+from tfos.topology import Role, RoleSpec
+
+
+class Attempt:
+    def __init__(self, task: int, status: str, words: str | None = None) -> None:
+        self.taskId = lambda: task
+        self.index = lambda: task % 10
+        self.status = lambda: status
+        self.errorMessage = lambda: SimpleNamespace(
+            isDefined=lambda: words is not None, get=lambda: words
+        )
+
+
+class Store:
+    """Of one job, whose last stage is number 7."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+        self.listed = 0
+
+    def of(self, status: str) -> int:
+        return sum(1 for attempt in self.attempts if attempt.status() == status)
+
+    def lastStageAttempt(self, stage: int):
+        assert stage == 7
+        return SimpleNamespace(
+            stageId=lambda: stage,
+            attemptId=lambda: 0,
+            numFailedTasks=lambda: self.of("FAILED"),
+            numKilledTasks=lambda: self.of("KILLED"),
+        )
+
+    def taskList(self, stage: int, attempt: int, most: int):
+        self.listed += 1
+        return SimpleNamespace(size=lambda: len(self.attempts), apply=self.attempts.__getitem__)
+
+
+def spark(store: Store):
+    context = SimpleNamespace(
+        statusTracker=lambda: SimpleNamespace(
+            getJobIdsForGroup=lambda group: [3] if group == "tfos-r1-worker" else [],
+            getJobInfo=lambda job: SimpleNamespace(stageIds=[5, 7]),
+        ),
+        _jsc=SimpleNamespace(sc=lambda: SimpleNamespace(statusStore=lambda: store)),
+    )
+    return SimpleNamespace(sparkContext=context, range=lambda *_: None)
+
+
+def test_tasks_are_listed_only_when_more_are_lost():
+    store = Store()
+    attempts = TaskAttempts(spark(store))
+    store.attempts = [Attempt(20, "RUNNING")]
+    assert attempts.lost("tfos-r1-worker") == ()
+    assert store.listed == 0
+    store.attempts = [Attempt(20, "FAILED", "lost"), Attempt(21, "RUNNING")]
+    lost = (LostAttempt(20, 0, False, "lost"),)
+    assert attempts.lost("tfos-r1-worker") == attempts.lost("tfos-r1-worker") == lost
+    assert store.listed == 1
+    store.attempts = [Attempt(20, "FAILED", "lost"), Attempt(21, "KILLED")]
+    assert attempts.lost("tfos-r1-worker") == (*lost, LostAttempt(21, 1, True, ""))
+    assert attempts.lost("tfos-r1-ps") == ()
+
+
+def test_of_a_gang_those_that_went_along_are_left_out():
+    store = Store()
+    store.attempts = [Attempt(20, "FAILED", "ExecutorLostFailure"), Attempt(21, "KILLED", "gang")]
+    for gang, tasks in ((True, [20]), (False, [20, 21])):
+        spec = RoleSpec(Role.WORKER, 2, trains=True, gang=gang)
+        host = SimpleNamespace(run_id="r1")
+        group = RoleGroup(spark(store), spec, host, None, slots_within_s=1.0)
+        assert [attempt.task for attempt in group.lost_attempts()] == tasks
+        failure = group.task_failure(0, 20)
+        assert failure is not None
+        assert failure.message == "ExecutorLostFailure"
+        assert group.task_failure(0, 22) is None
+
+
+def test_a_spark_that_is_gone_has_lost_nobody_that_is_known():
+    class Gone(Store):
+        def lastStageAttempt(self, stage: int):
+            raise ConnectionRefusedError
+
+    spec = RoleSpec(Role.WORKER, 2, trains=False)
+    group = RoleGroup(spark(Gone()), spec, SimpleNamespace(run_id="r1"), None, slots_within_s=1.0)
+    assert group.lost_attempts() == ()
