@@ -270,10 +270,8 @@ class Controller:
 
     def _on_lost(self, lost: Iterable[SparkLoss], now: float) -> list[Event]:
         """Tell of hosts whose tasks Spark has lost, then of those that only follow from a loss."""
-        events = self._told.hosts_lost({attempt.task for _, attempt in lost})
-        if events:
-            # Who had told of its end before it was lost is not missed.
-            events = [*self._outcomes(), *events]
+        tasks = {attempt.task for _, attempt in lost}
+        events = self._told.hosts_lost(tasks, self.state.generation)
         if events or self.state.phase is not Phase.TRAINING or now >= self._held_until:
             events += self._held
             self._held = []
@@ -379,8 +377,9 @@ class Controller:
 
     def _publish(self, number: int) -> None:
         self.phases.setdefault("registered", time.time())
-        self._generations.publish(number, self._told.members)
+        # Before: once hosts have heard of it, nothing here may fail for a registry that is silent.
         self._registry.watch_outcomes(number, lambda keys: self._events.put(_Heard("outcomes")))
+        self._generations.publish(number, self._told.members)
         self._drill.reach("feed")
         if number == 1:
             log.info("all %d roles are registered", len(self._told.members))

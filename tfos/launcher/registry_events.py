@@ -125,11 +125,17 @@ class RegistryReader:
         lost = {member.key: self._lost(member) for member in gone}
         return [MembersChanged(frozenset(members), lost, step, time.time())]
 
-    def hosts_lost(self, tasks: Set[int]) -> list[Event]:
-        """Count the hosts of lost task attempts as gone from now on, though sessions live on."""
+    def hosts_lost(self, tasks: Set[int], generation: int) -> list[Event]:
+        """Count the hosts of lost task attempts as gone from now on, though sessions live on.
+
+        Who had told of its end before is not missed: outcomes come first.
+        """
         news = {member.task for member in self.members.values()} & tasks
+        if not news:
+            return []
+        outcomes = self.outcomes(generation)
         self._retired |= news
-        return self.members_changed() if news else []
+        return [*outcomes, *self.members_changed()]
 
     def progress(self) -> dict[TaskKey, dict[str, Any]]:
         """Read how far the roles are, and remember the furthest step: a lost role takes its own."""
