@@ -227,7 +227,7 @@ def profile_in_jvm(jvm, config: JobConfig, spec: RoleSpec):
     """Return Spark's own object of the resource profile that tfos asks for a role."""
     context = SimpleNamespace(
         master=config.spark.master,
-        getConf=lambda: SimpleNamespace(get=spark_properties(config).get),
+        getConf=lambda: SimpleNamespace(getAll=spark_properties(config).items),
     )
     asked = profile_of(SimpleNamespace(sparkContext=context), spec)
     resource = jvm.org.apache.spark.resource

@@ -27,8 +27,8 @@ def profile_of(spark: SparkSession, spec: RoleSpec) -> ResourceProfile | None:
         TaskResourceRequests,
     )
 
-    conf = spark.sparkContext.getConf()
-    dynamic = allocates_dynamically(dict(conf.getAll()), unset=False)
+    conf = dict(spark.sparkContext.getConf().getAll())
+    dynamic = allocates_dynamically(conf, unset=False)
     contained = master_kind(str(spark.sparkContext.master)) in ("yarn", "k8s")
     if spec.gang or not (dynamic and contained):
         return None
@@ -40,9 +40,9 @@ def profile_of(spark: SparkSession, spec: RoleSpec) -> ResourceProfile | None:
     # do not fit.
     executors = executors.memory(f"{parts.heap_mib}m").memoryOverhead(f"{parts.overhead_mib}m")
     if spec.gpus:
-        script = conf.get("spark.executor.resource.gpu.discoveryScript", "") or ""
+        script = conf.get("spark.executor.resource.gpu.discoveryScript", "")
         # Kubernetes takes it from the profile alone.
-        vendor = conf.get("spark.executor.resource.gpu.vendor", "") or ""
+        vendor = conf.get("spark.executor.resource.gpu.vendor", "")
         executors = executors.resource("gpu", spec.gpus, script, vendor)
         tasks = tasks.resource("gpu", spec.gpus)
     return ResourceProfileBuilder().require(executors).require(tasks).build
