@@ -40,7 +40,7 @@ from tfos.launcher.halts import (
     registry_lost,
     timed_out,
 )
-from tfos.launcher.lost_hosts import TICK_S, LostHosts, SparkLoss, out_of_memory
+from tfos.launcher.lost_hosts import LostHosts, SparkLoss, out_of_memory
 from tfos.launcher.progress import ProgressLine
 from tfos.launcher.recovery_clock import RecoveryClock
 from tfos.launcher.registration_wait import RegistrationWait
@@ -52,6 +52,9 @@ from tfos.topology import Role, TaskKey
 __all__ = ["Controller"]
 
 log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+"""How often deadlines, progress and losses are looked at when nothing happens."""
 
 PEER_WITHIN_S = 2.0
 """How long who lost a peer waits for that peer's own failure, which is the one to answer."""
@@ -270,8 +273,7 @@ class Controller:
 
     def _on_lost(self, lost: Iterable[SparkLoss], now: float) -> list[Event]:
         """Tell of hosts whose tasks Spark has lost, then of those that only follow from a loss."""
-        tasks = {attempt.task for _, attempt in lost}
-        events = self._told.hosts_lost(tasks, self.state.generation)
+        events = self._told.hosts_lost({a.task for _, a in lost}, self.state.generation)
         if events or self.state.phase is not Phase.TRAINING or now >= self._held_until:
             events += self._held
             self._held = []

@@ -61,8 +61,13 @@ def _template(pod: _Pod) -> Mapping[str, Any]:
 
 
 def _templated(spark: SparkConfig) -> list[_Pod]:
-    pods: list[_Pod] = ["driver", "executor"] if spark.deploy_mode == "cluster" else ["executor"]
-    return [pod for pod in pods if f"spark.kubernetes.{pod}.podTemplateFile" not in spark.conf]
+    return [
+        pod for pod in _pods(spark) if f"spark.kubernetes.{pod}.podTemplateFile" not in spark.conf
+    ]
+
+
+def _pods(spark: SparkConfig) -> tuple[_Pod, ...]:
+    return ("driver", "executor") if spark.deploy_mode == "cluster" else ("executor",)
 
 
 def _file_of(pod: _Pod) -> str:
@@ -81,10 +86,9 @@ def check_kubernetes(spark: SparkConfig) -> None:
     ConfigError
         One line naming what is missing and the option to give.
     """
-    pods = ("driver", "executor") if spark.deploy_mode == "cluster" else ("executor",)
     has_image = parse_environment(spark.env).kind == "docker" or _IMAGE in spark.conf
     if not has_image and any(
-        f"spark.kubernetes.{p}.container.image" not in spark.conf for p in pods
+        f"spark.kubernetes.{pod}.container.image" not in spark.conf for pod in _pods(spark)
     ):
         raise ConfigError(
             f"--master {spark.master} runs images only: name one that has Spark and Python by "

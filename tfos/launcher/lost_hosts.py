@@ -19,15 +19,15 @@ from tfos.launcher.task_attempts import LostAttempt
 from tfos.registry.contract import Member
 from tfos.topology import Role, RoleSpec, TaskKey
 
-__all__ = ["RETURN_WITHIN_S", "TICK_S", "LostHosts", "SparkLoss", "out_of_memory"]
+__all__ = ["ASK_EVERY_S", "RETURN_WITHIN_S", "LostHosts", "SparkLoss", "out_of_memory"]
 
 log = logging.getLogger(__name__)
 
 RETURN_WITHIN_S = 3.0
 """How long a lost role host may take to register again before Spark is asked to replace it."""
 
-TICK_S = 0.5
-"""How often the driver looks at deadlines and progress, and asks Spark whom it has lost."""
+ASK_EVERY_S = 0.5
+"""How often Spark is asked whom it has lost."""
 
 SparkLoss: TypeAlias = "tuple[RoleSpec, LostAttempt]"
 """A lost task attempt, and whose it was."""
@@ -81,14 +81,14 @@ class LostHosts:
     def lost_attempts(self) -> Sequence[SparkLoss]:
         """Ask Spark which task attempts it has lost; blocks for a few calls into the JVM.
 
-        Asked again sooner than `TICK_S` after, it repeats itself: thousands of roles may register
-        in a second.
+        Asked again sooner than `ASK_EVERY_S` after, it repeats itself: thousands of roles may
+        register in a second.
         """
         now = time.monotonic()
         if now >= self._ask_at:
             groups = self._groups.values()
             self._lost = [(group.spec, a) for group in groups for a in group.lost_attempts()]
-            self._ask_at = now + TICK_S
+            self._ask_at = now + ASK_EVERY_S
         return self._lost
 
     def resubmit(self, role: Role, on_end: Callable[[GroupReport], None]) -> None:

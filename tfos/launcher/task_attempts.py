@@ -6,7 +6,6 @@ that expires.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 __all__ = ["LostAttempt", "TaskAttempts"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
