@@ -3,30 +3,82 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tfos.fault.checkpoints import CheckpointStore
 
-__all__ = ["run_killed_saver"]
+__all__ = ["kill_savers"]
 
 
-def run_killed_saver(url: str, files: int, killed_after_s: float) -> tuple[int, list[int]]:
-    """Let a saver of so many files run for a while, and kill it.
+def kill_savers(
+    store: CheckpointStore,
+    url: str,
+    *,
+    kills: int,
+    files: int,
+    within_s: float,
+    unfinished: Callable[[], bool],
+    directory: Path,
+) -> int:
+    """Kill one saver after the other, and look each time that what it said is saved is whole.
+
+    `url` is where `store` keeps the checkpoints of the job "fm". Every second saver is killed at a
+    random moment within `within_s` seconds, and the others as soon as `unfinished` sees a save
+    under way: no machine is too fast or too slow for that.
 
     Returns
     -------
-    tuple of int and list of int
-        The step it resumed from, and the steps it said were complete.
+    int
+        The last step that was saved.
     """
+    chance = random.Random(5)
+    acknowledged, cut_short = 0, 0
+    for kill in range(kills):
+        at_sight = unfinished if kill % 2 else None
+        resumed, told = run_killed_saver(url, files, chance.uniform(0, within_s), at_sight)
+        assert resumed >= acknowledged
+        acknowledged = max([resumed, *told])
+        cut_short += unfinished()
+        loaded = store.latest_loaded(str(directory))
+        if loaded is None:
+            assert acknowledged == 0
+            continue
+        # What was told to be saved is there; one more may be, whose word was lost.
+        assert loaded.info.step in (acknowledged, acknowledged + 1)
+        assert loaded.info.metadata == {"step": loaded.info.step}
+        assert len(loaded.info.files) == files
+        acknowledged = loaded.info.step
+    print(f"{acknowledged} saves, {cut_short} of {kills} kills left something unfinished")
+    assert acknowledged > 0
+    assert cut_short >= kills // 4, "the kills came at idle moments: nothing was proven"
+    return acknowledged
+
+
+def run_killed_saver(
+    url: str, files: int, after_s: float, at_sight: Callable[[], bool] | None
+) -> tuple[int, list[int]]:
+    """Let a saver run, and kill it: the step it resumed from, and those it said were complete."""
     argv = [sys.executable, __file__, url, str(files)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as saver:
-        resumed = int(saver.stdout.readline())
-        time.sleep(killed_after_s)
-        saver.kill()
-        return resumed, [int(line) for line in saver.stdout.read().split()]
+        try:
+            resumed = int(saver.stdout.readline())
+            told = []
+            if at_sight is not None:
+                # What the one before left is gone once a save is complete.
+                told.append(int(saver.stdout.readline()))
+                deadline = time.monotonic() + 60
+                while not at_sight():
+                    assert time.monotonic() < deadline, "no save was seen under way for 60 s"
+            else:
+                time.sleep(after_s)
+        finally:
+            saver.kill()
+        return resumed, told + [int(line) for line in saver.stdout.read().split()]
 
 
 def save_without_end(url: str, files: int) -> None:

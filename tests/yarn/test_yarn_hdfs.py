@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from checkpoint_places import Place, weights
-from killed_saver import run_killed_saver
+from killed_saver import kill_savers
 
 from tfos.errors import CheckpointError
 from tfos.fault.checkpoints import CheckpointStore
@@ -105,29 +104,22 @@ def test_a_generation_that_is_over_is_refused_and_its_upload_removed(place, monk
 
 @pytest.mark.slow
 def test_a_saver_killed_while_it_uploads_leaves_a_whole_checkpoint(place, tmp_path, caplog):
-    store = place.store(keep=2)
-    chance = random.Random(5)
-    acknowledged, unfinished = 0, 0
-    for _ in range(8):
-        resumed, told = run_killed_saver(place.url, 2, chance.uniform(0.5, 5.0))
-        assert resumed >= acknowledged
-        acknowledged = max([resumed, *told])
+    def unfinished() -> bool:
         names = place.entries() if place.fs.exists(f"{place.root}/fm") else []
-        unfinished += any(name.startswith(".staging-") for name in names)
-        loaded = store.latest_loaded(str(tmp_path))
-        if loaded is None:
-            assert acknowledged == 0
-            continue
-        assert loaded.info.step in (acknowledged, acknowledged + 1)
-        assert loaded.info.metadata == {"step": loaded.info.step}
-        assert len(loaded.info.files) == 2
-        acknowledged = loaded.info.step
+        return any(name.startswith(".staging-") for name in names)
+
+    last = kill_savers(
+        place.store(keep=2),
+        place.url,
+        kills=8,
+        files=2,
+        within_s=5.0,
+        unfinished=unfinished,
+        directory=tmp_path,
+    )
     assert caplog.text == ""
-    assert unfinished >= 2, "the kills came at idle moments: nothing was proven"
-    assert acknowledged > 0
-    place.store(keep=2).save(acknowledged + 1, 1, weights("z"))
+    place.store(keep=2).save(last + 1, 1, weights("z"))
     assert len(place.entries()) == 2
-    print(f"{acknowledged} saves, {unfinished} of 8 kills left an upload unfinished")
 
 
 def test_a_model_appears_whole_by_one_rename_and_leaves_another_alone(place, monkeypatch):

@@ -12,11 +12,14 @@ _MODE: Final = 0o600
 
 
 class BoundedLog:
-    """A log file of the first `head_bytes` and the last `tail_bytes`, at most, of what is written.
+    """A log file of the beginning and the end of what is written.
 
-    While it is open, the beginning is in `path` and the end in ``path.tail`` and ``path.tail.old``;
-    `close` joins them in `path`, with a line in between that says how much is missing. One thread
-    at a time. An existing file is replaced; the new one is readable by its owner only.
+    The first `head_bytes` are kept, and of the rest the last third of `tail_bytes` at least, two
+    thirds at most; the last third is for joining them: never is more on the disk than both bounds
+    and a line allow. While it is open, the beginning is in `path` and the end in ``path.tail`` and
+    ``path.tail.old``; `close` joins them in `path`, with a line in between that says how much is
+    missing. One thread at a time. An existing file is replaced; the new one is readable by its
+    owner only.
 
     Raises
     ------
@@ -26,9 +29,9 @@ class BoundedLog:
 
     def __init__(self, path: str, head_bytes: int, tail_bytes: int) -> None:
         self.path = path
-        # Two halves rotate: the older is dropped when the newer is full.
+        # Two pieces rotate: the older is dropped when the newer is full.
         self._pieces = (f"{path}.tail.old", f"{path}.tail")
-        self._half_bytes = max(1, tail_bytes // 2)
+        self._piece_bytes = max(1, tail_bytes // 3)
         self._dropped_bytes = 0
         self._old_bytes = 0
         self._in_head = True
@@ -74,10 +77,10 @@ class BoundedLog:
         if not self._in_head:
             self._dropped_bytes += self._old_bytes
             os.replace(new, old)
-            self._old_bytes = self._half_bytes
+            self._old_bytes = self._piece_bytes
         self._in_head = False
         self._file = _create(new)
-        self._room = self._half_bytes
+        self._room = self._piece_bytes
 
 
 def _create(path: str) -> BinaryIO:

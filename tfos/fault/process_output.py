@@ -34,7 +34,7 @@ class OutputLimits:
     Parameters
     ----------
     head_bytes, tail_bytes
-        The log file keeps the first `head_bytes` and at most the last `tail_bytes`.
+        The bounds of the log file's beginning and of its end: see `BoundedLog`.
     last_lines
         Lines kept in memory for failure records.
     line_chars
