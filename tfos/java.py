@@ -1,4 +1,4 @@
-"""Find the Java that starts the servers of tfos, as Spark finds its own."""
+"""Find Java as Spark finds its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 
-from tfos.errors import LaunchError
+from tfos.errors import ConfigError
 
 __all__ = ["find_java"]
 
@@ -21,7 +21,7 @@ def find_java(what: str, environ: Mapping[str, str] = os.environ) -> str:
 
     Raises
     ------
-    LaunchError
+    ConfigError
         If there is none.
     """
     home = environ.get("JAVA_HOME")
@@ -29,5 +29,5 @@ def find_java(what: str, environ: Mapping[str, str] = os.environ) -> str:
     java = shutil.which("java", path=path)
     if java is None:
         where = f"JAVA_HOME is {home}, without bin/java" if home else "none is on PATH"
-        raise LaunchError(f"Java is missing ({where}): {what}")
+        raise ConfigError(f"Java is missing ({where}): {what}")
     return os.path.abspath(java)

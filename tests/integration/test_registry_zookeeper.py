@@ -457,11 +457,11 @@ class TestEmbeddedServer:
 
     def test_missing_java_is_explained(self, monkeypatch, tmp_path):
         monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-        with pytest.raises(LaunchError, match=r"Java is missing.*Java 17.*JAVA_HOME"):
+        with pytest.raises(ConfigError, match=r"Java is missing.*Java 17.*JAVA_HOME"):
             EmbeddedZooKeeper().start()
         monkeypatch.delenv("JAVA_HOME")
         monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(LaunchError, match="none is on PATH"):
+        with pytest.raises(ConfigError, match="none is on PATH"):
             EmbeddedZooKeeper().start()
 
     @pytest.mark.parametrize(

@@ -361,7 +361,7 @@ def test_unfit_java_is_refused_with_how_to_get_one(tmp_path, says, code, error):
 
 
 def test_missing_java_is_told(tmp_path):
-    with pytest.raises(ConfigError, match="Java is missing from JAVA_HOME"):
+    with pytest.raises(ConfigError, match=r"Java is missing \(JAVA_HOME"):
         check_java({"JAVA_HOME": str(tmp_path)})
 
 

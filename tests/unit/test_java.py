@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfos.errors import LaunchError
+from tfos.errors import ConfigError
 from tfos.java import find_java
 
 
@@ -28,5 +28,5 @@ def test_the_home_goes_before_the_path(homes):
 )
 def test_a_home_without_java_is_not_passed_over(homes, home, says):
     environ = {"PATH": str(homes), "JAVA_HOME": home and f"{homes}/{home}"}
-    with pytest.raises(LaunchError, match=says):
+    with pytest.raises(ConfigError, match=says):
         find_java("HDFS needs it", environ)

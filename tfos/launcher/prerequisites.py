@@ -15,6 +15,7 @@ from typing import Final
 import tfos
 from tfos.config import JobConfig
 from tfos.errors import ConfigError
+from tfos.java import find_java
 from tfos.launcher.submission import is_local, master_kind, role_resources
 
 __all__ = [
@@ -83,9 +84,7 @@ def check_java(environ: Mapping[str, str] = os.environ) -> None:
     ConfigError
         If there is none, or it is too old; says how to get one.
     """
-    home = environ.get("JAVA_HOME")
-    java = str(Path(home) / "bin" / "java") if home else "java"
-    where = f"JAVA_HOME ({home})" if home else "PATH"
+    java = find_java(_JAVA_ADVICE, environ)
     try:
         answer = subprocess.run(
             [java, "-version"],
@@ -97,8 +96,6 @@ def check_java(environ: Mapping[str, str] = os.environ) -> None:
             timeout=_JAVA_TIMEOUT_S,
             check=False,
         )
-    except FileNotFoundError as error:
-        raise ConfigError(f"Java is missing from {where}: {_JAVA_ADVICE}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigError(f"{java} cannot be run ({error}): {_JAVA_ADVICE}") from error
     said = answer.stderr + answer.stdout

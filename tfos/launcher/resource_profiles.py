@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
-from tfos.launcher.submission import allocates_dynamically, master_kind
+from tfos.launcher.submission import allocates_dynamically, in_containers
 from tfos.topology import RoleSpec
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ def profile_of(spark: SparkSession, spec: RoleSpec) -> ResourceProfile | None:
 
     conf = dict(spark.sparkContext.getConf().getAll())
     dynamic = allocates_dynamically(conf, unset=False)
-    contained = master_kind(str(spark.sparkContext.master)) in ("yarn", "k8s")
-    if spec.gang or not (dynamic and contained):
+    if spec.gang or not (dynamic and in_containers(str(spark.sparkContext.master))):
         return None
     cores = spec.cores or 1
     executors = ExecutorResourceRequests().cores(cores)

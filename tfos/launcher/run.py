@@ -28,7 +28,14 @@ from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
 from tfos.launcher.run_registry import RunRegistry, only_run_of_job
 from tfos.launcher.spark_security import unprotected
-from tfos.launcher.submission import check_supported, master_kind, resolve_master, slots_needed
+from tfos.launcher.submission import (
+    check_supported,
+    in_containers,
+    is_local,
+    master_kind,
+    resolve_master,
+    slots_needed,
+)
 from tfos.launcher.task_slots import count_executors, count_task_slots
 from tfos.launcher.verdict import error_of, fields_of
 from tfos.topology import TaskKey, describe_keys
@@ -211,7 +218,7 @@ class _Run:
 
     def _driver_host(self) -> str:
         """Return the address at which executors reach this driver."""
-        if master_kind(self._master) in ("local", "local-cluster"):
+        if is_local(self._master):
             return "127.0.0.1"
         return self.spark.sparkContext.getConf().get("spark.driver.host") or "127.0.0.1"
 
@@ -345,7 +352,7 @@ class _Run:
             _erase(registry)
 
     def _explain_missing(self, missing: frozenset[TaskKey]) -> str:
-        if self.config.arch != "ring" and master_kind(self._master) in ("yarn", "k8s"):
+        if self.config.arch != "ring" and in_containers(self._master):
             # Of executors each role has its own sort; slots are counted for one sort alone.
             has = f"{count_executors(self.spark)} executors"
         else:

@@ -19,6 +19,7 @@ from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
 from tfos.launcher.spark_security import security_properties
 from tfos.launcher.submission import (
     allocates_dynamically,
+    in_containers,
     is_local,
     master_kind,
     resolve_master,
@@ -181,7 +182,7 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
         properties.update(_BARRIER_PROPERTIES)
     if kind == "local-cluster":
         properties["spark.executor.extraJavaOptions"] = _quiet_log_option()
-    if kind in ("yarn", "k8s"):
+    if in_containers(config.spark.master):
         properties.update(_cluster_properties(config))
     if kind == "yarn":
         properties.update(_yarn_properties(config.spark))
@@ -282,9 +283,7 @@ def describe_submission(config: JobConfig, command: list[str]) -> str:
 
 
 def _notes(config: JobConfig) -> list[str]:
-    if master_kind(config.spark.master) not in ("yarn", "k8s"):
-        return []
-    if config.arch == "ring":
+    if config.arch == "ring" or not in_containers(config.spark.master):
         return []
     return [
         "# spark.executor.* below is for the largest role; each role's own cores, memory and GPUs",

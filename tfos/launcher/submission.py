@@ -26,6 +26,7 @@ __all__ = [
     "Submission",
     "allocates_dynamically",
     "check_supported",
+    "in_containers",
     "is_local",
     "master_kind",
     "resolve_master",
@@ -112,6 +113,11 @@ def master_kind(master: str) -> MasterKind:
 def is_local(master: str) -> bool:
     """Say whether driver and executors all run on this machine because of `master`'s form."""
     return master_kind(master) in ("local", "local-cluster")
+
+
+def in_containers(master: str) -> bool:
+    """Say whether each executor gets a container, of the size that its role needs."""
+    return master_kind(master) in ("yarn", "k8s")
 
 
 def _match(master: str) -> tuple[re.Match[str], MasterKind]:
@@ -278,7 +284,7 @@ def _check_placement(config: JobConfig, kind: MasterKind) -> None:
             "--no-wait needs --deploy-mode cluster: in client mode the driver is part of this "
             "command"
         )
-    if kind in ("yarn", "k8s"):
+    if in_containers(spark.master):
         _check_memory(config)
         return
     for role in Role:

@@ -114,9 +114,11 @@ class EmbeddedZooKeeper:
 
         Raises
         ------
+        ConfigError
+            If Java is missing.
         LaunchError
-            If Java or PySpark's jars are missing, `host` is not an address of this host, or the
-            server ends or stays silent; carries its last lines.
+            If PySpark's jars are missing, `host` is not an address of this host, or the server
+            ends or stays silent; carries its last lines.
         """
         if self._directory is not None:
             raise LaunchError("the embedded ZooKeeper is already started")
@@ -208,8 +210,10 @@ def start_server(main: str, config: Path) -> subprocess.Popen[bytes]:
 
     Raises
     ------
+    ConfigError
+        If Java is missing.
     LaunchError
-        If Java or PySpark's jars are missing.
+        If PySpark's jars are missing.
     """
     directory = config.parent
     guarded = [sys.executable, "-I", "-S", lifeline.__file__, str(directory)]
