@@ -151,6 +151,18 @@ class Host:
         return self.orders.empty()
 
 
+class Run(InMemoryRun):
+    """Knows every session that was opened in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[InMemoryRegistry] = []
+
+    def connect(self) -> InMemoryRegistry:
+        self.opened.append(super().connect())
+        return self.opened[-1]
+
+
 class Stage:
     """A run: its controller, its Spark jobs, its role hosts."""
 
@@ -160,7 +172,7 @@ class Stage:
         config = JobConfig.model_validate(
             {"arch": "ps", "supervision": supervision, "registry": registry}
         )
-        self.run = InMemoryRun()
+        self.run = Run()
         self.driver: InMemoryRegistry = self.run.connect()
         self.driver.attend()
         self.groups = {spec.role: Group(spec) for spec in specs}
@@ -219,6 +231,8 @@ class Stage:
                 group.end()
         self._thread.join(BOUND_S)
         assert not self._thread.is_alive()
+        for session in self.run.opened:
+            session.close()
 
 
 @pytest.fixture
