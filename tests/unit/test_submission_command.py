@@ -7,6 +7,7 @@ import yaml
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, InsufficientExecutorsError
+from tfos.launcher.client import submit
 from tfos.launcher.prerequisites import check_gpus
 from tfos.launcher.role_memory import divide_memory
 from tfos.launcher.spark_command import (
@@ -205,6 +206,14 @@ def test_gpus_need_a_script_that_finds_them(tmp_path, name, sign):
     )
     (tmp_path / "spark-defaults.conf").write_text(f"spark.a b\n  {name}{sign}/x\n")
     check_gpus(given, tmp_path, environ)
+
+
+def test_a_dry_run_refuses_what_a_run_would(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path))
+    (tmp_path / "app.py").touch()
+    given = config(arch="ps", roles={"worker": {"gpus": 1}}, spark={"master": "yarn"})
+    with pytest.raises(ConfigError, match="GPUs of workers need a script"):
+        submit(given, str(tmp_path / "app.py"), dry_run=True)
 
 
 def test_secrets_are_in_no_argument():

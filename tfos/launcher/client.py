@@ -119,13 +119,15 @@ def record_error(path: str, error: TfosError, **known: str | None) -> None:
 def _dry_run(config: JobConfig, app: str) -> None:
     check_supported(config, dry_run=True)
     path, _ = parse_app(app)
+    spark_home = find_spark_home()
+    check_gpus(config, spark_home)
     planned = plan_shipping(config)
     if config.spark.deploy_mode == "cluster":
         planned = shipped_with(planned, "SUBMISSION.json", "APPLICATION.zip")
     command = spark_submit_command(
         planned,
         "SUBMISSION.json",
-        spark_home=find_spark_home(),
+        spark_home=spark_home,
         default_name=path.stem,
         properties_file="SECRETS.conf",
     )
