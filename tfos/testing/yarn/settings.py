@@ -14,6 +14,7 @@ LOOPBACK = "127.0.0.1"
 QUEUES = ("default", "night")
 GPUS = 4
 """How many each NodeManager says it has: YARN only counts them, and isolates none."""
+_PASSED_ON = ("JAVA_HOME", "JAVA_TOOL_OPTIONS", "PATH", "LANG", "TZ")
 
 LOG4J = """\
 rootLogger.level=info
@@ -191,7 +192,7 @@ def node_manager_files(
         f"{prefix}.log-dirs": f"{directory}/node-{index}/logs",
         f"{prefix}.resource.memory-mb": memory_mb,
         f"{prefix}.resource.cpu-vcores": cores,
-        f"{prefix}.env-whitelist": ",".join(["JAVA_HOME", "PATH", "LANG", "TZ", *pass_on]),
+        f"{prefix}.env-whitelist": ",".join([*_PASSED_ON, *pass_on]),
         # A container over its memory is killed, as on most clusters; by default nothing does it.
         f"{prefix}.pmem-check-enabled": True,
         f"{prefix}.resource.memory.enforced": False,
