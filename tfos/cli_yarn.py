@@ -58,12 +58,12 @@ _conf = click.option(
 def status(which: str, conf_files: tuple[Path, ...], as_json: bool) -> None:
     """Say what became of a run on YARN: its state there, and its record where it has one.
 
-    APP_OR_JOB is an application's id (application_...), or a job's --name: its latest run.
+    APP_OR_JOB is an application's id (application_...), or a job's --name: your latest run of it.
     """
     config = load(conf_files=conf_files)
     with YarnClient.open() as yarn:
         application = find_application(yarn, which)
-    record = read_record(config, application.id)
+    record = read_record(config, application)
     if as_json:
         told = {**asdict(application), "run": None if record is None else record.to_json()}
         click.echo(json.dumps(told, indent=2))

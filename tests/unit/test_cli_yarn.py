@@ -36,8 +36,19 @@ class Yarn:
         self.directory = directory
         self.killed = False
 
+    user = "me"
+
     def find(self, _tag):
-        return [RUNNING]
+        later = dataclasses.replace(RUNNING, id="application_17_0007", started=2)
+        theirs = dataclasses.replace(later, user="you")
+        return [
+            RUNNING,
+            dataclasses.replace(later, state="FINISHED"),
+            theirs,
+            dataclasses.replace(theirs, name="theirs"),
+            dataclasses.replace(RUNNING, name="twice"),
+            dataclasses.replace(later, name="twice"),
+        ]
 
     def status(self, _application):
         if self.directory.stop_asked() is None:
@@ -93,6 +104,21 @@ def test_a_driver_is_asked_to_end_where_it_looks(yarn):
     assert result.stdout == f"{ID} FINISHED FAILED\n"
     assert not yarn.killed
     assert yarn.directory.stop_asked() == "tfos kill"
+
+
+def test_of_two_runs_that_live_none_is_taken_for_the_other(yarn):
+    result = run("kill", "--conf", "c.yaml", "twice")
+    assert result.exit_code == ExitCode.CONFIG
+    assert f"2 runs named 'twice' are alive: give the id of one: {ID}, " in result.stderr
+    assert yarn.directory.stop_asked() is None
+
+
+def test_a_name_does_not_mean_the_run_of_another_user(yarn):
+    result = run("kill", "--conf", "c.yaml", "theirs")
+    assert result.exit_code == ExitCode.CONFIG
+    assert "me has no run named 'theirs'; the latest of that name is you's" in result.stderr
+    assert "application_17_0007" in result.stderr
+    assert yarn.directory.stop_asked() is None
 
 
 @pytest.mark.usefixtures("yarn")

@@ -143,6 +143,11 @@ def test_the_users_properties_win_and_java_options_are_joined():
     assert words["spark.executor.extraJavaOptions"] == "-Xss8m"
 
 
+def test_the_tags_that_runs_are_found_by_stay_beside_the_users():
+    spark = {"master": "yarn", "tags": ["a"], "conf": {"spark.yarn.tags": "b,c"}}
+    assert spark_properties(config(spark=spark))["spark.yarn.tags"] == "tfos,a,b,c"
+
+
 def test_roles_memory_is_divided_into_heap_and_overhead():
     roles = {"worker": {"memory": "4g", "cores": 3}, "ps": {"memory": "8g"}}
     given = config(arch="ps", roles=roles, spark={"master": "yarn", "queue": "q"})

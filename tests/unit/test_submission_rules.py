@@ -159,6 +159,13 @@ REFUSED = [
     ({"spark": {"deploy_mode": "cluster"}}, "--deploy-mode cluster needs a cluster"),
     ({"spark": {"queue": "q"}}, "--queue is YARN's"),
     ({"spark": {"wait": False, "master": "yarn"}}, "--no-wait needs --deploy-mode cluster"),
+    (
+        {
+            "spark": {"wait": False, "master": "yarn", "deploy_mode": "cluster"},
+            "result_json": "r.json",
+        },
+        "--no-wait ends before there is a record: leave --result-json out",
+    ),
     ({"spark": {"tags": ["a"]}}, "--tags is YARN's"),
     ({"spark": {"env": "conda"}}, "--env 'conda' names nothing"),
     ({"spark": {"env": "docker:i"}}, "--env docker:i is for executors on other hosts"),

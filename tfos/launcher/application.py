@@ -40,7 +40,7 @@ def load_job(app: Path, class_name: str | None) -> Job:
     job_class = _choose(_job_classes(module), app, class_name)
     try:
         return job_class()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(
             f"{app.name}: {job_class.__name__}() raised {one_line(error)}; "
             "tfos builds the Job with no arguments",
@@ -98,7 +98,7 @@ def _import(app: Path) -> ModuleType:
     sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(
             f"importing {app} raised {one_line(error)}", user_traceback=user_traceback(error)
         ) from error

@@ -30,7 +30,10 @@ _STREAMS: Final = ("stdout", "stderr")
 
 
 def find_application(yarn: YarnClient, which: str) -> Application:
-    """Return an application by its id, or the latest run of a job by the job's name.
+    """Return an application by its id, or by a job's name the user's run of it: alive, or latest.
+
+    Names are not unique: those of other users are not meant, as `tfos kill` would end their runs
+    where YARN has no access control, its default.
 
     Raises
     ------
@@ -40,20 +43,38 @@ def find_application(yarn: YarnClient, which: str) -> Application:
     if _ID.fullmatch(which):
         return yarn.status(which)
     named = [application for application in yarn.find(TAG) if application.name == which]
-    if not named:
+    user = yarn.user
+    own = [application for application in named if application.user == user]
+    alive = [application for application in own if not application.ended]
+    if len(alive) > 1:
+        # One of them only waits to hear that the other holds the job's lock.
+        ids = ", ".join(application.id for application in alive)
+        raise ConfigError(f"{len(alive)} runs named {which!r} are alive: give the id of one: {ids}")
+    if own:
+        return (alive or own)[-1]
+    if named:
         raise ConfigError(
-            f"YARN knows no run named {which!r}: give an id (application_...), or the --name that "
-            "it was submitted with (without one it is the application file's)"
+            f"{user} has no run named {which!r}; the latest of that name is {named[-1].user}'s "
+            f"{named[-1].id}: give that id if it is meant"
         )
-    return named[-1]
+    raise ConfigError(
+        f"YARN knows no run named {which!r}: give an id (application_...), or the --name that "
+        "it was submitted with (without one it is the application file's)"
+    )
 
 
-def read_record(config: JobConfig, application: str) -> RunResult | None:
+def read_record(config: JobConfig, application: Application) -> RunResult | None:
     """Return the record of a run in cluster mode that nobody waited for; None for no such thing."""
     try:
-        return RunDirectory(runs_root(staging_directory(config)), application).read()
+        return _directory(config, application).read()
     except TfosError:
         return None
+
+
+def _directory(config: JobConfig, application: Application) -> RunDirectory:
+    """Return where the driver looks and writes: in the home of the application's user."""
+    staging = staging_directory(config, user=application.user)
+    return RunDirectory(runs_root(staging), application.id)
 
 
 def read_logs(yarn: YarnClient, application: Application, directory: Path) -> list[Path]:
@@ -97,8 +118,7 @@ def end_application(yarn: YarnClient, config: JobConfig, application: Applicatio
     """End an application and return what YARN says of it then; blocks for at most 80 s."""
     if CLUSTER_TAG in application.tags and application.state == "RUNNING":
         try:
-            runs = RunDirectory(runs_root(staging_directory(config)), application.id)
-            runs.ask_stop("tfos kill")
+            _directory(config, application).ask_stop("tfos kill")
             ended = _await_end(yarn, application, _ORDERLY_WITHIN_S)
             if ended.ended:
                 return ended

@@ -227,7 +227,9 @@ def _submit_to_cluster(
         )
         check_java()
         environ = submitting_environment(config, spark_home)
-        record = run_in_cluster(command, config, environ=environ, staging=staging)
+        record = run_in_cluster(
+            command, config, environ=environ, staging=staging, directory=directory
+        )
     if record is None:
         return ExitCode.OK
     if config.result_json is not None:

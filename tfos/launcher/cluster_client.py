@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -17,18 +18,20 @@ from typing import Final
 
 from tfos.config import JobConfig
 from tfos.errors import (
+    ExitCode,
     InfrastructureError,
     InterruptedRunError,
-    LaunchError,
     RunTimeoutError,
     TfosError,
 )
 from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
 from tfos.launcher.result import RunResult
+from tfos.launcher.role_memory import memory_used_when_killed
 from tfos.launcher.run_directory import RunDirectory, runs_root
 from tfos.launcher.spark_process import BACKSTOP_S, INTERRUPT_EXTRA_S, heard_signals
 from tfos.launcher.spark_refusal import explain_refusal
 from tfos.launcher.yarn_client import ENDED_STATES, YarnClient
+from tfos.registry import lifeline
 
 __all__ = ["SubmitOutput", "run_in_cluster", "staging_directory"]
 
@@ -36,10 +39,14 @@ log = logging.getLogger("tfos")
 
 _POLL_S: Final = 0.1
 _RECORD_WITHIN_S: Final = 5.0
+ANOTHER_DRIVER_WITHIN_S = 60.0
+"""How long YARN may take to start a driver anew, before a record of the run is looked for."""
+
 # The first before YARN has it: whoever interrupts then must still end it.
 _SUBMITTED: Final = re.compile(r"(?:Submitting application|report for) (application_\d+_\d+) ")
 _STATE: Final = re.compile(r"Application report for \S+ \(state: (\w+)\)")
 _FIELD: Final = re.compile(r"^\t (?P<name>[A-Za-z ]+): ?(?P<value>.*)")
+_EXITED: Final = re.compile(r"User application exited with (?:status )?([1-9]\d*)")
 _ABOUT_IT: Final = re.compile(r"^\w+ Client: |^\t ")
 
 
@@ -89,17 +96,30 @@ class SubmitOutput:
         return None
 
 
-def staging_directory(config: JobConfig, environ: Mapping[str, str] = os.environ) -> str:
-    """Return where the cluster's file system holds what tfos keeps there."""
+def staging_directory(
+    config: JobConfig, environ: Mapping[str, str] = os.environ, *, user: str | None = None
+) -> str:
+    """Return where the cluster's file system holds what tfos keeps there, for this user or `user`.
+
+    Raises
+    ------
+    ConfigError
+        If neither the configuration nor Hadoop's says.
+    """
     if config.spark.staging_dir is not None:
         return config.spark.staging_dir.rstrip("/")
     root = default_file_system(hadoop_conf_dir(environ))
-    user = environ.get("HADOOP_USER_NAME") or getpass.getuser()
+    user = user or environ.get("HADOOP_USER_NAME") or getpass.getuser()
     return f"{root}/user/{user}/.tfos"
 
 
 def run_in_cluster(
-    command: Sequence[str], config: JobConfig, *, environ: Mapping[str, str], staging: str
+    command: Sequence[str],
+    config: JobConfig,
+    *,
+    environ: Mapping[str, str],
+    staging: str,
+    directory: str,
 ) -> RunResult | None:
     """Run spark-submit, follow the application to its end, and return the run's record.
 
@@ -107,12 +127,23 @@ def run_in_cluster(
     SIGINT, SIGTERM or SIGHUP asks the driver for an orderly end; a second one, or too long a time,
     has YARN kill the application. Call it from the main thread.
 
+    Parameters
+    ----------
+    command
+        The command line of spark-submit.
+    environ
+        Its environment.
+    staging
+        See `staging_directory`.
+    directory
+        What holds the files that the command names: removed when this process is killed.
+
     Raises
     ------
     TfosError
         If the application was not taken, or ended without a record.
     """
-    following = _Following(command, config, environ, runs_root(staging))
+    following = _Following(command, config, environ, runs_root(staging), directory)
     output = following.until_gone()
     if output.application is None or not output.state:
         # YARN has never reported on it: it was not taken, as far as is known here.
@@ -122,53 +153,61 @@ def run_in_cluster(
             raise InterruptedRunError("interrupted as the application was submitted")
         raise explain_refusal("\n".join(output.said), config)
     if not config.spark.wait and following.returncode == 0:
-        directory = RunDirectory(runs_root(staging), output.application)
-        print(json.dumps({"application_id": output.application, "record": directory.url}))
+        record_url = RunDirectory(runs_root(staging), output.application).url
+        print(json.dumps({"application_id": output.application, "record": record_url}))
         return None
     record = _record(runs_root(staging), output)
-    if record is None:
-        raise _unrecorded(config, output, following)
-    return record
+    if record is not None:
+        return record
+    if output.final_status == "SUCCEEDED":
+        # Only a driver whose run was done ends so.
+        log.warning("%s succeeded, but its record is lost", output.application)
+        return RunResult(outcome="done", exit_code=ExitCode.OK, job=config.name)
+    raise _unrecorded(config, output, following)
 
 
 class _Following:
     """One spark-submit and the application it submits."""
 
     def __init__(
-        self, command: Sequence[str], config: JobConfig, environ: Mapping[str, str], root: str
+        self,
+        command: Sequence[str],
+        config: JobConfig,
+        environ: Mapping[str, str],
+        root: str,
+        directory: str,
     ) -> None:
-        self._command = list(command)
+        # It dies with this process: nobody would follow the application to its end any more.
+        guarded = [sys.executable, "-I", "-S", lifeline.__file__, directory]
+        self._command = [*guarded, *command]
         self._environ = environ
         self._root = root
         supervision = config.supervision
         self._patience_s = supervision.grace_s + INTERRUPT_EXTRA_S
-        limit_s = supervision.timeout_s
-        # The driver keeps --timeout itself, from its own start on.
-        self._limit_s = None if limit_s is None else limit_s + supervision.grace_s + BACKSTOP_S
-        self._backstop: float | None = None
+        self._limit_s = supervision.timeout_s
+        # A driver that runs keeps --timeout itself.
+        self._driver_extra_s = supervision.grace_s + BACKSTOP_S
         self.timed_out = False
         self._output = SubmitOutput()
+        self._killing = False
         self.killed = False
         self._kill_at: float | None = None
+        self._had_driver = False
+        self._look_at: float | None = None
         self.signals: list[int] = []
         self.returncode: int | None = None
 
     def until_gone(self) -> SubmitOutput:
         with heard_signals() as self.signals:
-            try:
-                child = subprocess.Popen(
-                    self._command,
-                    env=dict(self._environ),
-                    stdin=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    errors="replace",
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise LaunchError(
-                    f"cannot start {self._command[0]}: {error.strerror or error}; check SPARK_HOME"
-                ) from error
+            child = subprocess.Popen(
+                self._command,
+                env=dict(self._environ),
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
             reader = threading.Thread(target=self._read, args=(child,), daemon=True)
             reader.start()
             try:
@@ -176,6 +215,8 @@ class _Following:
             finally:
                 child.kill()
                 self.returncode = child.wait()
+                assert child.stdin is not None
+                child.stdin.close()
                 reader.join(_RECORD_WITHIN_S)
         return self._output
 
@@ -189,18 +230,43 @@ class _Following:
 
     def _follow(self, child: subprocess.Popen[str]) -> None:
         handled = 0
+        begun = time.monotonic()
         while child.poll() is None:
             time.sleep(_POLL_S)
             now = time.monotonic()
+            running = self._output.state == "RUNNING"
             if len(self.signals) > handled:
                 handled += 1
                 self._on_signal(child, first=handled == 1)
-            if self._backstop is None and self._limit_s and self._output.state == "RUNNING":
-                self._backstop = now + self._limit_s
-            if self._backstop is not None and now > self._backstop:
-                self.timed_out = True
+            if self._limit_s is not None:
+                extra_s = self._driver_extra_s if running else 0.0
+                self.timed_out |= now - begun > self._limit_s + extra_s
+            self._look_for_another_driver(now, running=running)
             if self.timed_out or (self._kill_at is not None and now > self._kill_at):
                 self._kill(child)
+
+    def _look_for_another_driver(self, now: float, *, running: bool) -> None:
+        """Bound the wait of a run that has ended by itself for the next attempt YARN grants it.
+
+        That one only says the same again, and makes YARN's final status FAILED; in a full queue it
+        may not begin for hours.
+        """
+        if running:
+            self._had_driver, self._look_at = True, None
+        elif self._had_driver and self._look_at is None:
+            self._look_at = now + ANOTHER_DRIVER_WITHIN_S
+        elif self._look_at is not None and now > self._look_at:
+            self._look_at = now + ANOTHER_DRIVER_WITHIN_S
+            threading.Thread(target=self._kill_if_recorded, daemon=True).start()
+
+    def _kill_if_recorded(self) -> None:
+        assert self._output.application is not None
+        try:
+            if RunDirectory(self._root, self._output.application).read() is not None:
+                log.info("the run has ended, and YARN has no container to say so from")
+                self._kill_at = 0.0
+        except TfosError as error:
+            log.warning("%s", error)
 
     def _on_signal(self, child: subprocess.Popen[str], *, first: bool) -> None:
         application = self._output.application
@@ -221,11 +287,11 @@ class _Following:
 
     def _kill(self, child: subprocess.Popen[str]) -> None:
         """Have YARN kill the application, once; what follows it then ends by itself."""
-        if self.killed:
+        if self._killing:
             if self._kill_at is not None and time.monotonic() > self._kill_at:
                 child.kill()
             return
-        self.killed = True
+        self._killing = True
         self._kill_at = time.monotonic() + self._patience_s
         if self._output.application is None:
             child.kill()
@@ -234,6 +300,7 @@ class _Following:
         try:
             with YarnClient.open() as yarn:
                 yarn.kill(self._output.application)
+            self.killed = True
         except TfosError as error:
             log.warning("%s", error)
             child.kill()
@@ -256,23 +323,38 @@ def _record(root: str, output: SubmitOutput) -> RunResult | None:
 def _unrecorded(config: JobConfig, output: SubmitOutput, following: _Following) -> TfosError:
     application = output.application
     why = " ".join(output.diagnostics.split())[:600]
-    if output.state not in ENDED_STATES and not following.killed:
-        return InfrastructureError(
-            f"{application} was lost sight of, and may still run: `tfos status {application}` "
-            f"tells, `tfos kill {application}` ends it: {' '.join(list(output.said)[-1:])}"
-        )
+    gone = following.killed or output.state in ENDED_STATES
+    may_run = f"may still run: `tfos status {application}` tells, `tfos kill {application}` ends it"
     if following.timed_out:
         timeout_s = config.supervision.timeout_s
         return RunTimeoutError(
-            f"{application} went past --timeout {timeout_s:g} s and its driver did not end it: it "
-            "was killed",
+            f"{application} went past --timeout {timeout_s:g} s and no driver ended it: it "
+            + ("was killed" if gone else f"could not be killed and {may_run}"),
             timeout_s=timeout_s,
         )
     if following.signals:
-        return InterruptedRunError(f"interrupted: {application} was killed")
+        return InterruptedRunError(
+            f"interrupted: {application} "
+            + ("was killed" if gone else f"could not be killed and {may_run}")
+        )
+    if not gone:
+        return InfrastructureError(
+            f"{application} was lost sight of, and {may_run}: {' '.join(list(output.said)[-1:])}"
+        )
     if output.final_status == "KILLED" or output.state == "KILLED":
         return InterruptedRunError(f"{application} was killed in YARN: {why or 'it says no more'}")
-    return InfrastructureError(
+    used = memory_used_when_killed(output.diagnostics)
+    if used is not None:
+        return TfosError(
+            f"the driver used more memory than its container has, and was killed: {used}; what "
+            "pre_train collects is Python's: raise --spark-conf spark.driver.memoryOverhead, or "
+            "spark.driver.memory for the JVM",
+            exit_code=ExitCode.RESOURCES,
+        )
+    said = _EXITED.search(output.diagnostics)
+    codes = [code for code in ExitCode if said is not None and code == int(said[1])]
+    return TfosError(
         f"{application} ended {output.final_status or output.state or 'unseen'} without a record "
-        f"of the run: {why or 'YARN says no more'} (`tfos logs {application}` has its output)"
+        f"of the run: {why or 'YARN says no more'} (`tfos logs {application}` has its output)",
+        exit_code=codes[0] if codes else ExitCode.INFRASTRUCTURE,
     )

@@ -55,19 +55,21 @@ def has_room_for_standby(memory_bytes: int | None) -> bool:
     return memory_bytes is None or memory_bytes >= _STANDBY_FROM_BYTES
 
 
-# YARN's words as Spark passes them on; Kubernetes' reason for a container's end.
+# YARN's words as Spark passes them on; a NodeManager's own; Kubernetes' reason of an end.
 _KILLED: Final = re.compile(
-    r"exceeding (?:physical|virtual)? ?memory limits\.\s*([\d.]+ \w+ of [\d.]+ \w+)|(OOMKilled)"
+    r"(?:exceeding (?:physical|virtual)? ?memory limits\.|"
+    r"beyond the '(?:PHYSICAL|VIRTUAL)' memory limit\. Current usage:)"
+    r"\s*(?P<used>[\d.]+ \w+ of [\d.]+ \w+)|OOMKilled"
 )
 
 
 def memory_used_when_killed(message: str) -> str | None:
     """Return what a container used when it was killed for its memory, as ``1.6 GB of 1.5 GB``.
 
-    None when `message`, Spark's of a lost executor, tells of no such end; "more" when it does not
+    None when `message`, of Spark or a NodeManager, tells of no such end; "more" when it does not
     say how much.
     """
     found = _KILLED.search(message)
     if found is None:
         return None
-    return found[1] or "more"
+    return found["used"] or "more"

@@ -47,7 +47,12 @@ TAG, CLUSTER_TAG = "tfos", "tfos-cluster"
 """YARN tags: of every run, and of those whose driver is in the cluster."""
 DRIVER_SCRIPT = Path(__file__).with_name("driver_main.py")
 _QUIET_LOG = Path(__file__).with_name("log4j2-quiet.properties")
-_JAVA_OPTIONS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions")
+# Beside what tfos says there stands what the user says.
+_JOINED_BY = {
+    "spark.driver.extraJavaOptions": " ",
+    "spark.executor.extraJavaOptions": " ",
+    "spark.yarn.tags": ",",
+}
 # The words by which Spark itself redacts properties (spark.redaction.regex), and "credential".
 _SECRET = re.compile(r"secret|password|token|access[.]?key|credential", re.IGNORECASE)
 _MIB = 1 << 20
@@ -162,7 +167,8 @@ def secret_properties(config: JobConfig) -> dict[str, str]:
 def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict[str, str]:
     """Return every Spark property of the run: tfos's own, then the user's, which win.
 
-    Java options are joined instead, the user's last, because the JVM takes the last one.
+    Java options are joined instead, the user's last, because the JVM takes the last one; so are
+    YARN's tags, by which runs are found.
     """
     kind = master_kind(config.spark.master)
     properties = {
@@ -194,8 +200,8 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
 
 def _with_users(properties: Mapping[str, str], users: Mapping[str, str]) -> dict[str, str]:
     joined = {
-        name: f"{properties[name]} {users[name]}"
-        for name in _JAVA_OPTIONS
+        name: f"{properties[name]}{sign}{users[name]}"
+        for name, sign in _JOINED_BY.items()
         if name in properties and name in users
     }
     return {**properties, **users, **joined}
@@ -259,6 +265,9 @@ def _yarn_properties(spark: SparkConfig) -> dict[str, str]:
         properties["spark.yarn.priority"] = str(spark.priority)
     if spark.deploy_mode == "cluster":
         properties["spark.yarn.submit.waitAppCompletion"] = str(spark.wait).lower()
+    else:
+        # A driver that is killed says nothing: that would count as success.
+        properties["spark.yarn.am.clientModeTreatDisconnectAsFailed"] = "true"
     return properties
 
 

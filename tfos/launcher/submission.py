@@ -284,6 +284,11 @@ def _check_placement(config: JobConfig, kind: MasterKind) -> None:
             "--no-wait needs --deploy-mode cluster: in client mode the driver is part of this "
             "command"
         )
+    if not spark.wait and config.result_json is not None:
+        raise ConfigError(
+            "--no-wait ends before there is a record: leave --result-json out, and ask "
+            "`tfos status --json` for it"
+        )
     if in_containers(spark.master):
         _check_memory(config)
         return

@@ -115,6 +115,12 @@ class YarnClient:
                 gateway.proc.kill()
                 gateway.proc.wait()
 
+    @property
+    def user(self) -> str:
+        """Whom YARN takes this process for: Hadoop's user, by Kerberos where that is on."""
+        users = self._jvm.org.apache.hadoop.security.UserGroupInformation
+        return str(users.getCurrentUser().getShortUserName())
+
     def status(self, application: str) -> Application:
         """Return what YARN says of an application; raises ConfigError when it knows of none."""
         with _explained(application):

@@ -68,6 +68,14 @@ def test_an_import_error_shows_the_users_line(app):
     assert "tfos/launcher" not in caught.value.user_traceback
 
 
+@pytest.mark.parametrize(
+    "source", ["import sys; sys.exit(3)", "class A(tfos.Job):\n    def __init__(self): exit(3)\n"]
+)
+def test_an_exit_is_the_users_error_too(app, source):
+    with pytest.raises(UserCodeError, match="SystemExit: 3"):
+        load_job(app(source), None)
+
+
 def test_the_pickle_needs_neither_the_file_nor_its_neighbours(app, tmp_path):
     (tmp_path / "neighbour_by_value.py").write_text("def double(x): return 2 * x\n")
     path = app(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +134,38 @@ def test_an_application_goes_with_its_neighbours(tmp_path):
     with zipfile.ZipFile(tmp_path / "app.zip") as archive:
         names = sorted(archive.namelist())
     assert names == ["app.py", "near.py", "package/__init__.py", "package/data.csv"]
+
+
+@pytest.fixture
+def nobodys():
+    """A directory of a user who, unlike root, may not read everything; the test is that user."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o777)
+        was = os.geteuid()
+        if was == 0:
+            os.seteuid(65534)
+        try:
+            yield Path(directory)
+        finally:
+            os.seteuid(was)
+
+
+def test_what_may_not_be_looked_into_is_no_package(nobodys):
+    app, archive = nobodys / "app.py", nobodys / "app.zip"
+    app.touch()
+    for name in ("private", "package"):
+        (nobodys / name).mkdir()
+        (nobodys / name / "__init__.py").touch()
+    for name in (".git", "sub"):
+        (nobodys / "package" / name).mkdir()
+        (nobodys / "package" / name / "file").touch()
+    (nobodys / "private").chmod(0)
+    pack_application(app, archive)
+    with zipfile.ZipFile(archive) as packed:
+        assert sorted(packed.namelist()) == ["app.py", "package/__init__.py", "package/sub/file"]
+    (nobodys / "package" / "sub").chmod(0)
+    with pytest.raises(ConfigError, match=r"package/sub, which you may not read"):
+        pack_application(app, archive)
 
 
 def test_what_is_no_code_is_refused(tmp_path, monkeypatch):

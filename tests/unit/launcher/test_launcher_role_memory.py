@@ -39,6 +39,12 @@ def test_a_standby_needs_room():
             "Container killed by YARN for exceeding memory limits. 2 GB of 1 GB used.",
             "2 GB of 1 GB",
         ),
+        (
+            "Container [pid=9,containerID=container_17_0001_01_000001] is running 65MB beyond the "
+            "'PHYSICAL' memory limit. Current usage: 2.1 GB of 2 GB physical memory used; 4.5 GB "
+            "of 4.2 GB virtual memory used. Killing container.",
+            "2.1 GB of 2 GB",
+        ),
         ("The executor with id 4 exited with exit code 137(SIGKILL, possible OOMKilled)", "more"),
         ("ExecutorLostFailure (executor 1 exited) Reason: Remote RPC client disassociated", None),
     ],
