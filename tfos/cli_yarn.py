@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import tempfile
@@ -13,9 +14,11 @@ from typing import Any
 
 import click
 
+from tfos.config import JobConfig
 from tfos.config_files import load
 from tfos.errors import TfosError
 from tfos.launcher.applications import end_application, find_application, read_logs, read_record
+from tfos.launcher.submission import resolve_paths
 from tfos.launcher.yarn_client import Application, YarnClient
 
 __all__ = ["kill", "logs", "status"]
@@ -36,6 +39,10 @@ def _answered(what: Callable[..., None]) -> Callable[..., None]:
 
     run.__doc__ = what.__doc__
     return click.pass_context(run)
+
+
+def _load(conf_files: tuple[Path, ...]) -> JobConfig:
+    return resolve_paths(load(conf_files=conf_files), os.getcwd())
 
 
 _which = click.argument("which", metavar="APP_OR_JOB")
@@ -60,7 +67,7 @@ def status(which: str, conf_files: tuple[Path, ...], as_json: bool) -> None:
 
     APP_OR_JOB is an application's id (application_...), or a job's --name: your latest run of it.
     """
-    config = load(conf_files=conf_files)
+    config = _load(conf_files)
     with YarnClient.open() as yarn:
         application = find_application(yarn, which)
     record = read_record(config, application)
@@ -122,7 +129,7 @@ def kill(which: str, conf_files: tuple[Path, ...]) -> None:
 
     A driver that has not ended within a minute is killed.
     """
-    config = load(conf_files=conf_files)
+    config = _load(conf_files)
     with YarnClient.open() as yarn:
         application = find_application(yarn, which)
         if application.ended:

@@ -288,6 +288,25 @@ def test_relative_paths_start_from_the_directory_and_urls_stay():
     assert resolve_paths(config(), "/x") == config()
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("staging", "/srv/staging"),
+        ("~/staging", "/home/me/staging"),
+        ("file:staging", "/srv/staging"),
+        ("file://staging", "/srv/staging"),
+        ("file:/staging", "file:/staging"),
+        ("file:///staging", "file:///staging"),
+        ("hdfs:staging", "hdfs:staging"),
+    ],
+)
+def test_files_of_this_machine_are_the_same_from_any_directory(monkeypatch, given, meant):
+    monkeypatch.setenv("HOME", "/home/me")
+    settings = {"checkpoints": {"dir": given}, "spark": {"staging_dir": given}}
+    resolved = resolve_paths(config(**settings), "/srv")
+    assert resolved.checkpoints.dir == resolved.spark.staging_dir == meant
+
+
 def test_submission_round_trip():
     given = config(arch="ps", params={"a": "b"})
     submission = Submission(

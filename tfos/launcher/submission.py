@@ -53,6 +53,7 @@ _INSTEAD = {
     "gpus": "roles see the GPUs that CUDA_VISIBLE_DEVICES names on their hosts, none without it",
 }
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_RELATIVE_FILE_URL = re.compile(r"file:(?://)?(?!/)(.+)")
 
 
 @dataclass(frozen=True)
@@ -338,13 +339,22 @@ def resolve_paths(config: JobConfig, directory: str) -> JobConfig:
     """
 
     def absolute(path: str | None) -> str | None:
-        if path is None or _URL.match(path):
+        if path is None:
+            return None
+        relative = _RELATIVE_FILE_URL.fullmatch(path)
+        path = relative[1] if relative else path
+        if _URL.match(path):
             return path
         return os.path.normpath(os.path.join(directory, os.path.expanduser(path)))
 
     checkpoints = config.checkpoints.model_copy(update={"dir": absolute(config.checkpoints.dir)})
     feed = config.feed.model_copy(update={"spool_dir": absolute(config.feed.spool_dir)})
-    spark = config.spark.model_copy(update={"keytab": absolute(config.spark.keytab)})
+    spark = config.spark.model_copy(
+        update={
+            "keytab": absolute(config.spark.keytab),
+            "staging_dir": absolute(config.spark.staging_dir),
+        }
+    )
     return config.model_copy(
         update={
             "checkpoints": checkpoints,
