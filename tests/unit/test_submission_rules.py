@@ -316,6 +316,7 @@ def test_submission_round_trip():
         "/p",
         "/r",
         "/z",
+        submitted_at=2.5,
         client_pid=3,
         client_start_s=1.5,
     )

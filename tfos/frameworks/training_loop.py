@@ -149,6 +149,12 @@ def run_loop(
     check_resumed(resumed, loop.progress.positions)
     if loop.steps_left != 0:
         loop.run(make_steps(dict(loop.progress.positions)))
+    if loop.progress.step == resumed > 0 and ctx.facts.generation == 1:
+        log.warning(
+            "nothing was left to train on after step %d, from which this run resumed: to train on "
+            "other data use another --name, or --fresh",
+            resumed,
+        )
     return FitResult(
         step=loop.progress.step,
         rows=loop.progress.rows,

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -158,6 +159,7 @@ def _submit(config: JobConfig, app: str) -> int:
             pid_file=str(room / "driver.pid"),
             result_file=result_file,
             registry_file=str(room / "registry.json"),
+            submitted_at=time.time(),
             client_pid=os.getpid(),
             client_start_s=psutil.Process().create_time(),
         )
@@ -210,6 +212,7 @@ def _submit_to_cluster(
             pid_file="driver.pid",
             result_file="result.json",
             registry_file="registry.json",
+            submitted_at=time.time(),
             runs_root=runs_root(staging),
         )
         command = spark_submit_command(

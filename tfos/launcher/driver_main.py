@@ -89,7 +89,7 @@ def _run(
     submission: Submission, config: JobConfig, watch: Callable[[Submission], None]
 ) -> RunResult:
     try:
-        with Interrupts(config.supervision.timeout_s) as interrupts:
+        with Interrupts(config.supervision.timeout_s, submission.submitted_at) as interrupts:
             threading.Thread(target=watch, args=(submission,), daemon=True).start()
             return _run_on_spark(submission, config, interrupts)
     except TfosError as error:

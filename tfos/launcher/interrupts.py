@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -26,10 +27,13 @@ class Interrupts:
     timeout_s
         Seconds after which `RunTimeoutError` is raised while there is no `sink`; None for never.
         With a sink the controller keeps the time itself.
+    begun
+        When the time began, in seconds since the epoch, by the clock of whichever host submitted.
     """
 
-    def __init__(self, timeout_s: float | None) -> None:
+    def __init__(self, timeout_s: float | None, begun: float) -> None:
         self._timeout_s = timeout_s
+        self._begun = begun
         self._previous: dict[signal.Signals, Any] = {}
         self._raised: TfosError | None = None
         self.sink: Callable[[str, str], None] | None = None
@@ -38,8 +42,15 @@ class Interrupts:
         self.install()
         if self._timeout_s is not None:
             self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
-            signal.setitimer(signal.ITIMER_REAL, self._timeout_s)
+            # Zero would be no timer.
+            left_s = max(self._timeout_s - self.spent_s, 0.001)
+            signal.setitimer(signal.ITIMER_REAL, left_s)
         return self
+
+    @property
+    def spent_s(self) -> float:
+        """How much of the time is gone."""
+        return max(time.time() - self._begun, 0.0)
 
     def install(self) -> None:
         """Set the handlers; again after SparkContext has set one of its own for SIGINT."""

@@ -323,7 +323,8 @@ class _Run:
     ) -> RunState:
         registry = address.connect(create=True)
         timeout_s = self.config.supervision.timeout_s
-        spent = time.time() - self.phases["started"]
+        interrupts = self.interrupts
+        spent = time.time() - self.phases["started"] if interrupts is None else interrupts.spent_s
         try:
             registry.attend()
             self.controller = controller = Controller(

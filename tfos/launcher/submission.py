@@ -74,6 +74,8 @@ class Submission:
         Where the driver writes the run's record (`tfos.launcher.result.RunResult`) at the end.
     registry_file
         Where the driver notes its run's place in an external ZooKeeper: readable by the user alone.
+    submitted_at
+        When, in seconds since the epoch: ``--timeout`` begins.
     client_pid, client_start_s
         The submitting process and its start (`psutil.Process.create_time`, seconds): when that
         process is gone the driver ends the run. None for a driver on another host.
@@ -87,6 +89,7 @@ class Submission:
     pid_file: str
     result_file: str
     registry_file: str
+    submitted_at: float
     client_pid: int | None = None
     client_start_s: float | None = None
     runs_root: str | None = None
