@@ -101,7 +101,8 @@ def test_a_killed_container_is_replaced(submit, started, table, role):
 
 @pytest.mark.faults
 def test_a_killed_application_master_resumes(submit, started, table):
-    process, _ = started("lost-master", "--deploy-mode", "cluster")
+    # Once: the attempt after the first must find what was saved since.
+    process, _ = started("lost-master", "--deploy-mode", "cluster", "--fresh")
     (master,) = jvms(submit, "deploy.yarn.ApplicationMaster")
     master.send_signal(signal.SIGKILL)
     run = trained_on(submit, process)

@@ -66,9 +66,12 @@ def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) 
             # It was the run that failed, not its container: the same would come of it again.
             return before.exit_code
         log.warning("attempt %d of %s: going on where the one before was", attempt, application)
-        checkpoints = config.checkpoints.model_copy(update={"fresh": False})
-        config = config.model_copy(update={"checkpoints": checkpoints})
-    result = _run(submission, config, lambda _: _watch_stop(directory))
+        if config.checkpoints.fresh and directory.was_fresh():
+            checkpoints = config.checkpoints.model_copy(update={"fresh": False})
+            config = config.model_copy(update={"checkpoints": checkpoints})
+    result = _run(
+        submission, config, lambda _: _watch_stop(directory), started_over=directory.note_fresh
+    )
     try:
         directory.write(result)
     except TfosError as error:
@@ -86,12 +89,15 @@ def _record_of(directory: RunDirectory) -> RunResult | None:
 
 
 def _run(
-    submission: Submission, config: JobConfig, watch: Callable[[Submission], None]
+    submission: Submission,
+    config: JobConfig,
+    watch: Callable[[Submission], None],
+    started_over: Callable[[], None] = lambda: None,
 ) -> RunResult:
     try:
         with Interrupts(config.supervision.timeout_s, submission.submitted_at) as interrupts:
             threading.Thread(target=watch, args=(submission,), daemon=True).start()
-            return _run_on_spark(submission, config, interrupts)
+            return _run_on_spark(submission, config, interrupts, started_over)
     except TfosError as error:
         result: RunResult = getattr(error, "result", None) or RunResult.from_error(
             error, job=config.name
@@ -100,7 +106,12 @@ def _run(
         return result
 
 
-def _run_on_spark(submission: Submission, config: JobConfig, interrupts: Interrupts) -> RunResult:
+def _run_on_spark(
+    submission: Submission,
+    config: JobConfig,
+    interrupts: Interrupts,
+    started_over: Callable[[], None],
+) -> RunResult:
     app = Path(submission.app)
     job = load_job(app, submission.job_class)
     spark = _start_spark(config)
@@ -114,6 +125,7 @@ def _run_on_spark(submission: Submission, config: JobConfig, interrupts: Interru
             app_directories=[str(app.resolve().parent)],
             interrupts=interrupts,
             registry_file=submission.registry_file,
+            started_over=started_over,
         )
         code = result.exit_code
         return result

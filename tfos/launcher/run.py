@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,7 @@ def run(
     app_directories: Sequence[str] = (),
     interrupts: Interrupts | None = None,
     registry_file: str | None = None,
+    started_over: Callable[[], None] = lambda: None,
 ) -> RunResult:
     """Run a job on a Spark session, from a notebook or any driver program.
 
@@ -78,6 +79,8 @@ def run(
     registry_file
         A private file to note in where the run's nodes are in an external ZooKeeper, so that
         somebody can remove them should this process be killed. None notes nothing.
+    started_over
+        Called once ``--fresh`` has removed the checkpoints there were.
 
     Returns
     -------
@@ -91,7 +94,8 @@ def run(
         on; its ``result`` attribute is the `RunResult`.
     """
     directories = tuple(app_directories)
-    return _Run(job, spark, config or JobConfig(), directories, interrupts, registry_file).run()
+    given = config or JobConfig()
+    return _Run(job, spark, given, directories, interrupts, registry_file, started_over).run()
 
 
 @dataclass
@@ -102,6 +106,7 @@ class _Run:
     app_directories: tuple[str, ...]
     interrupts: Interrupts | None
     registry_file: str | None
+    started_over: Callable[[], None]
     started: str = field(default_factory=now_iso)
     phases: dict[str, float] = field(default_factory=dict)
     known: dict[str, Any] = field(default_factory=dict)
@@ -174,6 +179,7 @@ class _Run:
             if self.store is not None and config.checkpoints.fresh:
                 # Not before: another run of the job may be training on them.
                 self.store.remove_all()
+                self.started_over()
             self.registry = RunRegistry(
                 config.registry, name, run_id, self._driver_host(), self.registry_file
             )

@@ -87,16 +87,20 @@ class RunDirectory:
 
     def ask_stop(self, why: str) -> None:
         """Ask the driver for an orderly end; raises InfrastructureError if that fails."""
-        try:
-            self._fs.makedirs(self._path, exist_ok=True)
-            self._fs.pipe_file(f"{self._path}/stop", why.encode())
-        except Exception as error:
-            raise self._failed("written", error) from error
+        self._note("stop", why)
 
     def stop_asked(self) -> str | None:
         """Return why the end was asked for; None while it was not."""
         data = self._read("stop")
         return None if data is None else data.decode(errors="replace")
+
+    def note_fresh(self) -> None:
+        """Note that ``--fresh`` is done; raises InfrastructureError if that fails."""
+        self._note("fresh", "checkpoints removed")
+
+    def was_fresh(self) -> bool:
+        """Whether an attempt before this one did what ``--fresh`` asks for."""
+        return self._read("fresh") is not None
 
     def remove(self) -> None:
         """Remove the directory; one that is not there is fine."""
@@ -106,6 +110,13 @@ class RunDirectory:
             return
         except Exception as error:
             raise self._failed("removed", error) from error
+
+    def _note(self, name: str, text: str) -> None:
+        try:
+            self._fs.makedirs(self._path, exist_ok=True)
+            self._fs.pipe_file(f"{self._path}/{name}", text.encode())
+        except Exception as error:
+            raise self._failed("written", error) from error
 
     def _read(self, name: str) -> bytes | None:
         try:

@@ -11,6 +11,7 @@ import pytest
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, ExitCode, InfrastructureError
+from tfos.launcher import driver_main
 from tfos.launcher.application_archive import pack_application
 from tfos.launcher.cluster_client import SubmitOutput, staging_directory
 from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
@@ -100,6 +101,29 @@ def test_a_run_directory_carries_the_record_and_the_wish_to_end(tmp_path):
     directory.remove()
     directory.remove()
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_later_attempt_starts_over_unless_one_did(tmp_path, monkeypatch, removed):
+    runs, seen = f"file://{tmp_path}/runs", []
+    config = JobConfig.model_validate({"checkpoints": {"dir": "/c", "fresh": True}})
+
+    def run(submission, config, watch, started_over):
+        seen.append(config.checkpoints.fresh)
+        started_over()
+        return RunResult(outcome="done", exit_code=0)
+
+    monkeypatch.setattr(driver_main, "_run", run)
+    monkeypatch.setenv("CONTAINER_ID", "container_17_0006_02_000001")
+    directory = RunDirectory(runs, "application_17_0006")
+    if removed:
+        directory.note_fresh()
+    assert driver_main._main_in_cluster(None, config, runs) == 0
+    assert seen == [not removed]
+    assert directory.was_fresh()
+    # The run itself has ended: nothing is run again.
+    assert driver_main._main_in_cluster(None, config, runs) == 0
+    assert len(seen) == 1
 
 
 def test_the_hadoop_configuration_is_found_and_read(tmp_path):
