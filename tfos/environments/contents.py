@@ -15,7 +15,7 @@ from tfos.environments.inspection import Inspection
 __all__ = ["PackedFile", "editable_files", "fingerprint", "installed_files"]
 
 # Changes with what an archive of the same packages holds, so that older ones are not taken.
-_LAYOUT = "1"
+_LAYOUT = "2"
 _BYTECODE = ".pyc"
 # Spark brings its own, in its own version, to every container.
 _PYSPARK = re.compile(r"pyspark(-[^/]*\.(dist|egg)-info)?(/|$)", re.IGNORECASE)

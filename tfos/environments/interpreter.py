@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -70,13 +70,13 @@ def copy_interpreter(inspection: Inspection, target: Path) -> Path:
         If it cannot be copied, or the copy does not run by itself.
     """
     try:
-        executable = _copy_executable(inspection, target)
-        _copy_modules(inspection, target)
+        copied = {_copy_executable(inspection, target): inspection.base_executable}
+        copied.update(_copy_modules(inspection, target))
+        _bring_libraries(inspection.base_prefix, target / "lib", copied)
     except (OSError, shutil.Error) as error:
         raise InfrastructureError(
             f"the interpreter {inspection.base_executable} could not be copied to {target}: {error}"
         ) from error
-    _bring_libraries(inspection.base_prefix, target, executable)
     return _site_packages_of(inspection, target)
 
 
@@ -105,7 +105,15 @@ def _copy_executable(inspection: Inspection, target: Path) -> Path:
     return executable
 
 
-def _copy_modules(inspection: Inspection, target: Path) -> None:
+def _copy_modules(inspection: Inspection, target: Path) -> dict[Path, Path]:
+    """Copy the standard library. Return its modules that are shared objects, with the originals."""
+    shared: dict[Path, Path] = {}
+
+    def copy(source: str, place: str) -> None:
+        shutil.copy2(source, place)
+        if place.endswith(".so") and _is_elf(Path(place)):
+            shared[Path(place)] = Path(source)
+
     # The interpreter finds its modules from its own place: they stay as far from it as they were.
     for source in dict.fromkeys((inspection.stdlib, inspection.platstdlib)):
         if source.is_relative_to(inspection.base_prefix):
@@ -116,28 +124,34 @@ def _copy_modules(inspection: Inspection, target: Path) -> None:
             source,
             target / place,
             ignore=shutil.ignore_patterns(*_LEFT_OUT),
+            copy_function=copy,
             ignore_dangling_symlinks=True,
             dirs_exist_ok=True,
         )
+    return shared
 
 
-def _bring_libraries(base: Path, target: Path, executable: Path) -> None:
-    """Put the shared libraries that are in the base's own directory beside the copy."""
-    library = target / "lib"
+def _bring_libraries(base: Path, library: Path, copied: Mapping[Path, Path]) -> None:
+    """Put the shared libraries that are in the base's own directory beside the copy.
+
+    Parameters
+    ----------
+    library
+        The directory for them.
+    copied
+        Copies of what needs them, and the originals. Only these tell: a copy that looks for a
+        library relative to itself does not find it yet, or finds the system's of that name.
+    """
     library.mkdir(exist_ok=True)
-    checked = [executable, *(path for path in target.rglob("*.so") if _is_elf(path))]
-    for name, source in _from_base(_libraries(checked, dict(os.environ)), base).items():
-        copy = library / name
-        if not copy.exists():
-            shutil.copy2(source, copy)
-            copy.chmod(0o755)
-            checked.append(copy)
-    # LD_LIBRARY_PATH is not set in a container.
-    bare = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
-    for file in checked:
-        if _lacking([file], base, bare):
+    needed = _from_base(_libraries(copied.values(), dict(os.environ)), base)
+    for name, source in needed.items():
+        shutil.copy2(source, library / name)
+        (library / name).chmod(0o755)
+    files = [*copied, *(library / name for name in needed)]
+    for file in files:
+        if _lacking([file], needed, library):
             _set_search_path(file, library)
-    left = sorted(_lacking(checked, base, bare))
+    left = sorted(_lacking(files, needed, library))
     if left:
         raise InfrastructureError(
             f"the interpreter in {base} cannot be moved to other hosts: {', '.join(left)} would "
@@ -145,25 +159,28 @@ def _bring_libraries(base: Path, target: Path, executable: Path) -> None:
         )
 
 
-def _from_base(libraries: Mapping[str, Path | None], base: Path) -> dict[str, Path]:
+def _from_base(libraries: Iterable[tuple[str, Path | None]], base: Path) -> dict[str, Path]:
     """Return those libraries that are in `base`; of the system's, which hosts have, Python's."""
     return {
         name: path
-        for name, path in libraries.items()
+        for name, path in libraries
         if path is not None
         and path.is_relative_to(base)
         and (base != Path("/usr") or fnmatch(name, _PYTHON_LIBRARY))
     }
 
 
-def _lacking(files: Iterable[Path], base: Path, environ: dict[str, str]) -> set[str]:
-    """Return the libraries that `files` take from `base`, and Python's if they find it nowhere."""
-    libraries = _libraries(files, environ)
-    missing = {name for name, path in libraries.items() if path is None}
-    return {*_from_base(libraries, base), *(n for n in missing if fnmatch(n, _PYTHON_LIBRARY))}
+def _lacking(files: Iterable[Path], needed: Container[str], library: Path) -> set[str]:
+    """Return those of the libraries `needed` that `files` do not take from `library`."""
+    # LD_LIBRARY_PATH is not set in a container.
+    bare = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    place = Path(os.path.realpath(library))
+    return {
+        name for name, path in _libraries(files, bare) if name in needed and path != place / name
+    }
 
 
-def _libraries(files: Iterable[Path], environ: dict[str, str]) -> dict[str, Path | None]:
+def _libraries(files: Iterable[Path], environ: dict[str, str]) -> Iterator[tuple[str, Path | None]]:
     """Ask the dynamic loader where it finds what `files` need; None for what it does not find."""
     command = ["ldd", *map(str, files)]
     try:
@@ -172,14 +189,15 @@ def _libraries(files: Iterable[Path], environ: dict[str, str]) -> dict[str, Path
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise ConfigError(f"packing a virtual environment needs ldd: {error}") from error
-    found: dict[str, Path | None] = {}
     for line in answer.stdout.splitlines():
         match = _LDD_LINE.fullmatch(line)
         if match is not None:
-            found[match["name"]] = Path(match["path"])
+            # /lib64 may be a link to /usr/lib64. A file's own link may lead out of the base, to
+            # conda's cache of packages.
+            directory, name = os.path.split(match["path"])
+            yield match["name"], Path(os.path.realpath(directory), name)
         elif line.endswith("=> not found"):
-            found[line.split()[0]] = None
-    return found
+            yield line.split()[0], None
 
 
 def _set_search_path(file: Path, library: Path) -> None:
