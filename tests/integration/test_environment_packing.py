@@ -20,6 +20,7 @@ from telling import Telling
 from tfos.environments import packing
 from tfos.environments.inspection import inspect_environment, problems
 from tfos.environments.packing import KEPT_ARCHIVES, pack
+from tfos.environments.properties import environment_properties
 from tfos.environments.specification import EnvironmentSpec, parse_environment
 from tfos.environments.upload import upload
 from tfos.errors import ConfigError, InfrastructureError
@@ -115,6 +116,24 @@ def test_it_runs_where_its_base_interpreter_is_not(made, packed, container):
     files, value = json.loads(run(*prefix, "./environment/bin/python", "-c", REPORT, **host))
     assert value == {"answer": 42}
     assert all(Path(file).is_relative_to(container / "environment") for file in files)
+
+
+def test_packages_in_a_host_users_home_do_not_come_first(container, tmp_path):
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    home = tmp_path / ".local" / "lib" / version / "site-packages"
+    home.mkdir(parents=True)
+    (home / "cloudpickle.py").touch()
+    told = environment_properties(EnvironmentSpec("archive", "hdfs:///e.zip"), "yarn")
+    for place in ("spark.executorEnv.", "spark.yarn.appMasterEnv."):
+        given = {
+            name.removeprefix(place): value
+            for name, value in told.items()
+            if name.startswith(place)
+        }
+        host = {"cwd": container, "env": {"HOME": str(tmp_path), **given}}
+        command = "import cloudpickle; print(cloudpickle.__file__)"
+        found = run("./environment/bin/python", "-c", command, **host)
+        assert Path(found).is_relative_to(container / "environment")
 
 
 def test_bytecode_is_in_it_because_containers_often_cannot_write_there(packed):

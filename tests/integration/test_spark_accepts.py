@@ -38,7 +38,7 @@ REGISTERING = (
 )
 # Families of properties whose names Spark leaves open.
 OPEN = re.compile(
-    r"spark\.(executorEnv|yarn\.appMasterEnv)\.[A-Z_]+"
+    r"spark\.(executorEnv|yarn\.appMasterEnv|kubernetes\.driverEnv)\.[A-Z_]+"
     r"|spark\.executor\.resource\.gpu\.(amount|vendor|discoveryScript)"
     r"|spark\.task\.resource\.gpu\.amount"
 )

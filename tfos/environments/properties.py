@@ -16,6 +16,11 @@ _DIRECTORY = "environment"
 ENVIRONMENT_PYTHON = f"./{_DIRECTORY}/bin/python"
 """The interpreter of an unpacked archive, from the working directory of a container."""
 
+# What gives a driver in the cluster its variables.
+_DRIVER_ENV: dict[ClusterKind, str] = {
+    "yarn": "spark.yarn.appMasterEnv",
+    "k8s": "spark.kubernetes.driverEnv",
+}
 _WHERE = "--master yarn, k8s://URL or spark://HOST:PORT"
 # An image has its own interpreter; that of this machine is not in it.
 _IMAGE_PYTHON = "python3"
@@ -81,12 +86,16 @@ def environment_properties(
             "no URL of its archive is given"
         )
     listed = ",".join([*archives, f"{url}#{_DIRECTORY}"])
-    properties = {"spark.pyspark.python": ENVIRONMENT_PYTHON}
+    name = "spark.yarn.dist.archives" if kind == "yarn" else "spark.archives"
+    properties = {name: listed, "spark.pyspark.python": ENVIRONMENT_PYTHON}
     if kind == "yarn":
         # In cluster mode the driver is in YARN's application master, which has only this.
         properties["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] = ENVIRONMENT_PYTHON
-        return {"spark.yarn.dist.archives": listed, **properties}
-    return {"spark.archives": listed, **properties}
+    # The packages in a host user's home would come before those of the environment.
+    properties["spark.executorEnv.PYTHONNOUSERSITE"] = "1"
+    if kind in _DRIVER_ENV:
+        properties[f"{_DRIVER_ENV[kind]}.PYTHONNOUSERSITE"] = "1"
+    return properties
 
 
 def _image_properties(image: str, kind: ClusterKind) -> dict[str, str]:

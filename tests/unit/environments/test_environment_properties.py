@@ -16,14 +16,21 @@ def test_on_yarn_containers_unpack_the_archive_and_run_its_python(text):
         "spark.yarn.dist.archives": f"{URL}#environment",
         "spark.pyspark.python": PYTHON,
         "spark.yarn.appMasterEnv.PYSPARK_PYTHON": PYTHON,
+        "spark.executorEnv.PYTHONNOUSERSITE": "1",
+        "spark.yarn.appMasterEnv.PYTHONNOUSERSITE": "1",
     }
 
 
-@pytest.mark.parametrize("kind", ["k8s", "standalone"])
-def test_elsewhere_spark_itself_does(kind):
+@pytest.mark.parametrize(
+    ("kind", "driver"),
+    [("k8s", {"spark.kubernetes.driverEnv.PYTHONNOUSERSITE": "1"}), ("standalone", {})],
+)
+def test_elsewhere_spark_itself_does(kind, driver):
     assert environment_properties(parse_environment("venv:/opt/train"), kind, URL) == {
         "spark.archives": f"{URL}#environment",
         "spark.pyspark.python": PYTHON,
+        "spark.executorEnv.PYTHONNOUSERSITE": "1",
+        **driver,
     }
 
 
