@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,13 +122,26 @@ def _conda_prefix(spec: EnvironmentSpec) -> Path:
         found = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise ConfigError(f"--env {spec}: {conda} cannot be asked ({error}); {instead}") from error
-    prefixes = {os.path.basename(path): path for path in found.get("envs", ())}
+    return _named(spec, found)
+
+
+def _named(spec: EnvironmentSpec, found: Mapping[str, Any]) -> Path:
+    """Choose the directory as conda does by a name, or the only one that ends in it."""
     if spec.value == "base" and found.get("root_prefix"):
         return Path(found["root_prefix"])
-    if spec.value not in prefixes:
-        known = ", ".join(sorted(prefixes)) or "none"
+    for directory in found.get("envs_dirs", ()):
+        if Path(directory, spec.value, "conda-meta").is_dir():
+            return Path(directory, spec.value)
+    # Those that were made by their directory (-p) are listed too.
+    prefixes = list(dict.fromkeys(map(Path, found.get("envs", ()))))
+    named = [prefix for prefix in prefixes if prefix.name == spec.value]
+    if not named:
+        known = ", ".join(sorted({prefix.name for prefix in prefixes})) or "none"
         raise ConfigError(f"--env {spec}: conda knows no such environment (it has {known})")
-    return Path(prefixes[spec.value])
+    if len(named) > 1:
+        choices = " or ".join(f"--env conda:{prefix}" for prefix in named)
+        raise ConfigError(f"--env {spec}: conda has several of that name; use {choices}")
+    return named[0]
 
 
 def _run_probe(spec: EnvironmentSpec, python: Path) -> dict[str, Any]:
