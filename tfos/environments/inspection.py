@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,15 +194,17 @@ def _read(spec: EnvironmentSpec, prefix: Path, found: dict[str, Any]) -> Inspect
 def problems(
     inspection: Inspection,
     *,
-    python: tuple[int, int] = (sys.version_info.major, sys.version_info.minor),
+    python: tuple[int, int] | None,
     machine: str = platform.machine(),
 ) -> list[str]:
     """Say what will not work with an environment, as far as can be known without importing.
 
     Parameters
     ----------
-    python, machine
-        The driver's version and architecture; by default those of this process.
+    python
+        The version of the driver's Python; None if the driver has the environment too.
+    machine
+        This machine's architecture.
 
     Returns
     -------
@@ -211,7 +212,7 @@ def problems(
         One line for each; none if all is well.
     """
     told = []
-    if inspection.version[:2] != python:
+    if python is not None and inspection.version[:2] != python:
         told.append(
             f"the environment has Python {inspection.minor_version}, the driver "
             f"{python[0]}.{python[1]}: executors could not read what the driver sends; run both by "

@@ -14,7 +14,7 @@ from tfos.cache_directory import cache_directory, locked
 from tfos.environments.archive import write_archive
 from tfos.environments.conda import pack_conda
 from tfos.environments.contents import PackedFile, editable_files, fingerprint, installed_files
-from tfos.environments.inspection import Inspection, inspect_environment, problems
+from tfos.environments.inspection import Inspection, inspect_environment
 from tfos.environments.interpreter import compile_bytecode, copy_interpreter
 from tfos.environments.progress import Progress, in_words, percent_of
 from tfos.environments.specification import EnvironmentSpec
@@ -40,8 +40,6 @@ class PackedEnvironment:
         The file's size.
     inspection
         What the environment is.
-    warnings
-        What will not work with it, one line each.
     is_new
         Whether it was packed now, not taken from the cache.
     """
@@ -49,7 +47,6 @@ class PackedEnvironment:
     archive: Path
     size_bytes: int
     inspection: Inspection
-    warnings: tuple[str, ...]
     is_new: bool
 
 
@@ -91,8 +88,7 @@ def pack(
     if not is_new:
         progress.say(f"{spec} was packed before: {archive} ({in_words(size_bytes)})")
     _forget_others(archive)
-    warnings = tuple(problems(inspection))
-    return PackedEnvironment(archive, size_bytes, inspection, warnings, is_new)
+    return PackedEnvironment(archive, size_bytes, inspection, is_new)
 
 
 def _listed(inspection: Inspection) -> tuple[str, list[PackedFile], list[PackedFile]]:

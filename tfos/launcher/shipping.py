@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from tfos.config import JobConfig
+from tfos.environments.inspection import problems
 from tfos.environments.packing import pack
 from tfos.environments.progress import Progress, stderr_progress
 from tfos.environments.properties import environment_properties
 from tfos.environments.spark_jars import pack_spark_jars
-from tfos.environments.specification import EnvironmentSpec, parse_environment
+from tfos.environments.specification import parse_environment
 from tfos.environments.upload import upload
 from tfos.launcher.prerequisites import is_set_for_spark
 from tfos.launcher.submission import master_kind
@@ -44,7 +46,7 @@ def ship(config: JobConfig, spark_home: Path, staging: str) -> JobConfig:
     spec = parse_environment(config.spark.env)
     jars: dict[str, str] = {}
     with stderr_progress() as progress:
-        url = _ship_environment(spec, staging, progress) if spec.is_packed else None
+        url = _ship_environment(config, staging, progress) if spec.is_packed else None
         is_yarn = master_kind(config.spark.master) == "yarn"
         given = any(is_set_for_spark(name, config.spark.conf, spark_home) for name in _JARS)
         if is_yarn and not given:
@@ -81,9 +83,11 @@ def _with_environment(
     return config.model_copy(update={"spark": spark})
 
 
-def _ship_environment(spec: EnvironmentSpec, staging: str, progress: Progress) -> str:
+def _ship_environment(config: JobConfig, staging: str, progress: Progress) -> str:
+    spec = parse_environment(config.spark.env)
     packed = pack(spec, progress)
-    for warning in packed.warnings:
+    python = sys.version_info[:2] if config.spark.deploy_mode == "client" else None
+    for warning in problems(packed.inspection, python=python):
         log.warning("--env %s: %s", spec, warning)
     return _upload(packed.archive, f"{staging}/environments", progress)
 

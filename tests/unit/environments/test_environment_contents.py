@@ -200,6 +200,9 @@ class TestProblems:
     def test_what_the_driver_has_otherwise(self, inspection, here, said):
         assert any(said in line for line in self.told(inspection, **here))
 
+    def test_a_driver_in_the_cluster_has_the_environments_python(self, inspection):
+        assert not any("Python" in line for line in self.told(inspection, python=None))
+
     def test_what_could_not_be_found_or_is_not_packed(self, site):
         inspection = inspected(site, {}, foreign_paths=(Path("/home/ada/lib"),))
         told = self.told(inspection)

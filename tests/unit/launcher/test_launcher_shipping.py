@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import venv
+from dataclasses import replace
+
 import pytest
 
 from tfos.config import JobConfig
+from tfos.environments.inspection import inspect_environment
+from tfos.environments.packing import PackedEnvironment
+from tfos.environments.specification import parse_environment
+from tfos.launcher import shipping
 from tfos.launcher.shipping import plan_shipping, ship
 
 
@@ -55,6 +62,22 @@ def test_spark_reads_one_configuration_only(spark_home, staging, tmp_path, monke
 def test_not_where_the_user_names_them(spark_home, staging):
     own = {"spark.yarn.jars": "hdfs:///mine/*"}
     assert shipped(spark_home, staging, **own) == own
+
+
+@pytest.mark.parametrize(("mode", "warns"), [("client", True), ("cluster", False)])
+def test_a_driver_of_another_python_is_warned_of_where_it_runs_here(
+    spark_home, staging, monkeypatch, caplog, tmp_path, mode, warns
+):
+    venv.create(tmp_path / "venv", symlinks=True, with_pip=False)
+    spec = parse_environment(f"venv:{tmp_path}/venv")
+    inspection = replace(inspect_environment(spec), version=(3, 9, 0))
+    (tmp_path / "e.tar.gz").touch()
+    packed = PackedEnvironment(tmp_path / "e.tar.gz", 0, inspection, is_new=True)
+    monkeypatch.setattr(shipping, "pack", lambda *_: packed)
+    spark = {"master": "yarn", "deploy_mode": mode, "env": str(spec)}
+    ship(JobConfig.model_validate({"spark": spark}), spark_home, staging)
+    assert ("has Python 3.9, the driver" in caplog.text) is warns
+    assert "lacks tensorflow" in caplog.text
 
 
 @pytest.mark.parametrize(
