@@ -66,7 +66,10 @@ def locked(
             )
         for left in root.glob(f"{_WORK_PREFIX}*"):
             shutil.rmtree(left, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=root))
+        try:
+            work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=root))
+        except OSError as cause:
+            raise error(f"the cache {root} cannot be written: {cause}; {instead}") from cause
         try:
             yield work
         finally:

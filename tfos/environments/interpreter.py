@@ -5,6 +5,7 @@ A virtual environment only links to the interpreter it was made by, which other 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -85,13 +86,14 @@ def compile_bytecode(target: Path, directory: Path) -> None:
 
     Containers often cannot write there: each process of theirs would compile for itself.
     """
-    subprocess.run(
-        [str(target / "bin" / "python"), "-I", "-m", "compileall", "-q", str(directory)],
-        check=False,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=_TIMEOUT_S,
-    )
+    with contextlib.suppress(subprocess.SubprocessError):
+        subprocess.run(
+            [str(target / "bin" / "python"), "-I", "-m", "compileall", "-q", str(directory)],
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_TIMEOUT_S,
+        )
 
 
 def _copy_executable(inspection: Inspection, target: Path) -> Path:
