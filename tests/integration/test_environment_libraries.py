@@ -53,7 +53,9 @@ def base(relocatable, tmp_path):
     # Any shared library does.
     shutil.copy2(modules(base)[0], base / "lib" / LIBRARY)
     shutil.copy2(modules(base)[0], tmp_path / "system" / LIBRARY)
-    return base
+    yield base
+    # Interpreters are large, and pytest keeps what three runs leave.
+    shutil.rmtree(tmp_path)
 
 
 def modules(base):
