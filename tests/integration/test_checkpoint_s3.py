@@ -9,9 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -22,44 +19,6 @@ from tfos.errors import CheckpointCorruptError, CheckpointError
 from tfos.fault.checkpoints import CheckpointStore
 
 NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    log = tmp_path_factory.mktemp("moto") / "log"
-    with log.open("w") as out, subprocess.Popen(argv, stdout=out, stderr=out) as process:
-        try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, log.read_text()
-                    assert time.monotonic() < deadline, log.read_text()
-                    time.sleep(0.1)
-            yield url
-        finally:
-            process.kill()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def credentials(server) -> Iterator[None]:
-    given = {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in given.items():
-            patched.setenv(name, value)
-        yield
 
 
 class Bucket:
@@ -89,7 +48,7 @@ class Bucket:
 
 
 @pytest.fixture
-def bucket():
+def bucket(s3):
     made = Bucket()
     made.store().check_writable()
     return made

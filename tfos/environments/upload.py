@@ -15,14 +15,12 @@ from typing import Any
 
 from tfos.environments.progress import Progress, in_words, percent_of
 from tfos.errors import InfrastructureError
-from tfos.fault.checkpoint_place import open_file_system
+from tfos.fault.checkpoint_place import is_object_store, open_file_system, protocols
 
 __all__ = ["UploadedArchive", "upload"]
 
 _FILE_MODE = 0o644
 _DIRECTORY_MODE = 0o755
-# Their objects appear whole, and have neither directories nor modes; a rename there is a copy.
-_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part", re.DOTALL)
 _STALE_AFTER_S = 24 * 3600.0
 
@@ -83,7 +81,6 @@ def upload(archive: Path, base_url: str, progress: Progress) -> UploadedArchive:
         there = bool(file_system.exists(place))
         if not there:
             progress.say(f"uploading {in_words(size_bytes)} to {url}")
-            _make_directory(file_system, directory)
             there = not _put(file_system, archive, place, progress)
         if there:
             progress.say(f"{url} is there already: nothing is uploaded")
@@ -105,32 +102,32 @@ def _explained(url: str) -> Iterator[None]:
 
 def _put(file_system: Any, archive: Path, place: str, progress: Progress) -> bool:
     """Upload under another name, then rename; False if somebody else was faster."""
-    whole_at_once = _protocols(file_system) & _OBJECT_STORES
+    callback = _callback(archive.stat().st_size, progress)
+    if is_object_store(file_system):
+        file_system.put_file(str(archive), place, callback=callback)
+        progress.percent(100)
+        return True
     directory, _, name = place.rpartition("/")
-    aside = place if whole_at_once else f"{directory}/.{name}.{uuid.uuid4().hex[:8]}.part"
-    if not whole_at_once:
-        _remove_stale_parts(file_system, directory)
+    aside = f"{directory}/.{name}.{uuid.uuid4().hex[:8]}.part"
+    _make_directory(file_system, directory)
+    _remove_stale_parts(file_system, directory)
     try:
-        file_system.put_file(
-            str(archive), aside, callback=_callback(archive.stat().st_size, progress)
-        )
+        file_system.put_file(str(archive), aside, callback=callback)
         _set_mode(file_system, aside, _FILE_MODE)
-        if not whole_at_once:
+        file_system.invalidate_cache()
+        if file_system.exists(place):
+            return False
+        try:
+            file_system.mv(aside, place)
+        except Exception:
             file_system.invalidate_cache()
-            if file_system.exists(place):
-                return False
-            try:
-                file_system.mv(aside, place)
-            except Exception:
-                file_system.invalidate_cache()
-                if not file_system.exists(place):
-                    raise
-                return False
+            if not file_system.exists(place):
+                raise
+            return False
     finally:
-        if not whole_at_once:
-            with contextlib.suppress(Exception):
-                if file_system.exists(aside):
-                    file_system.rm_file(aside)
+        with contextlib.suppress(Exception):
+            if file_system.exists(aside):
+                file_system.rm_file(aside)
     progress.percent(100)
     return True
 
@@ -171,16 +168,14 @@ def _make_directory(file_system: Any, directory: str) -> None:
         _set_mode(file_system, each, _DIRECTORY_MODE)
 
 
-def _protocols(file_system: Any) -> set[str]:
-    protocol = file_system.protocol
-    return {protocol} if isinstance(protocol, str) else set(protocol)
-
-
 def _set_mode(file_system: Any, path: str, mode: int) -> None:
     """Set the mode of a file or directory where the file system has modes; fsspec has no word."""
     client: Any = getattr(file_system, "client", None)
-    if "file" in _protocols(file_system):
+    if "file" in protocols(file_system):
         os.chmod(path, mode)
+    elif "webhdfs" in protocols(file_system):
+        # It would send the number in decimal, and the server read it as octal.
+        file_system.chmod(path, f"{mode:o}")
     elif hasattr(file_system, "chmod"):
         file_system.chmod(path, mode)
     elif hasattr(client, "set_permission"):

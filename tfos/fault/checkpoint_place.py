@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+from typing import Any, Final
 
 import fsspec
 
@@ -14,7 +14,9 @@ from tfos.fault.checkpoint_storage_hdfs import HdfsStorage
 from tfos.fault.checkpoint_storage_local import LocalStorage
 from tfos.fault.checkpoint_storage_remote import RemoteStorage
 
-__all__ = ["open_file_system", "open_storage"]
+__all__ = ["is_object_store", "open_file_system", "open_storage", "protocols"]
+
+_OBJECT_STORES: Final = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
 
 
 def open_storage(url: str, job_name: str, option: str = OPTION) -> CheckpointStorage:
@@ -49,9 +51,21 @@ def open_file_system(url: str, option: str) -> tuple[Any, str, bool]:
         raise ConfigError(f"{option} {url!r} cannot be used: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{option} {url!r} cannot be reached: {error}") from error
+    return file_system, str(root), "file" in protocols(file_system)
+
+
+def protocols(file_system: Any) -> set[str]:
+    """Return the schemes of the URLs that an fsspec file system is known by."""
     protocol = file_system.protocol
-    names = (protocol,) if isinstance(protocol, str) else tuple(protocol)
-    return file_system, str(root), "file" in names
+    return {protocol} if isinstance(protocol, str) else set(protocol)
+
+
+def is_object_store(file_system: Any) -> bool:
+    """Say whether files appear whole there, and a rename is a copy of each.
+
+    Such a store has neither directories nor modes.
+    """
+    return bool(protocols(file_system) & _OBJECT_STORES)
 
 
 def _is_hdfs(url: str) -> bool:
