@@ -17,6 +17,7 @@ from killed_saver import kill_savers
 
 from tfos.errors import CheckpointCorruptError, CheckpointError
 from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.publish import publish_directory
 
 NUMBERS = itertools.count()
 
@@ -175,6 +176,50 @@ def test_people_can_list_and_verify_it(bucket):
     found = [(e["step"], e["state"], e["resumes"]) for e in json.loads(done.stdout)]
     assert found == [(2, "damaged", False), (1, "complete", True), (3, "unfinished", False)]
     assert whole.path in done.stdout
+
+
+def model(directory: str) -> None:
+    weights("a")(directory)
+    for name in ("saved_model.pb", "z"):
+        Path(directory, name).write_bytes(b"pb")
+
+
+def asked_before(bucket, monkeypatch, told) -> None:
+    """Have `told` see each object's key right before the server is asked to make it."""
+    call = bucket.fs._call_s3
+
+    async def spy(method, *args, **kwargs):
+        if method in ("put_object", "copy_object"):
+            told(kwargs["Key"])
+        return await call(method, *args, **kwargs)
+
+    monkeypatch.setattr(bucket.fs, "_call_s3", spy)
+
+
+def test_a_model_arrives_in_its_place_with_the_file_that_makes_it_one_last(bucket, monkeypatch):
+    bucket.fs.pipe_file(f"{bucket.name}/models/7/variables", b"another's")
+    keys: list[str] = []
+    asked_before(bucket, monkeypatch, keys.append)
+    assert publish_directory(model, f"s3://{bucket.name}/models/", 7) == (
+        f"s3://{bucket.name}/models/8"
+    )
+    files = ("model.index", "shards/data-0", "z", "saved_model.pb")
+    assert keys == [f"models/8/{file}" for file in files]
+    assert len(bucket.fs.find(f"{bucket.name}/models")) == 1 + len(files)
+
+
+def test_a_model_that_does_not_arrive_leaves_nothing_and_its_number_free(bucket, monkeypatch):
+    def refuse(key: str) -> None:
+        if key == "models/7/saved_model.pb":
+            raise OSError("503 Slow Down")
+
+    url = f"s3://{bucket.name}/models"
+    with monkeypatch.context() as refusing:
+        asked_before(bucket, refusing, refuse)
+        with pytest.raises(CheckpointError, match=r"not written: OSError: 503 .*--model-dir"):
+            publish_directory(model, url, 7)
+    assert bucket.fs.find(f"{bucket.name}/models") == []
+    assert publish_directory(model, url, 7) == f"{url}/7"
 
 
 def told_of_a_place_that_cannot_be_written(bucket, endpoint: str) -> str:

@@ -1,4 +1,4 @@
-"""Put a directory, such as a SavedModel, where its readers look: whole or not at all."""
+"""Put a directory, such as a SavedModel, where its readers look, so that they see it when whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from tfos.errors import CheckpointError
-from tfos.fault.checkpoint_place import open_file_system
+from tfos.fault.checkpoint_place import is_object_store, open_file_system
 from tfos.fault.checkpoint_storage_remote import told_by_client, upload_tree
 from tfos.fault.durable_files import explained, fsync_directory, fsync_tree, remove_tree
 
@@ -20,15 +20,20 @@ __all__ = ["publish_directory"]
 _logger = logging.getLogger(__name__)
 
 _OPTION: Final = "--model-dir"
+# To TensorFlow a directory without it is no model.
+_LAST: Final = "saved_model.pb"
 
 
 def publish_directory(write: Callable[[str], None], model_dir: str, version: int) -> str:
     """Write a directory and make it ``model_dir/version``, the layout TensorFlow Serving watches.
 
     The directory is written beside its final place, brought to the disk and renamed, so a reader
-    never sees a part of it. Behind a URL it is uploaded under another name and moved: one step on
-    HDFS, file by file on object stores. Blocks until done. One process publishes at a time; a
-    version that exists is left alone and the next free number taken.
+    never sees a part of it; on HDFS it is uploaded beside it and renamed. Object stores have no
+    such rename: the files arrive in place one by one and ``saved_model.pb`` last. What fails there
+    is removed; a process that is killed leaves a version without ``saved_model.pb``.
+
+    Blocks until done. One process publishes at a time; a version that exists is left alone and the
+    next free number taken.
 
     Parameters
     ----------
@@ -78,23 +83,43 @@ def _publish_local(write: Callable[[str], None], model_dir: str, version: int) -
 
 
 def _publish_remote(file_system: Any, staging: str, model_dir: str, root: str, version: int) -> str:
-    aside = f"{root}/{version}.tmp-{uuid.uuid4().hex}"
     try:
-        upload_tree(file_system, staging, aside)
-        file_system.invalidate_cache()
-        while file_system.exists(f"{root}/{version}"):
-            version += 1
-        file_system.mv(aside, f"{root}/{version}", recursive=True)
+        if is_object_store(file_system):
+            target = _free(file_system, root, version)
+            with _removed_on_failure(file_system, target):
+                upload_tree(file_system, staging, target, _LAST)
+        else:
+            aside = f"{root}/{version}.tmp-{uuid.uuid4().hex}"
+            with _removed_on_failure(file_system, aside):
+                upload_tree(file_system, staging, aside)
+                target = _free(file_system, root, version)
+                file_system.mv(aside, target, recursive=True)
     except Exception as error:  # clients of object stores raise types of their own
-        try:
-            if file_system.exists(aside):
-                file_system.rm(aside, recursive=True)
-        except Exception as left:
-            _logger.warning("%s could not be removed: %s", aside, left)
         raise CheckpointError(
             f"the model was not written: {told_by_client(error)} ({model_dir}, set by {_OPTION})"
         ) from error
-    return f"{model_dir.rstrip('/')}/{version}"
+    return f"{model_dir.rstrip('/')}/{target.rpartition('/')[2]}"
+
+
+def _free(file_system: Any, root: str, version: int) -> str:
+    file_system.invalidate_cache()
+    while file_system.exists(target := f"{root}/{version}"):
+        version += 1
+    return target
+
+
+@contextmanager
+def _removed_on_failure(file_system: Any, path: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        try:
+            file_system.invalidate_cache()
+            if file_system.exists(path):
+                file_system.rm(path, recursive=True)
+        except Exception as left:
+            _logger.warning("%s could not be removed: %s", path, left)
+        raise
 
 
 def _fill(write: Callable[[str], None], staging: str, model_dir: str) -> None:
