@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import stat
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ from typing import Any
 from tfos.environments.progress import Progress, in_words, percent_of
 from tfos.errors import InfrastructureError
 from tfos.fault.checkpoint_place import is_object_store, open_file_system, protocols
+from tfos.fault.checkpoint_storage_remote import remove_stale
 
 __all__ = ["UploadedArchive", "upload"]
 
 _FILE_MODE = 0o644
 _DIRECTORY_MODE = 0o755
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part", re.DOTALL)
-_STALE_AFTER_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _put(file_system: Any, archive: Path, place: str, progress: Progress) -> boo
     directory, _, name = place.rpartition("/")
     aside = f"{directory}/.{name}.{uuid.uuid4().hex[:8]}.part"
     _make_directory(file_system, directory)
-    _remove_stale_parts(file_system, directory)
+    remove_stale(file_system, directory, _PART)
     try:
         file_system.put_file(str(archive), aside, callback=callback)
         _set_mode(file_system, aside, _FILE_MODE)
@@ -130,17 +129,6 @@ def _put(file_system: Any, archive: Path, place: str, progress: Progress) -> boo
                 file_system.rm_file(aside)
     progress.percent(100)
     return True
-
-
-def _remove_stale_parts(file_system: Any, directory: str) -> None:
-    """Remove what uploads that were killed left; none takes so long."""
-    oldest = time.time() - _STALE_AFTER_S
-    # Whatever goes wrong, such as another process being faster: the upload does not need it.
-    with contextlib.suppress(Exception):
-        for place in file_system.ls(directory, detail=False):
-            name = str(place).rpartition("/")[2]
-            if _PART.fullmatch(name) and file_system.modified(place).timestamp() < oldest:
-                file_system.rm_file(place)
 
 
 def _callback(size_bytes: int, progress: Progress) -> Any:

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,11 +29,12 @@ from tfos.fault.durable_files import (
     tree_files,
 )
 
-__all__ = ["RemoteStorage", "told_by_client", "upload_tree"]
+__all__ = ["RemoteStorage", "remove_stale", "told_by_client", "upload_tree"]
 
 _logger = logging.getLogger(__name__)
 
 _STACK_TRACE: Final = re.compile(r"(\n|\\n)(\t|\\t)at .*", re.DOTALL)
+_STALE_AFTER_S: Final = 24 * 3600.0
 
 
 class RemoteStorage(CheckpointStorage):
@@ -205,3 +207,17 @@ def upload_tree(
         if file == last:
             check()
         file_system.put_file(os.path.join(local, *file.split("/")), f"{remote}/{file}")
+
+
+def remove_stale(file_system: Any, directory: str, names: re.Pattern[str]) -> None:
+    """Remove what killed processes left in a directory under such names, where that can be done.
+
+    Left behind is what is older than a day: no write takes so long.
+    """
+    # Whatever goes wrong, such as another process being faster: no caller needs it.
+    with suppress(Exception):
+        oldest = time.time() - _STALE_AFTER_S
+        for path in file_system.ls(directory, detail=False):
+            name = str(path).rpartition("/")[2]
+            if names.fullmatch(name) and file_system.modified(path).timestamp() < oldest:
+                file_system.rm(path, recursive=True)

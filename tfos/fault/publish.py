@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from tfos.errors import CheckpointError
 from tfos.fault.checkpoint_place import is_object_store, open_file_system
-from tfos.fault.checkpoint_storage_remote import told_by_client, upload_tree
+from tfos.fault.checkpoint_storage_remote import remove_stale, told_by_client, upload_tree
 from tfos.fault.durable_files import explained, fsync_directory, fsync_tree, remove_tree
 
 __all__ = ["publish_directory"]
@@ -22,6 +23,7 @@ _logger = logging.getLogger(__name__)
 _OPTION: Final = "--model-dir"
 # To TensorFlow a directory without it is no model.
 _LAST: Final = "saved_model.pb"
+_ASIDE: Final = re.compile(r"\d+\.tmp-[0-9a-f]{32}")
 
 
 def publish_directory(write: Callable[[str], None], model_dir: str, version: int) -> str:
@@ -30,7 +32,8 @@ def publish_directory(write: Callable[[str], None], model_dir: str, version: int
     The directory is written beside its final place, brought to the disk and renamed, so a reader
     never sees a part of it; on HDFS it is uploaded beside it and renamed. Object stores have no
     such rename: the files arrive in place one by one and ``saved_model.pb`` last. What fails there
-    is removed; a process that is killed leaves a version without ``saved_model.pb``.
+    is removed; a process that is killed leaves a version without ``saved_model.pb``. Elsewhere what
+    it leaves beside the versions is removed a day later.
 
     Blocks until done. One process publishes at a time; a version that exists is left alone and the
     next free number taken.
@@ -61,6 +64,7 @@ def publish_directory(write: Callable[[str], None], model_dir: str, version: int
         raise ValueError(f"version is {version}: it must be 0 or more")
     file_system, root, local = open_file_system(model_dir, _OPTION)
     if local:
+        remove_stale(file_system, os.path.abspath(root), _ASIDE)
         return _publish_local(write, os.path.abspath(root), version)
     with _staged(tempfile.mkdtemp(prefix="tfos-model-")) as staging:
         _fill(write, staging, model_dir)
@@ -89,6 +93,7 @@ def _publish_remote(file_system: Any, staging: str, model_dir: str, root: str, v
             with _removed_on_failure(file_system, target):
                 upload_tree(file_system, staging, target, _LAST)
         else:
+            remove_stale(file_system, root, _ASIDE)
             aside = f"{root}/{version}.tmp-{uuid.uuid4().hex}"
             with _removed_on_failure(file_system, aside):
                 upload_tree(file_system, staging, aside)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -36,6 +39,36 @@ def test_a_version_that_exists_is_left_alone(tmp_path):
     for expected in ("7", "8", "9"):
         path = publish_directory(model, str(tmp_path), 7)
         assert path == str(tmp_path / expected)
+
+
+def test_what_a_killed_process_left_goes_after_a_day(tmp_path):
+    day_s = 24 * 3600
+    ages_s = {
+        f"3.tmp-{'0a' * 16}": day_s + 60,
+        f"4.tmp-{'0a' * 16}": day_s - 60,
+        "5": 9 * day_s,
+        "5.tmp-mine": 9 * day_s,
+    }
+    for name, age_s in ages_s.items():
+        (tmp_path / name).mkdir()
+        model(str(tmp_path / name))
+        changed = time.time() - age_s
+        os.utime(tmp_path / name, (changed, changed))
+    publish_directory(model, str(tmp_path), 7)
+    assert ages_s.keys() - set(os.listdir(tmp_path)) == {f"3.tmp-{'0a' * 16}"}
+
+
+def test_what_a_kill_leaves_is_known_by_its_name(tmp_path):
+    program = (
+        "import os, sys; from tfos.fault.publish import publish_directory\n"
+        "publish_directory(lambda directory: os._exit(9), sys.argv[1], 3)"
+    )
+    argv = [sys.executable, "-c", program, str(tmp_path)]
+    assert subprocess.run(argv, timeout=60, check=False).returncode == 9
+    (left,) = tmp_path.iterdir()
+    os.utime(left, (1, 1))
+    publish_directory(model, str(tmp_path), 3)
+    assert os.listdir(tmp_path) == ["3"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt()])
