@@ -15,7 +15,8 @@ import fsspec
 import pytest
 from killed_saver import kill_savers
 
-from tfos.errors import CheckpointCorruptError, CheckpointError
+from tfos.errors import CheckpointCorruptError, CheckpointError, ConfigError
+from tfos.fault.checkpoint_listing import list_checkpoints
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.publish import publish_directory
 
@@ -176,6 +177,18 @@ def test_people_can_list_and_verify_it(bucket):
     found = [(e["step"], e["state"], e["resumes"]) for e in json.loads(done.stdout)]
     assert found == [(2, "damaged", False), (1, "complete", True), (3, "unfinished", False)]
     assert whole.path in done.stdout
+
+
+def test_a_folder_that_a_console_made_is_a_directory_and_an_object_is_a_file(bucket):
+    bucket.fs.pipe_file(f"{bucket.name}/ckpt/", b"")
+    assert list_checkpoints(bucket.url) == []
+    bucket.fs.pipe_file(f"{bucket.name}/ckpt/fm/", b"")
+    saved = bucket.store().save(1, 1, weights("a"))
+    for url in (bucket.url, f"{bucket.url}/"):
+        bucket.fs.invalidate_cache()
+        assert [entry.path for entry in list_checkpoints(url)] == [saved.path]
+    with pytest.raises(ConfigError, match=r"model\.index is a file"):
+        list_checkpoints(f"{saved.path}/model.index")
 
 
 def model(directory: str) -> None:

@@ -134,7 +134,8 @@ def _jobs(url: str, job: str | None) -> list[str]:
         raise ConfigError(f"there is nothing at {url}") from error
     except Exception as error:  # clients of object stores raise types of their own
         raise CheckpointError(f"{url} cannot be listed: {told_by_client(error)}") from error
-    if any(entry["name"].rstrip("/") == root.rstrip("/") for entry in found):
+    # An object named `root/` is how consoles and Hadoop mark an empty folder on an object store.
+    if any(entry["name"] == root.rstrip("/") and entry["type"] != "directory" for entry in found):
         raise ConfigError(f"{url} is a file, not a directory of checkpoints")
     names = sorted(
         entry["name"].rstrip("/").rpartition("/")[2]
