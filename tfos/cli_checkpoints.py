@@ -60,12 +60,16 @@ def checkpoints(
     URL is what --checkpoint-dir was: a directory, or a URL such as s3://bucket/path or
     hdfs://namenode/path. Nothing is changed.
     """
+
+    def tell(kind: str, what: str) -> None:
+        click.echo(f"{ctx.command_path}: {kind}: {' '.join(what.split())}", err=True)
+
     try:
-        listed = list_checkpoints(url, name)
+        listed = list_checkpoints(url, name, lambda what: tell("warning", what))
         if verify:
             listed = _verify(url, listed)
     except TfosError as error:
-        click.echo(f"{ctx.command_path}: error: {' '.join(str(error).split())}", err=True)
+        tell("error", str(error))
         sys.exit(int(error.exit_code))
     if as_json:
         click.echo(json.dumps([entry.to_json() for entry in listed], indent=2))

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,8 +19,9 @@ def write(directory: str) -> None:
     Path(directory, "state.data").write_bytes(b"d" * 3000)
 
 
-def tfos(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    program = "from tfos.cli import main; main()"
+def tfos(
+    *args: str, program: str = "from tfos.cli import main; main()", **env: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program, "checkpoints", *args],
         capture_output=True,
@@ -169,6 +171,50 @@ def test_a_storage_that_cannot_be_read_is_an_infrastructure_error(kept, tmp_path
     told = tfos(str(link))
     assert told.returncode == 5
     assert "cannot be listed" in told.stderr
+
+
+FORBIDDEN = """
+import os, sys
+from tfos.cli import main
+if os.geteuid() == 0:  # nothing is forbidden to root
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+main()
+"""
+
+
+@pytest.fixture
+def forbidden():
+    """A directory with a job that its owner keeps to themselves, and one for everyone."""
+    # Not in tmp_path, whose parents are closed to the user that asks.
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        for job in ("clicks", "fm"):
+            CheckpointStore(place, job).save(5, 1, write)
+        os.chmod(f"{place}/clicks", 0)
+        yield place
+        for job in ("clicks", "fm"):
+            os.chmod(f"{place}/{job}", 0o755)
+
+
+def test_a_job_that_may_not_be_read_is_told_and_the_others_are_listed(forbidden):
+    told = tfos(forbidden, "--json", program=FORBIDDEN)
+    assert told.returncode == 0, told.stderr
+    assert [entry["job"] for entry in json.loads(told.stdout)] == ["fm"]
+    (warning,) = told.stderr.splitlines()
+    assert re.search(
+        rf"checkpoints: warning: job clicks is left out: .*may not read {forbidden}/clicks", warning
+    )
+
+
+def test_a_job_that_may_not_be_read_fails_where_there_is_nothing_else_to_list(forbidden):
+    alone = tfos(forbidden, "--name", "clicks", program=FORBIDDEN)
+    os.chmod(f"{forbidden}/fm", 0)
+    for told in (alone, tfos(forbidden, program=FORBIDDEN)):
+        assert (told.returncode, told.stdout) == (5, "")
+        assert f"may not read {forbidden}/clicks" in told.stderr
+        assert len(told.stderr.splitlines()) == 1
 
 
 def test_help_teaches():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from tfos.fault.checkpoint_storage_remote import told_by_client
 from tfos.fault.durable_files import sha256_of
 
 __all__ = ["CheckpointState", "ListedCheckpoint", "list_checkpoints", "verify_checkpoints"]
+
+_logger = logging.getLogger(__name__)
 
 _OPTION: Final = "URL"
 _NUMBERS: Final = re.compile(r"ckpt-(\d+)-g(\d+)")
@@ -80,20 +83,41 @@ class ListedCheckpoint:
         return {**self.__dict__, "state": self.state.value}
 
 
-def list_checkpoints(url: str, job: str | None = None) -> list[ListedCheckpoint]:
+def list_checkpoints(
+    url: str, job: str | None = None, warn: Callable[[str], None] = _logger.warning
+) -> list[ListedCheckpoint]:
     """List every job's checkpoints under a directory or URL, or one job's, the newest first.
 
     Runs anywhere and changes nothing; blocks for as long as the storage takes. Damage is found by
     manifests and sizes; `verify_checkpoints` compares checksums besides.
+
+    Parameters
+    ----------
+    url, job
+        Where, and whose; None for everybody's.
+    warn
+        Told of each job that is left out because it cannot be read, where there are others.
 
     Raises
     ------
     ConfigError
         If the URL cannot be used, nothing is there, or the job has nothing there.
     CheckpointError
-        If the storage cannot be read, or a newer tfos wrote to it.
+        If a job cannot be read, or a newer tfos wrote to it, and there is no other to list.
     """
-    return [entry for name in _jobs(url, job) for entry in _list_job(url, name)]
+    listed: list[ListedCheckpoint] = []
+    left_out: dict[str, CheckpointError] = {}
+    for name in _jobs(url, job):
+        try:
+            listed += _list_job(url, name)
+        except CheckpointError as error:
+            left_out[name] = error
+    # Else nothing found would read as nothing there.
+    if left_out and not listed:
+        raise next(iter(left_out.values()))
+    for name, why in left_out.items():
+        warn(f"job {name} is left out: {why}")
+    return listed
 
 
 def verify_checkpoints(

@@ -136,7 +136,8 @@ class LocalStorage(CheckpointStorage):
                     os.unlink(path)
 
     def _explained(self, done: str) -> Any:
-        return explained(f"checkpoints could not be {done}", self.location, OPTION)
+        access = "read" if done in ("listed", "read") else "write"
+        return explained(f"checkpoints could not be {done}", self.location, OPTION, access)
 
 
 def _raise_unless_gone(error: OSError) -> None:

@@ -117,7 +117,7 @@ def out_of_space(error: BaseException, path: str) -> bool:
 
 
 @contextmanager
-def explained(action: str, path: str, option: str) -> Iterator[None]:
+def explained(action: str, path: str, option: str, access: str = "write") -> Iterator[None]:
     """Turn an OSError inside the block into a CheckpointError for people.
 
     Parameters
@@ -128,20 +128,22 @@ def explained(action: str, path: str, option: str) -> Iterator[None]:
         Where.
     option
         The command line option that says where.
+    access
+        What the system may have forbidden: ``read`` or ``write``.
     """
     try:
         yield
     except OSError as error:
-        raise CheckpointError(f"{action}: {_reason(error, path, option)}") from error
+        raise CheckpointError(f"{action}: {_reason(error, path, option, access)}") from error
 
 
-def _reason(error: OSError, path: str, option: str) -> str:
+def _reason(error: OSError, path: str, option: str, access: str) -> str:
     if error.errno in _SPACE:
         return f"no space is left for {path}; free some, or let {option} name another place"
     if error.errno in (errno.EACCES, errno.EPERM):
         return (
-            f"user {os.geteuid()} may not write {path} ({error}); change its permissions, or let "
-            f"{option} name another place"
+            f"user {os.geteuid()} may not {access} {path} ({error}); change its permissions, or "
+            f"let {option} name another place"
         )
     if error.errno == errno.EROFS:
         return f"{path} is on a read-only file system; let {option} name another place"
