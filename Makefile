@@ -38,8 +38,9 @@ test-unit: $(STAMP) ## Run the unit tests: no Spark, ZooKeeper or TensorFlow; se
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
 
 .PHONY: test-faults
-test-faults: java $(STAMP) ## Cause every fault at every point; writes docs/fault-matrix.md. Two hours.
+test-faults: java horovod ## Cause every fault at every point; writes docs/fault-matrix.md. Two hours.
 	TFOS_FAULT_TABLE=$(CURDIR)/docs/fault-matrix.md $(BIN)/python -m pytest -m "" tests/fault tests/yarn $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m faults tests/e2e $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## Check style, spelling and types.

@@ -40,7 +40,8 @@ def kill_savers(
     acknowledged, cut_short = 0, 0
     for kill in range(kills):
         at_sight = unfinished if kill % 2 else None
-        resumed, told = run_killed_saver(url, files, chance.uniform(0, within_s), at_sight)
+        after_s = chance.uniform(0, within_s)
+        resumed, told = run_killed_saver(url, files, after_s, at_sight, directory)
         assert resumed >= acknowledged
         acknowledged = max([resumed, *told])
         cut_short += unfinished()
@@ -60,11 +61,16 @@ def kill_savers(
 
 
 def run_killed_saver(
-    url: str, files: int, after_s: float, at_sight: Callable[[], bool] | None
+    url: str,
+    files: int,
+    after_s: float,
+    at_sight: Callable[[], bool] | None,
+    directory: Path,
 ) -> tuple[int, list[int]]:
     """Let a saver run, and kill it: the step it resumed from, and those it said were complete."""
     argv = [sys.executable, __file__, url, str(files)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as saver:
+    env = {**os.environ, "TMPDIR": str(directory)}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=env) as saver:
         try:
             resumed = int(saver.stdout.readline())
             told = []

@@ -353,7 +353,9 @@ class TrainContext:
         return self.link.should_stop()
 
     def export(self, module: Any, signatures: Any = None, **options: Any) -> str | None:
-        """Publish a SavedModel in the model directory; it appears whole, by rename.
+        """Publish a SavedModel in the model directory.
+
+        It appears whole, by rename; on object stores file by file, ``saved_model.pb`` last.
 
         Parameters
         ----------

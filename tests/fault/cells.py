@@ -184,8 +184,6 @@ FAST = frozenset(
         "ps-kill-step",
         "chief-kill-checkpoint",
         "local-kill-step",
-        "session-worker-kill-step",
-        "host-kill-feed",
         "executor-kill-step",
         "rank-kill-step",
         "rank-stop-step",

@@ -128,6 +128,7 @@ def test_a_signal_ends_a_driver_in_the_cluster_in_order(submit):
     assert "asking application_" in run.text
 
 
+@pytest.mark.faults
 @pytest.mark.zookeeper
 def test_the_second_run_of_a_job_names_the_first(submit):
     where = (*CLUSTER, "--chief-memory", "1280m", "--name", "nightly", "-p", "fault=hangs", FAULTS)
