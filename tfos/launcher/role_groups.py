@@ -100,7 +100,7 @@ class RoleGroup:
         self._slots_within_s = slots_within_s
         self._shuffled = frame is None or not spec.gang
         self._frame = spark.range(0, spec.count, 1, spec.count) if frame is None else frame
-        self._attempts = TaskAttempts(spark)
+        self._attempts = TaskAttempts(spark, spec.count)
         self._submission = 0
         self._submitted = threading.Event()
         self._withdrawn = threading.Event()
@@ -179,6 +179,8 @@ class RoleGroup:
         Those of a gang are killed because one has failed, and are left out. Blocks for a few calls
         into the JVM.
         """
+        if not self._submitted.is_set():
+            return ()  # what runs for it is the user's query
         try:
             lost = self._attempts.lost(self._job_group)
         except Exception as error:

@@ -38,10 +38,14 @@ class LostAttempt:
 
 
 class TaskAttempts:
-    """Of the stage whose tasks are the role hosts. Raises what py4j raises: Spark may be gone."""
+    """Of the stage whose `count` tasks are the role hosts.
 
-    def __init__(self, spark: SparkSession) -> None:
+    Raises what py4j raises: Spark may be gone.
+    """
+
+    def __init__(self, spark: SparkSession, count: int) -> None:
         self._context = spark.sparkContext
+        self._count = count
         self._counted: tuple[int, int, int] | None = None
         self._lost: tuple[LostAttempt, ...] = ()
 
@@ -75,8 +79,12 @@ class TaskAttempts:
         for job in tracker.getJobIdsForGroup(job_group):
             info = tracker.getJobInfo(job)
             stages.extend(() if info is None else info.stageIds)
-        # The role hosts are the tasks of the job's last stage.
-        return self._store().lastStageAttempt(max(stages)) if stages else None
+        if not stages:
+            return None
+        stage = self._store().lastStageAttempt(max(stages))
+        # The role hosts are the tasks of the last stage. Adaptive execution runs those of the
+        # user's query before it as jobs of their own: what these lose is Spark's to run again.
+        return stage if stage.numTasks() == self._count else None
 
     def _read(self, stage: Any) -> list[LostAttempt]:
         tasks = self._store().taskList(stage.stageId(), stage.attemptId(), 1 << 20)

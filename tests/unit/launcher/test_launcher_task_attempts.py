@@ -20,10 +20,11 @@ class Attempt:
 
 
 class Store:
-    """Of one job, whose last stage is number 7."""
+    """Of one job, whose last stage is number 7, of two tasks unless told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: int = 2) -> None:
         self.attempts: list[Attempt] = []
+        self.tasks = tasks
         self.listed = 0
 
     def of(self, status: str) -> int:
@@ -34,6 +35,8 @@ class Store:
         return SimpleNamespace(
             stageId=lambda: stage,
             attemptId=lambda: 0,
+            status=lambda: "PENDING",
+            numTasks=lambda: self.tasks,
             numFailedTasks=lambda: self.of("FAILED"),
             numKilledTasks=lambda: self.of("KILLED"),
         )
@@ -56,7 +59,7 @@ def spark(store: Store):
 
 def test_tasks_are_listed_only_when_more_are_lost():
     store = Store()
-    attempts = TaskAttempts(spark(store))
+    attempts = TaskAttempts(spark(store), 2)
     store.attempts = [Attempt(20, "RUNNING")]
     assert attempts.lost("tfos-r1-worker") == ()
     assert store.listed == 0
@@ -69,6 +72,17 @@ def test_tasks_are_listed_only_when_more_are_lost():
     assert attempts.lost("tfos-r1-ps") == ()
 
 
+def test_tasks_of_the_users_query_are_no_roles():
+    store = Store(tasks=200)
+    store.attempts = [Attempt(137, "FAILED", "Container killed for exceeding memory limits")]
+    attempts = TaskAttempts(spark(store), 2)
+    assert attempts.lost("tfos-r1-worker") == ()
+    assert not attempts.pending("tfos-r1-worker")
+    store.tasks = 2
+    assert [attempt.task for attempt in attempts.lost("tfos-r1-worker")] == [137]
+    assert attempts.pending("tfos-r1-worker")
+
+
 def test_of_a_gang_those_that_went_along_are_left_out():
     store = Store()
     store.attempts = [Attempt(20, "FAILED", "ExecutorLostFailure"), Attempt(21, "KILLED", "gang")]
@@ -76,6 +90,8 @@ def test_of_a_gang_those_that_went_along_are_left_out():
         spec = RoleSpec(Role.WORKER, 2, trains=True, gang=gang)
         host = SimpleNamespace(run_id="r1")
         group = RoleGroup(spark(store), spec, host, None, slots_within_s=1.0)
+        assert group.lost_attempts() == ()
+        group._submitted.set()
         assert [attempt.task for attempt in group.lost_attempts()] == tasks
         failure = group.task_failure(0, 20)
         assert failure is not None
@@ -89,5 +105,7 @@ def test_a_spark_that_is_gone_has_lost_nobody_that_is_known():
             raise ConnectionRefusedError
 
     spec = RoleSpec(Role.WORKER, 2, trains=False)
-    group = RoleGroup(spark(Gone()), spec, SimpleNamespace(run_id="r1"), None, slots_within_s=1.0)
+    host = SimpleNamespace(run_id="r1")
+    group = RoleGroup(spark(Gone()), spec, host, None, slots_within_s=1.0)
+    group._submitted.set()
     assert group.lost_attempts() == ()
