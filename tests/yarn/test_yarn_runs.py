@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 
 import pytest
 from yarn_runs import CLUSTER, COUNTED, COUNTED_SESSION, FAULTS, PS_SIZES
@@ -14,6 +15,11 @@ from tfos.errors import ExitCode
 from tfos.launcher.yarn_client import YarnClient
 
 COUNTS = ("-p", "rows=2000", "-p", "epochs=4", "-p", "slow=0.02")
+# More ranks than the cluster has room for: it gives one or two executors.
+SPREAD = (
+    *("--arch", "ring", "--num-workers", "4", "--worker-memory", "8g", "-p", "fault=none"),
+    *("--spark-conf", "spark.scheduler.minRegisteredResourcesRatio=0"),
+)
 
 
 def test_roles_of_a_ps_run_have_containers_of_their_sizes(submit):
@@ -96,6 +102,27 @@ def test_an_application_killed_in_yarn_is_told(submit, mode, monkeypatch):
     run = submit.finish(process)
     assert run.code == ExitCode.INTERRUPTED
     assert "killed" in run.record["error"]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("state", "said", "options"),
+    [
+        pytest.param("RUNNING", "waiting for executors", SPREAD, id="ring"),
+    ],
+)
+def test_an_application_killed_before_it_trains_is_told(submit, state, said, options, monkeypatch):
+    monkeypatch.setenv("HADOOP_CONF_DIR", submit.yarn.record.configuration)
+    with YarnClient.open() as yarn:
+        process = submit.start(*options, FAULTS)
+        (found,) = submit.wait_for(lambda: submit.applications(state), 120.0)
+        assert any(said in line for line in process.stdout)
+        yarn.kill(found["id"])
+        began = time.monotonic()
+        run = submit.finish(process)
+    assert run.code == ExitCode.INTERRUPTED
+    assert "killed" in run.record["error"]
+    assert time.monotonic() - began < 60.0
 
 
 def test_nobody_need_wait(submit):

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tfos.arrow_feed.gang import read_shuffled
-from tfos.errors import InsufficientExecutorsError
+from tfos.errors import InsufficientExecutorsError, InterruptedRunError
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.launcher.resource_profiles import profile_of
 from tfos.launcher.role_host import SUBMISSION_PROPERTY, first_attempt
-from tfos.launcher.submission import master_kind
+from tfos.launcher.spark_refusal import explain_stop, is_stopped
 from tfos.launcher.task_attempts import LostAttempt, TaskAttempts
 from tfos.launcher.task_slots import STANDSTILL_S, await_task_slots
-from tfos.launcher.yarn_client import YarnClient
 from tfos.topology import Role, RoleSpec, TaskKey
 
 if TYPE_CHECKING:
@@ -77,6 +76,9 @@ class RoleGroup:
         What feeds the role, one partition a task; None for a role that is not fed.
     slots_within_s
         For a gang: longest wait for as many task slots as it has members.
+    on_stopped
+        Called from a gang's thread, with the reason, when Spark was stopped under it: it cannot be
+        submitted again.
 
     Attributes
     ----------
@@ -92,12 +94,14 @@ class RoleGroup:
         frame: DataFrame | None,
         *,
         slots_within_s: float,
+        on_stopped: Callable[[str], None],
     ) -> None:
         self.spec = spec
         self.refusal: InsufficientExecutorsError | None = None
         self._spark = spark
         self._host = host
         self._slots_within_s = slots_within_s
+        self._on_stopped = on_stopped
         self._shuffled = frame is None or not spec.gang
         self._frame = spark.range(0, spec.count, 1, spec.count) if frame is None else frame
         self._attempts = TaskAttempts(spark, spec.count)
@@ -151,12 +155,19 @@ class RoleGroup:
         """
         self._withdrawn.set()
         if self._thread is not None and not self._submitted.is_set():
-            self._spark.sparkContext.cancelJobGroup(self._job_group)
+            self._cancel_jobs()
 
     def cancel(self) -> None:
         """Cancel the Spark job; returns at once, and `on_end` hears of the end."""
         self.withdraw()
-        self._spark.sparkContext.cancelJobGroup(self._job_group)
+        self._cancel_jobs()
+
+    def _cancel_jobs(self) -> None:
+        try:
+            self._spark.sparkContext.cancelJobGroup(self._job_group)
+        except Exception as error:
+            # A Spark that was stopped has ended them all.
+            log.debug("the %s tasks were not cancelled: %s", self.spec.role, error)
 
     def kill_task(self, task: int) -> None:
         """Have Spark end one task attempt, by its id, and run the task again; returns at once."""
@@ -215,9 +226,9 @@ class RoleGroup:
     def _run(self, on_end: Callable[[GroupReport], None]) -> None:
         context = self._spark.sparkContext
         role = self.spec.role
-        context.setJobGroup(self._job_group, f"tfos {role} x {self.spec.count}")
-        context.setLocalProperty(SUBMISSION_PROPERTY, str(self._submission))
         try:
+            context.setJobGroup(self._job_group, f"tfos {role} x {self.spec.count}")
+            context.setLocalProperty(SUBMISSION_PROPERTY, str(self._submission))
             rows: list[Any] = self._run_tasks() if self._has_slots() else []
             outcomes = tuple(Outcome.from_json(json.loads(row.outcome)) for row in rows)
             report = GroupReport(role, outcomes, None)
@@ -225,21 +236,22 @@ class RoleGroup:
             self.refusal = error
             report = GroupReport(role, (), _refused(role, error))
         except Exception as error:
-            ended = self._withdrawn.is_set() and not self._submitted.is_set()
-            none = GroupReport(role, (), None)
-            report = none if ended else _failed(role, error, self._was_killed)
+            report = self._report_of(error)
         on_end(report)
 
-    def _was_killed(self) -> bool:
-        """Ask YARN whether somebody has killed the application; the JVM still lives."""
-        context = self._spark.sparkContext
-        try:
-            if master_kind(str(context.master)) != "yarn":
-                return False
-            return YarnClient(self._spark._jvm).status(context.applicationId).state == "KILLED"
-        except Exception as error:
-            log.debug("YARN does not tell how the application ended: %s", error)
-            return False
+    def _report_of(self, error: Exception) -> GroupReport:
+        role = self.spec.role
+        if self._withdrawn.is_set() and not self._submitted.is_set():
+            return GroupReport(role, (), None)
+        if not is_stopped(self._spark):
+            return _failed(role, error)
+        ended = explain_stop(self._spark)
+        killed = isinstance(ended, InterruptedRunError)
+        if self.spec.gang and not killed and not self._withdrawn.is_set():
+            # Before its end is told of: a gang that only failed is submitted again.
+            self._on_stopped(str(ended))
+            return GroupReport(role, (), None)
+        return GroupReport(role, (), _stopped(ended), killed=killed)
 
     def _run_tasks(self) -> list[Any]:
         if not self._shuffled:
@@ -275,9 +287,7 @@ def _refused(role: Role, error: InsufficientExecutorsError) -> Failure:
     return Failure(key=str(role), cause=Cause.CONFIG, message=str(error), time=time.time())
 
 
-def _failed(role: Role, error: Exception, was_killed: Callable[[], bool]) -> GroupReport:
-    if "SparkContext was shut down" in str(error):
-        return GroupReport(role, (), _stopped(), killed=was_killed())
+def _failed(role: Role, error: Exception) -> GroupReport:
     failure = _spark_failure(role, error)
     named = _FAILED_TASK.search(str(error))
     if named is None or failure.cause is not Cause.INFRASTRUCTURE:
@@ -287,14 +297,8 @@ def _failed(role: Role, error: Exception, was_killed: Callable[[], bool]) -> Gro
     return GroupReport(role, (), failure, culprit)
 
 
-def _stopped() -> Failure:
-    return Failure(
-        key="driver",
-        cause=Cause.INFRASTRUCTURE,
-        message="Spark was stopped by somebody else: its application ended or was killed in the "
-        "cluster, or the session was stopped",
-        time=time.time(),
-    )
+def _stopped(ended: Exception) -> Failure:
+    return Failure(key="driver", cause=Cause.INFRASTRUCTURE, message=str(ended), time=time.time())
 
 
 def _spark_failure(role: Role, error: Exception) -> Failure:

@@ -219,8 +219,11 @@ class _Run:
 
     def _on_lock_lost(self) -> None:
         self.lock_lost = "the job's lock in ZooKeeper was lost: another run of it may begin"
+        self._give_up(self.lock_lost)
+
+    def _give_up(self, why: str) -> None:
         if self.controller is not None:
-            self.controller.give_up(self.lock_lost)
+            self.controller.give_up(why)
 
     def _driver_host(self) -> str:
         """Return the address at which executors reach this driver."""
@@ -305,6 +308,7 @@ class _Run:
                 ),
                 fed.frames.get(spec.role),
                 slots_within_s=config.registry.register_timeout_s,
+                on_stopped=self._give_up,
             )
             for spec in roles
         ]

@@ -11,7 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from tfos.errors import InsufficientExecutorsError
+from tfos.errors import InfrastructureError, InsufficientExecutorsError
+from tfos.launcher.spark_refusal import is_stopped
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -99,11 +100,15 @@ def await_task_slots(
     ------
     InsufficientExecutorsError
         As `SlotWait.look`.
+    InfrastructureError
+        If Spark is stopped meanwhile: none will come any more.
     """
     now = time.monotonic()
     wait = SlotWait(needed, limit_s=limit_s, standstill_s=standstill_s, now=now)
     tell_at = now + TELL_EVERY_S
     while not cancelled.is_set():
+        if is_stopped(spark):
+            raise InfrastructureError("Spark was stopped as executors were awaited")
         slots, now = count_task_slots(spark), time.monotonic()
         if wait.look(slots, now):
             return True

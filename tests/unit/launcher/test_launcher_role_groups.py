@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from types import SimpleNamespace
+
 import pytest
 
+from tfos.errors import InterruptedRunError
 from tfos.fault.failure import Cause
-from tfos.launcher.role_groups import _failed, _spark_failure
-from tfos.topology import Role, TaskKey
+from tfos.launcher import role_groups
+from tfos.launcher.role_groups import GroupReport, RoleGroup, _failed, _spark_failure
+from tfos.topology import Role, RoleSpec, TaskKey
 
 PYTHON = """An exception was thrown from the Python worker:
 Traceback (most recent call last):
@@ -78,7 +83,7 @@ BARRIER = (
     ],
 )
 def test_the_end_of_a_barrier_stage_names_the_task_that_took_the_others_with_it(why, says):
-    report = _failed(Role.WORKER, RuntimeError(BARRIER.format(why=why)), bool)
+    report = _failed(Role.WORKER, RuntimeError(BARRIER.format(why=why)))
     assert report.culprit == TaskKey(Role.WORKER, 1)
     assert report.failure is not None
     assert (report.failure.key, report.failure.message) == ("worker-1", says)
@@ -87,16 +92,71 @@ def test_the_end_of_a_barrier_stage_names_the_task_that_took_the_others_with_it(
 
 @pytest.mark.parametrize("error", [Captured("[X] bad value"), RuntimeError("Job aborted")])
 def test_no_other_end_names_a_task(error):
-    report = _failed(Role.WORKER, error, bool)
+    report = _failed(Role.WORKER, error)
     assert report.culprit is None
     assert report.failure is not None
     assert report.failure.message == _spark_failure(Role.WORKER, error).message
 
 
-@pytest.mark.parametrize("killed", [True, False])
-def test_a_spark_that_was_stopped_from_outside_is_no_failure_of_the_tasks(killed):
-    said = "SparkException: Job 0 cancelled because SparkContext was shut down"
-    report = _failed(Role.WORKER, RuntimeError(said), lambda: killed)
-    assert report.killed is killed
+class Spark:
+    """A session whose context says whether it was stopped, as the JVM's does."""
+
+    def __init__(self, *, stopped: bool) -> None:
+        context = SimpleNamespace(isStopped=lambda: stopped)
+        self.sparkContext = self
+        self.master = "local[2]"
+        self._jsc = SimpleNamespace(sc=lambda: context)
+
+    def range(self, *bounds: int) -> None:
+        return None
+
+    def setJobGroup(self, *words: str) -> None:
+        pass
+
+    def setLocalProperty(self, *words: str) -> None:
+        pass
+
+    def cancelJobGroup(self, name: str) -> None:
+        raise RuntimeError("Cannot call methods on a stopped SparkContext.")
+
+
+def run_group(spark: Spark, *, gang: bool) -> tuple[GroupReport, list[str]]:
+    """Return how a group's job ends that cannot run, and what the run is told before."""
+    reports, told = [], []
+    spec = RoleSpec(Role.WORKER, 4, trains=True, gang=gang)
+    host = SimpleNamespace(run_id="r1")
+    group = RoleGroup(spark, spec, host, None, slots_within_s=0.0, on_stopped=told.append)
+    group._run(reports.append)
+    group._thread = threading.current_thread()
+    group.cancel()  # the run is stopping now
+    (report,) = reports
+    return report, told
+
+
+KILLED = InterruptedRunError("application_1_2 was killed in YARN")
+
+
+@pytest.mark.parametrize("gang", [True, False])
+def test_the_kill_of_an_application_ends_its_run_as_interrupted(monkeypatch, gang):
+    monkeypatch.setattr(role_groups, "explain_stop", lambda spark: KILLED)
+    report, told = run_group(Spark(stopped=True), gang=gang)
+    assert report.killed
+    assert report.failure is not None
+    assert report.failure.message == str(KILLED)
+    assert told == []
+
+
+def test_a_gang_whose_spark_was_stopped_is_not_to_come_again():
+    report, (why,) = run_group(Spark(stopped=True), gang=True)
+    assert "Spark was stopped by somebody else" in why
+    assert (report.failure, report.killed) == (None, False)
+
+
+def test_a_spark_that_was_stopped_is_no_failure_of_the_tasks():
+    report, told = run_group(Spark(stopped=True), gang=False)
     assert report.failure is not None
     assert report.failure.message.startswith("Spark was stopped by somebody else")
+    assert (report.failure.cause, told) == (Cause.INFRASTRUCTURE, [])
+    report, _ = run_group(Spark(stopped=False), gang=False)
+    assert report.failure is not None
+    assert report.failure.message.startswith("Spark ended the worker tasks")

@@ -89,7 +89,7 @@ def test_of_a_gang_those_that_went_along_are_left_out():
     for gang, tasks in ((True, [20]), (False, [20, 21])):
         spec = RoleSpec(Role.WORKER, 2, trains=True, gang=gang)
         host = SimpleNamespace(run_id="r1")
-        group = RoleGroup(spark(store), spec, host, None, slots_within_s=1.0)
+        group = RoleGroup(spark(store), spec, host, None, slots_within_s=1.0, on_stopped=str)
         assert group.lost_attempts() == ()
         group._submitted.set()
         assert [attempt.task for attempt in group.lost_attempts()] == tasks
@@ -106,6 +106,6 @@ def test_a_spark_that_is_gone_has_lost_nobody_that_is_known():
 
     spec = RoleSpec(Role.WORKER, 2, trains=False)
     host = SimpleNamespace(run_id="r1")
-    group = RoleGroup(spark(Gone()), spec, host, None, slots_within_s=1.0)
+    group = RoleGroup(spark(Gone()), spec, host, None, slots_within_s=1.0, on_stopped=str)
     group._submitted.set()
     assert group.lost_attempts() == ()

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tfos.errors import InsufficientExecutorsError
+from tfos.errors import InfrastructureError, InsufficientExecutorsError
 from tfos.launcher import task_slots
 from tfos.launcher.task_slots import SlotWait, await_task_slots
 
@@ -65,6 +65,17 @@ def test_it_polls_until_there_are_enough_or_the_run_is_stopped(monkeypatch, foun
         return slots
 
     monkeypatch.setattr(task_slots, "count_task_slots", count)
+    monkeypatch.setattr(task_slots, "is_stopped", lambda spark: False)
     bounds = {"limit_s": 60.0, "standstill_s": 15.0, "cancelled": cancelled}
     assert await_task_slots(None, 4, **bounds) is enough
     assert not await_task_slots(None, 4, **bounds)
+
+
+def test_nothing_is_awaited_of_a_spark_that_was_stopped(monkeypatch):
+    monkeypatch.setattr(task_slots, "POLL_S", 0.0)
+    stopped = iter([False, False, True])
+    monkeypatch.setattr(task_slots, "count_task_slots", lambda spark: 0)
+    monkeypatch.setattr(task_slots, "is_stopped", lambda spark: next(stopped))
+    bounds = {"limit_s": 0.2, "standstill_s": 15.0, "cancelled": threading.Event()}
+    with pytest.raises(InfrastructureError, match="Spark was stopped"):
+        await_task_slots(None, 4, **bounds)
