@@ -72,6 +72,7 @@ def test_an_application_that_cannot_be_imported(submit, app):
         ("unsupported_type", ExitCode.CONFIG, ["bag", "map<"]),
         ("null", ExitCode.USER_CODE, ["value", "null"]),
         ("spark_raises", ExitCode.USER_CODE, ["bad row"]),
+        ("spark_stops", ExitCode.INFRASTRUCTURE, ["Spark was stopped by somebody else"]),
     ],
 )
 def test_bad_data(submit, fault, code, words):

@@ -27,6 +27,7 @@ from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
 from tfos.launcher.run_registry import RunRegistry, only_run_of_job
+from tfos.launcher.spark_refusal import explain_stop, stopped_by_others
 from tfos.launcher.spark_security import unprotected
 from tfos.launcher.submission import (
     check_supported,
@@ -184,8 +185,9 @@ class _Run:
                 config.registry, name, run_id, self._driver_host(), self.registry_file
             )
             stack.enter_context(self.registry.serving())
-            frames = self._pre_train()
-            fed = FedFrames.prepare(frames, framework, framework.roles(config.roles))
+            with self._noticing_stop():
+                frames = self._pre_train()
+                fed = FedFrames.prepare(frames, framework, framework.roles(config.roles))
             self._train(framework, fed, self.registry.address(), name, run_id)
 
     @property
@@ -247,6 +249,17 @@ class _Run:
                 user_traceback=user_traceback(error),
             ) from error
         return check_frames(returned, type(self.job).__name__)
+
+    @contextmanager
+    def _noticing_stop(self) -> Iterator[None]:
+        """Tell that Spark was stopped, not of the error that the user's code met by that."""
+        try:
+            yield
+        except Exception as error:
+            own = isinstance(error, TfosError) and not isinstance(error, UserCodeError)
+            if own or not stopped_by_others(self.spark):
+                raise
+            raise explain_stop(self.spark) from error
 
     @contextmanager
     def _shutting_down(self) -> Iterator[None]:

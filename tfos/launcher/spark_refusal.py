@@ -21,7 +21,7 @@ from tfos.launcher.yarn_client import YarnClient
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["explain_refusal", "explain_stop", "is_stopped"]
+__all__ = ["explain_refusal", "explain_stop", "is_stopped", "stopped_by_others"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ _TOO_LARGE: Final = re.compile(
 _QUEUE: Final = re.compile(
     r"unknown queue|non-leaf queue|cannot submit applications? to queue", re.I
 )
+_KILLED: Final = re.compile(r"\bkilled by user\b", re.I)
 _UNREACHABLE: Final = re.compile(
     r"ConnectException|Connection refused|NoRouteToHost|UnknownHostException|RetriesExhausted"
     r"|Failed on local exception|failed on socket timeout",
@@ -48,6 +49,8 @@ def explain_refusal(said: str, config: JobConfig) -> TfosError:
         queue = config.spark.queue
         given = "the cluster's default queue" if queue is None else f"--queue {queue}"
         return ConfigError(f"{given} does not take the application: {_line(said, _QUEUE)}")
+    if _KILLED.search(said):
+        return InterruptedRunError(f"the application was killed in YARN: {_line(said, _KILLED)}")
     if _UNREACHABLE.search(said):
         return InfrastructureError(
             f"the cluster of HADOOP_CONF_DIR does not answer: {_line(said, _UNREACHABLE)}"
@@ -64,6 +67,14 @@ def is_stopped(spark: SparkSession) -> bool:
         return _stopped_here(spark) or bool(spark.sparkContext._jsc.sc().isStopped())
     except (Py4JError, OSError):
         return True  # with its JVM
+
+
+def stopped_by_others(spark: SparkSession) -> bool:
+    """Whether Spark was stopped by what surrounds this program; blocks as `is_stopped`.
+
+    Spark stops its own context when its application has ended in the cluster.
+    """
+    return not _stopped_here(spark) and is_stopped(spark)
 
 
 def _stopped_here(spark: SparkSession) -> bool:

@@ -32,6 +32,13 @@ class FaultyJob(tfos.Job):
             return spark.range(100).selectExpr(bad)
         if fault == "pre_train_hangs":
             time.sleep(600)
+        if fault == "pre_train_waits":
+            print("pre_train waits for Spark", file=sys.stderr, flush=True)
+            spark.sparkContext.parallelize([0], 1).foreach(lambda _: time.sleep(600))
+        if fault == "spark_stops":
+            # As Spark itself does when its application has ended in the cluster.
+            spark.sparkContext._jsc.sc().stop()
+            spark.range(9).count()
         return spark.range(2000).selectExpr("id", "cast(id as double) as value")
 
     def train(self, ctx):
