@@ -317,10 +317,17 @@ def _spark_failure(role: Role, error: Exception) -> Failure:
         message=f"Spark ended the {role} tasks: {_headline(text) or type(error).__name__}",
         time=time.time(),
         traceback=text.partition("JVM stacktrace:")[0].rstrip()[:8000],
-        hint="Spark's own log of the executor that ran the task has the details"
-        if condition is None
-        else "",
+        hint=_hint(text) if condition is None else "",
     )
+
+
+def _hint(text: str) -> str:
+    if "ModuleNotFoundError" in text:
+        return (
+            "the executors' Python lacks what this one has: ship it by --env venv:DIRECTORY or "
+            "conda:NAME, or name the hosts' own by --spark-conf spark.pyspark.python"
+        )
+    return "Spark's own log of the executor that ran the task has the details"
 
 
 def _headline(text: str) -> str:

@@ -57,6 +57,11 @@ def test_whose_failure_it_is(error, cause, words):
     assert "\n" not in failure.message
 
 
+def test_a_module_that_executors_lack_is_shipped_by_an_environment():
+    failure = _spark_failure(Role.CHIEF, RuntimeError("ModuleNotFoundError: No module named 'x'"))
+    assert "--env venv:DIRECTORY" in failure.hint
+
+
 BARRIER = (
     "An error occurred while calling o91.collectToPython.\n"
     ": org.apache.spark.SparkException: Job aborted due to stage failure: Could not recover from a "
