@@ -55,6 +55,6 @@ def test_it_is_shipped_once_and_trains(bare):
     assert len(re.findall("is there already: nothing is uploaded", second.text)) == 2
     # Without the environment the same hosts cannot run a role.
     without = bare(*SIZES, COUNTED)
-    assert without.code == ExitCode.INFRASTRUCTURE
+    assert without.code == ExitCode.CONFIG
     assert "No module named" in without.record["error"]
     assert "--env venv:DIRECTORY" in without.record["failures"][0]["hint"]

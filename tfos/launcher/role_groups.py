@@ -30,6 +30,12 @@ __all__ = ["GroupReport", "RoleGroup"]
 
 log = logging.getLogger(__name__)
 
+_OTHER_PYTHON = (
+    "the executors' Python lacks what this one has: ship it by --env venv:DIRECTORY or conda:NAME, "
+    "or name the hosts' own by --spark-conf spark.pyspark.python"
+)
+_EXECUTORS_LOG = "Spark's own log of the executor that ran the task has the details"
+
 OUTCOME_SCHEMA = "outcome string"
 
 # The failure of a barrier stage names the task that took the others with it, and why it ended.
@@ -309,25 +315,21 @@ def _spark_failure(role: Role, error: Exception) -> Failure:
     lost executor, an aborted stage) is the cluster's; so is an error of tfos's own.
     """
     text = str(error)
-    condition = getattr(error, "getCondition", lambda: None)()
-    ours = "tfos.errors." in text
+    cause, hint = Cause.USER_CODE, ""
+    if "ModuleNotFoundError" in text:
+        cause, hint = Cause.CONFIG, _OTHER_PYTHON
+    elif getattr(error, "getCondition", lambda: None)() is None:
+        cause, hint = Cause.INFRASTRUCTURE, _EXECUTORS_LOG
+    elif "tfos.errors." in text:
+        cause = Cause.INFRASTRUCTURE
     return Failure(
         key=str(role),
-        cause=Cause.INFRASTRUCTURE if condition is None or ours else Cause.USER_CODE,
+        cause=cause,
         message=f"Spark ended the {role} tasks: {_headline(text) or type(error).__name__}",
         time=time.time(),
         traceback=text.partition("JVM stacktrace:")[0].rstrip()[:8000],
-        hint=_hint(text) if condition is None else "",
+        hint=hint,
     )
-
-
-def _hint(text: str) -> str:
-    if "ModuleNotFoundError" in text:
-        return (
-            "the executors' Python lacks what this one has: ship it by --env venv:DIRECTORY or "
-            "conda:NAME, or name the hosts' own by --spark-conf spark.pyspark.python"
-        )
-    return "Spark's own log of the executor that ran the task has the details"
 
 
 def _headline(text: str) -> str:

@@ -59,6 +59,7 @@ def test_whose_failure_it_is(error, cause, words):
 
 def test_a_module_that_executors_lack_is_shipped_by_an_environment():
     failure = _spark_failure(Role.CHIEF, RuntimeError("ModuleNotFoundError: No module named 'x'"))
+    assert failure.cause is Cause.CONFIG
     assert "--env venv:DIRECTORY" in failure.hint
 
 
