@@ -124,6 +124,12 @@ def test_the_queue_counts_for_the_timeout(cluster, deaf, says):
     assert time.monotonic() - begin < LIMIT_S
 
 
+def test_the_submission_counts_for_the_timeout(cluster):
+    cluster.command = ["/bin/sleep", "60"]
+    with pytest.raises(RunTimeoutError, match="not taken the application within --timeout 1 s"):
+        cluster.follow(timeout_s=1, grace_s=1)
+
+
 @pytest.mark.parametrize(
     ("diagnostics", "code", "says"),
     [

@@ -149,6 +149,12 @@ def run_in_cluster(
         # YARN has never reported on it: it was not taken, as far as is known here.
         if output.application is not None:
             log.warning("if YARN took it after all: `tfos status %s` tells", output.application)
+        if following.timed_out:
+            timeout_s = config.supervision.timeout_s
+            raise RunTimeoutError(
+                f"YARN had not taken the application within --timeout {timeout_s:g} s",
+                timeout_s=timeout_s,
+            )
         if following.signals:
             raise InterruptedRunError("interrupted as the application was submitted")
         raise explain_refusal("\n".join(output.said), config)
