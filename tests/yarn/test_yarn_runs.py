@@ -16,10 +16,7 @@ from tfos.launcher.yarn_client import YarnClient
 
 COUNTS = ("-p", "rows=2000", "-p", "epochs=4", "-p", "slow=0.02")
 # More ranks than the cluster has room for: it gives one or two executors.
-SPREAD = (
-    *("--arch", "ring", "--num-workers", "4", "--worker-memory", "8g", "-p", "fault=none"),
-    *("--spark-conf", "spark.scheduler.minRegisteredResourcesRatio=0"),
-)
+SPREAD = ("--arch", "ring", "--num-workers", "4", "--worker-memory", "8g", "-p", "fault=none")
 
 
 def test_roles_of_a_ps_run_have_containers_of_their_sizes(submit):

@@ -62,6 +62,8 @@ _BARRIER_PROPERTIES = {
     # tfos waits for task slots itself; should an executor go right then, Spark looks again soon.
     "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
     "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "5",
+    # Nor does Spark wait for executors, for 30 s, before pre_train begins.
+    "spark.scheduler.minRegisteredResourcesRatio": "0",
     # Packed batches are large rows (tfos.arrow_feed.gang): so many bytes of them at once.
     "spark.sql.execution.arrow.maxBytesPerBatch": str(16 * _MIB),
 }
