@@ -15,20 +15,24 @@ from tfos.testing import DrillCluster, DrillRun
 class Submitter:
     """Takes the words of a pl_submit as they stand on a command line, the application last."""
 
-    def __init__(self, cluster: DrillCluster) -> None:
+    def __init__(self, cluster: DrillCluster, settings: Path) -> None:
         self._cluster = cluster
         self.run_ids = cluster.run_ids
+        # Nothing here is to recover fast: standby processes, which all import TensorFlow once
+        # training has begun, would only slow everything down.
+        settings.write_text("supervision: {standby: false}\n")
+        self._settings = ("--conf", str(settings))
 
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
         *options, app = arguments
-        return self._cluster.start(app, *options, env=env)
+        return self._cluster.start(app, *self._settings, *options, env=env)
 
     def finish(self, process: subprocess.Popen[str], started: float) -> DrillRun:
         return self._cluster.finish(process)
 
     def __call__(self, *arguments: str, env: dict[str, str] | None = None) -> DrillRun:
         *options, app = arguments
-        run = self._cluster.submit(app, *options, env=env)
+        run = self._cluster.submit(app, *self._settings, *options, env=env)
         print(run.out[-6000:], run.err[-12000:], sep="\n--- stderr ---\n")
         return run
 
@@ -39,7 +43,7 @@ class Submitter:
 @pytest.fixture
 def submit(tmp_path: Path) -> Iterator[Submitter]:
     with DrillCluster(tmp_path) as cluster:
-        yield Submitter(cluster)
+        yield Submitter(cluster, tmp_path / "settings.yaml")
         cluster.assert_nothing_left()
 
 

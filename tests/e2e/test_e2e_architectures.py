@@ -50,7 +50,9 @@ def test_ps_in_separate_executors(submit):
     check_linear(run)
 
 
-@pytest.mark.parametrize("program", ["low_level", "monitored"])
+@pytest.mark.parametrize(
+    "program", [pytest.param("low_level", marks=pytest.mark.faults), "monitored"]
+)
 def test_session_in_separate_executors(submit, program):
     run = submit(
         *("--master", "local-cluster[4,1,1024]", "--arch", "session", "--num-workers", "2"),
@@ -69,7 +71,7 @@ def test_session_spreads_variables_over_parameter_servers(submit):
     assert len(run.record["result"]["devices"]) == 2
 
 
-@pytest.mark.parametrize("partitions", [1, 7])
+@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.faults), 7])
 def test_partitions_need_not_match_the_workers(submit, partitions):
     check_linear(submit("--arch", "ps", "-p", f"partitions={partitions}", LINEAR))
 

@@ -124,6 +124,17 @@ def test_an_application_killed_before_it_trains_is_told(submit, state, said, opt
     assert time.monotonic() - began < 60.0
 
 
+@pytest.mark.faults
+def test_nothing_waits_in_the_queue_for_a_driver_that_was_ended(submit):
+    process = submit.start("--name", "queued", "-p", "fault=none", FAULTS)
+    submit.wait_for(lambda: submit.applications("ACCEPTED"), 120.0)
+    process.send_signal(signal.SIGTERM)
+    assert submit.finish(process).code == ExitCode.INTERRUPTED
+    # It would look for the driver, once it has room, for 100 s.
+    ended = submit.wait_for(lambda: submit.ended("queued"), 10.0)
+    assert ended["finalStatus"] == "KILLED"
+
+
 def test_nobody_need_wait(submit):
     where = (*CLUSTER, "--no-wait", "--chief-memory", "1280m", "--name", "late")
     run = submit(*where, "--tags", "nightly", "--priority", "3", "-p", "fault=hangs", FAULTS)

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -149,6 +150,11 @@ def _submit(config: JobConfig, app: str) -> int:
         shipped = ship(config, spark_home, _staging(config))
     if config.spark.deploy_mode == "cluster":
         return _submit_to_cluster(config, shipped, path, job_class, spark_home)
+    tag = None
+    if master_kind(config.spark.master) == "yarn":
+        tag = f"tfos-{uuid.uuid4().hex}"
+        tagged = {"tags": [*shipped.spark.tags, tag]}
+        shipped = shipped.model_copy(update={"spark": shipped.spark.model_copy(update=tagged)})
     with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
         result_file = config.result_json or str(room / "result.json")
@@ -162,6 +168,7 @@ def _submit(config: JobConfig, app: str) -> int:
             submitted_at=time.time(),
             client_pid=os.getpid(),
             client_start_s=psutil.Process().create_time(),
+            tag=tag,
         )
         command = spark_submit_command(
             shipped,

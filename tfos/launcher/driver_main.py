@@ -29,6 +29,7 @@ from tfos.launcher.run import run
 from tfos.launcher.run_directory import RunDirectory, application_of_container
 from tfos.launcher.spark_refusal import explain_refusal
 from tfos.launcher.submission import Submission, master_kind
+from tfos.launcher.yarn_client import YarnClient
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -37,6 +38,7 @@ log = logging.getLogger("tfos")
 
 CLIENT_POLL_S = 1.0
 STOP_POLL_S = 2.0
+SPARK_SEES_S = 3.0
 
 
 def main(argv: list[str]) -> int:
@@ -114,7 +116,7 @@ def _run_on_spark(
 ) -> RunResult:
     app = Path(submission.app)
     job = load_job(app, submission.job_class)
-    spark = _start_spark(config)
+    spark = _start_spark(config, submission.tag)
     interrupts.install()
     code = int(ExitCode.INTERNAL)
     try:
@@ -136,7 +138,7 @@ def _run_on_spark(
         _stop_spark(spark, code)
 
 
-def _start_spark(config: JobConfig) -> SparkSession:
+def _start_spark(config: JobConfig, tag: str | None) -> SparkSession:
     from py4j.protocol import Py4JJavaError
     from pyspark.sql import SparkSession
 
@@ -144,6 +146,26 @@ def _start_spark(config: JobConfig) -> SparkSession:
         return SparkSession.builder.getOrCreate()
     except Py4JJavaError as error:
         raise explain_refusal(str(error), config) from error
+    except BaseException:
+        if tag is not None:
+            _kill_tagged(tag)
+        raise
+
+
+def _kill_tagged(tag: str) -> None:
+    """End what waits in YARN's queue for this driver: it would look for it once it has room."""
+    from pyspark import SparkContext
+
+    try:
+        yarn = YarnClient(SparkContext._jvm)
+        for application in yarn.find(tag):
+            if not application.ended:
+                log.warning("killing %s, which has not begun", application.id)
+                yarn.kill(application.id)
+                # Spark, which still waits for it, removes what it has staged when it sees the end.
+                time.sleep(SPARK_SEES_S)
+    except Exception as error:
+        log.warning("what was submitted to YARN may still wait there: %s", error)
 
 
 def _stop_spark(spark: SparkSession, code: int) -> None:

@@ -79,6 +79,8 @@ class Submission:
     client_pid, client_start_s
         The submitting process and its start (`psutil.Process.create_time`, seconds): when that
         process is gone the driver ends the run. None for a driver on another host.
+    tag
+        The YARN tag of this submission alone; None where its client follows it, and off YARN.
     runs_root
         Where such a driver leaves the run's record; see `tfos.launcher.run_directory`.
     """
@@ -92,6 +94,7 @@ class Submission:
     submitted_at: float
     client_pid: int | None = None
     client_start_s: float | None = None
+    tag: str | None = None
     runs_root: str | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -138,7 +138,10 @@ class DrillCluster:
     ) -> subprocess.Popen[str]:
         """Start what `submit` runs, and return: for a test that interferes itself."""
         command = [str(Path(sys.executable).with_name("pl_submit"))]
-        command += ["--result-json", str(self._record), "--master", self._master]
+        command += ["--master", self._master]
+        self._record.unlink(missing_ok=True)
+        if "--no-wait" not in options:
+            command += ["--result-json", str(self._record)]
         if self._server is not None:
             command += ["--zookeeper", self._server.address]
         command += [word for fault in inject for word in ("--inject", fault)]
