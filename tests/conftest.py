@@ -13,15 +13,15 @@ from fault_table import FaultTable
 from services import tell_missing
 from telling import Telling
 
+from tfos.java import QUICK_JVM
+
 if TYPE_CHECKING:
     from tfos.testing.yarn import YarnCluster
 
 if "TFOS_FAULT_TABLE" not in os.environ:
     # Spark's JVMs live for seconds here: the optimizing compiler would take half of all CPU time.
     # What the documents show is measured without this.
-    os.environ.setdefault(
-        "JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"
-    )
+    os.environ.setdefault("JAVA_TOOL_OPTIONS", " ".join(QUICK_JVM))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

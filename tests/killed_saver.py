@@ -16,7 +16,6 @@ __all__ = ["kill_savers"]
 
 
 def kill_savers(
-    store: CheckpointStore,
     url: str,
     *,
     kills: int,
@@ -27,15 +26,16 @@ def kill_savers(
 ) -> int:
     """Kill one saver after the other, and look each time that what it said is saved is whole.
 
-    `url` is where `store` keeps the checkpoints of the job "fm". Every second saver is killed at a
-    random moment within `within_s` seconds, and the others as soon as `unfinished` sees a save
-    under way: no machine is too fast or too slow for that.
+    They save the job "fm" at `url`. Every second one is killed at a random moment within `within_s`
+    seconds, and the others as soon as `unfinished` sees a save under way: no machine is too fast or
+    too slow for that.
 
     Returns
     -------
     int
         The last step that was saved.
     """
+    store = CheckpointStore(url, "fm", keep=2)
     chance = random.Random(5)
     acknowledged, cut_short = 0, 0
     for kill in range(kills):

@@ -49,11 +49,15 @@ def locked(
     instead
         How another cache is named: the end of the error's message.
     """
+
+    def unwritable(cause: OSError) -> TfosError:
+        return error(f"the cache {root} cannot be written: {cause}; {instead}")
+
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / ".lock").open("w")
     except OSError as cause:
-        raise error(f"the cache {root} cannot be written: {cause}; {instead}") from cause
+        raise unwritable(cause) from cause
     with lock:
         try:
             ours = _await_lock(lock.fileno(), on_wait)
@@ -69,7 +73,7 @@ def locked(
         try:
             work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=root))
         except OSError as cause:
-            raise error(f"the cache {root} cannot be written: {cause}; {instead}") from cause
+            raise unwritable(cause) from cause
         try:
             yield work
         finally:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from nobody import BECOME_NOBODY
 
 from tfos.fault.checkpoints import CheckpointStore
 
@@ -173,13 +174,9 @@ def test_a_storage_that_cannot_be_read_is_an_infrastructure_error(kept, tmp_path
     assert "cannot be listed" in told.stderr
 
 
-FORBIDDEN = """
-import os, sys
+FORBIDDEN = f"""
 from tfos.cli import main
-if os.geteuid() == 0:  # nothing is forbidden to root
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
+{BECOME_NOBODY}
 main()
 """
 

@@ -152,7 +152,6 @@ def test_a_saver_killed_while_it_uploads_leaves_a_whole_checkpoint(bucket, tmp_p
         return any(f"{name}/COMMITTED" not in keys for name in names)
 
     last = kill_savers(
-        bucket.store(keep=2),
         bucket.url,
         kills=8,
         files=16,

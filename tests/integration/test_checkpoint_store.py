@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from killed_saver import kill_savers
+from nobody import BECOME_NOBODY
 from small_disk import mounted
 
 from tfos.errors import CheckpointError
@@ -67,15 +68,12 @@ def test_a_read_only_place_is_told_at_once(tmp_path):
         assert time.monotonic() - begin < 2
 
 
-DENIED = """
-import os, sys
+DENIED = f"""
+import sys
 from tfos.errors import CheckpointError
 from tfos.fault.checkpoints import CheckpointStore
 store = CheckpointStore(sys.argv[1], "fm")
-if os.geteuid() == 0:  # nothing is forbidden to root
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
+{BECOME_NOBODY}
 try:
     store.check_writable()
 except CheckpointError as error:
@@ -96,9 +94,7 @@ def test_a_forbidden_place_is_told_at_once():
 
 def test_a_saver_killed_anywhere_leaves_a_whole_checkpoint(tmp_path, caplog):
     url, entries = str(tmp_path / "store"), tmp_path / "store" / "fm"
-    store = CheckpointStore(url, "fm", keep=2)
     last = kill_savers(
-        store,
         url,
         kills=30,
         files=8,
@@ -107,6 +103,7 @@ def test_a_saver_killed_anywhere_leaves_a_whole_checkpoint(tmp_path, caplog):
         directory=tmp_path,
     )
     assert caplog.text == ""
+    store = CheckpointStore(url, "fm", keep=2)
     store.clean()
     assert len(os.listdir(entries)) <= 3  # a kill may come before retention
     store.save(last + 1, 1, filler(1000))

@@ -109,7 +109,6 @@ def test_a_saver_killed_while_it_uploads_leaves_a_whole_checkpoint(place, tmp_pa
         return any(name.startswith(".staging-") for name in names)
 
     last = kill_savers(
-        place.store(keep=2),
         place.url,
         kills=8,
         files=2,

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -184,8 +183,7 @@ class _Following:
         directory: str,
     ) -> None:
         # It dies with this process: nobody would follow the application to its end any more.
-        guarded = [sys.executable, "-I", "-S", lifeline.__file__, directory]
-        self._command = [*guarded, *command]
+        self._command = lifeline.on_line(directory, command)
         self._environ = environ
         self._root = root
         supervision = config.supervision

@@ -16,7 +16,7 @@ from tfos.errors import InsufficientExecutorsError, InterruptedRunError
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.launcher.resource_profiles import profile_of
 from tfos.launcher.role_host import SUBMISSION_PROPERTY, first_attempt
-from tfos.launcher.spark_refusal import explain_stop, is_stopped
+from tfos.launcher.spark_stop import explain_stop, is_stopped
 from tfos.launcher.task_attempts import LostAttempt, TaskAttempts
 from tfos.launcher.task_slots import STANDSTILL_S, await_task_slots
 from tfos.topology import Role, RoleSpec, TaskKey

@@ -27,8 +27,8 @@ from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
 from tfos.launcher.run_registry import RunRegistry, only_run_of_job
-from tfos.launcher.spark_refusal import explain_stop, stopped_by_others
 from tfos.launcher.spark_security import unprotected
+from tfos.launcher.spark_stop import explain_stop, stopped_by_others
 from tfos.launcher.submission import (
     check_supported,
     in_containers,

@@ -1,10 +1,9 @@
-"""Say in tfos's own words why Spark or YARN did not take a submission, or ended it."""
+"""Say in tfos's own words why Spark or YARN did not take a submission. Pure."""
 
 from __future__ import annotations
 
-import logging
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tfos.config import JobConfig
 from tfos.errors import (
@@ -15,15 +14,8 @@ from tfos.errors import (
     LaunchError,
     TfosError,
 )
-from tfos.launcher.submission import master_kind
-from tfos.launcher.yarn_client import YarnClient
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-__all__ = ["explain_refusal", "explain_stop", "is_stopped", "stopped_by_others"]
-
-log = logging.getLogger(__name__)
+__all__ = ["explain_refusal"]
 
 _TOO_LARGE: Final = re.compile(
     r"Required (?P<who>executor|AM) memory \((?P<memory>\d+)(?: MB)?\).{0,200}?above the max "
@@ -42,7 +34,7 @@ _UNREACHABLE: Final = re.compile(
 
 
 def explain_refusal(said: str, config: JobConfig) -> TfosError:
-    """Return the error that Spark's words amount to, as it was about to start. Pure."""
+    """Return the error that Spark's words amount to, as it was about to start."""
     if found := _TOO_LARGE.search(said):
         return _too_large(found["who"], int(found["memory"]), int(found["limit"]))
     if _QUEUE.search(said):
@@ -57,45 +49,6 @@ def explain_refusal(said: str, config: JobConfig) -> TfosError:
         )
     last = [line.strip() for line in said.splitlines() if "Exception" in line or "Error" in line]
     return LaunchError(f"Spark did not start: {(last or ['it did not say why'])[0][:500]}")
-
-
-def is_stopped(spark: SparkSession) -> bool:
-    """Whether nothing more can run on a session; blocks for one call into the JVM."""
-    from py4j.protocol import Py4JError
-
-    try:
-        return _stopped_here(spark) or bool(spark.sparkContext._jsc.sc().isStopped())
-    except (Py4JError, OSError):
-        return True  # with its JVM
-
-
-def stopped_by_others(spark: SparkSession) -> bool:
-    """Whether Spark was stopped by what surrounds this program; blocks as `is_stopped`.
-
-    Spark stops its own context when its application has ended in the cluster.
-    """
-    return not _stopped_here(spark) and is_stopped(spark)
-
-
-def _stopped_here(spark: SparkSession) -> bool:
-    # So PySpark marks a context of which ``stop`` was called.
-    return spark.sparkContext._jsc is None
-
-
-def explain_stop(spark: SparkSession) -> TfosError:
-    """Return the error that a stopped Spark amounts to; asks YARN, and waits for its answer."""
-    context = spark.sparkContext
-    try:
-        if master_kind(str(context.master)) == "yarn":
-            application = str(context.applicationId)
-            if YarnClient(spark._jvm).status(application).state == "KILLED":
-                return InterruptedRunError(f"{application} was killed in YARN")
-    except Exception as error:
-        log.debug("YARN does not tell how the application ended: %s", error)
-    return InfrastructureError(
-        "Spark was stopped by somebody else: its application ended in the cluster, or the session "
-        "was stopped"
-    )
 
 
 def _too_large(who: str, memory: int, limit: int) -> TfosError:

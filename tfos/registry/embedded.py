@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from typing import Final
 import psutil
 
 from tfos.errors import LaunchError
-from tfos.java import find_java
+from tfos.java import QUICK_JVM, find_java
 from tfos.registry import lifeline
 
 __all__ = ["SETTINGS", "EmbeddedZooKeeper", "end_server", "start_server"]
@@ -28,9 +27,7 @@ _MAIN: Final = "org.apache.zookeeper.server.ZooKeeperServerMain"
 # The server's own needs; with all of PySpark's jars it starts a third slower.
 _JARS: Final = ("zookeeper", "slf4j-api", "log4j", "metrics-core", "netty", "snappy")
 _JVM: Final = (
-    "-XX:TieredStopAtLevel=1",
-    "-XX:+UseSerialGC",
-    "-Xshare:auto",
+    *QUICK_JVM,
     "-XX:+ExitOnOutOfMemoryError",
     "-XX:-UsePerfData",
     "-Xms16m",
@@ -216,12 +213,12 @@ def start_server(main: str, config: Path) -> subprocess.Popen[bytes]:
         If PySpark's jars are missing.
     """
     directory = config.parent
-    guarded = [sys.executable, "-I", "-S", lifeline.__file__, str(directory)]
+    server = [find_java(_NEEDS_JAVA), *_JVM, main, str(config)]
     with (directory / "server.log").open("wb") as log:
         # A session of its own: Ctrl-C at the terminal must not take the server before the
         # driver has told the roles to stop.
         return subprocess.Popen(
-            [*guarded, find_java(_NEEDS_JAVA), *_JVM, main, str(config)],
+            lifeline.on_line(str(directory), server),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -16,8 +16,14 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
+
+
+def on_line(directory: str, command: Sequence[str]) -> list[str]:
+    """Return the command line that runs `command` so; whoever starts it holds standard input."""
+    return [sys.executable, "-I", "-S", __file__, directory, *command]
 
 
 def main(directory: str, command: list[str]) -> int:

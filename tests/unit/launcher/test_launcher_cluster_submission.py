@@ -6,24 +6,18 @@ import os
 import tempfile
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, ExitCode, InfrastructureError
-from tfos.launcher import driver_main, spark_refusal
+from tfos.launcher import driver_main
 from tfos.launcher.application_archive import pack_application
 from tfos.launcher.cluster_client import SubmitOutput, staging_directory
 from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
 from tfos.launcher.result import RunResult
 from tfos.launcher.run_directory import RunDirectory, application_of_container
-from tfos.launcher.spark_refusal import (
-    explain_refusal,
-    explain_stop,
-    is_stopped,
-    stopped_by_others,
-)
+from tfos.launcher.spark_refusal import explain_refusal
 
 REPORT = """\
 INFO Client: Submitting application application_17_0006 to ResourceManager
@@ -93,46 +87,6 @@ def test_why_spark_did_not_take_it(said, code, words):
     error = explain_refusal(said, config)
     assert error.exit_code == code
     assert words in str(error)
-
-
-def session(stopped: bool | None):
-    """Return a session whose context runs, was stopped by Spark or, with None, by the program."""
-    scala = SimpleNamespace(isStopped=lambda: stopped)
-    jsc = None if stopped is None else SimpleNamespace(sc=lambda: scala)
-    context = SimpleNamespace(_jsc=jsc, master="yarn", applicationId="application_1_2")
-    return SimpleNamespace(sparkContext=context, _jvm=None)
-
-
-@pytest.mark.parametrize(
-    ("stopped", "found", "by_others"),
-    [(False, False, False), (True, True, True), (None, True, False)],
-)
-def test_who_stopped_spark(stopped, found, by_others):
-    spark = session(stopped)
-    assert (is_stopped(spark), stopped_by_others(spark)) == (found, by_others)
-
-
-@pytest.mark.parametrize(
-    ("state", "code"),
-    [
-        ("KILLED", ExitCode.INTERRUPTED),
-        ("FAILED", ExitCode.INFRASTRUCTURE),
-        (None, ExitCode.INFRASTRUCTURE),
-    ],
-)
-def test_yarn_is_asked_whether_the_application_was_killed(monkeypatch, state, code):
-    class Yarn:
-        def __init__(self, jvm: None) -> None:
-            if state is None:
-                raise InfrastructureError("YARN does not answer")
-
-        def status(self, application: str):
-            return SimpleNamespace(state=state)
-
-    monkeypatch.setattr(spark_refusal, "YarnClient", Yarn)
-    error = explain_stop(session(True))
-    assert error.exit_code == code
-    assert ("application_1_2 was killed" in str(error)) == (state == "KILLED")
 
 
 def test_the_application_of_a_container():

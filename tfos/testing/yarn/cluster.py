@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any, Final
 import psutil
 
 from tfos.errors import LaunchError
-from tfos.java import find_java
+from tfos.java import QUICK_JVM, find_java
 from tfos.registry import lifeline
 from tfos.testing.leftovers import processes_marked
 from tfos.testing.yarn import settings
@@ -38,9 +37,7 @@ _MAIN: Final = {
     "node": "org.apache.hadoop.yarn.server.nodemanager.NodeManager",
 }
 _JVM: Final = (
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
-    "-Xshare:auto",
+    *QUICK_JVM,
     "-XX:-UsePerfData",
     "-XX:+ExitOnOutOfMemoryError",
     "-Xmx256m",
@@ -283,8 +280,7 @@ class YarnCluster:
         java = find_java("YARN and HDFS need Java 17 or later; set JAVA_HOME")
         command = [*prefix, java, *_JVM, _MAIN[kind], *arguments]
         if not self._detached:
-            guard = [sys.executable, "-I", "-S", lifeline.__file__, str(directory)]
-            command = [*guard, *command]
+            command = lifeline.on_line(str(directory), command)
         kept = {k: v for k, v in os.environ.items() if k not in ("SPARK_HOME", "HADOOP_HOME")}
         with (directory / f"{name}.log").open("ab") as log:
             self._servers[name] = subprocess.Popen(
