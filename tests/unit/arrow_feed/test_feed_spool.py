@@ -136,7 +136,13 @@ def test_released_segments_make_room(new_spool):
 
 
 def test_a_full_spool_waits_for_its_reader_and_loses_nothing(new_spool):
-    spool = new_spool(64 * KB, wait_timeout_s=20)
+    full = threading.Event()
+
+    def polled_while_full():
+        full.set()
+        return False
+
+    spool = new_spool(64 * KB, wait_timeout_s=20, cancelled=polled_while_full)
 
     def write():
         with spool:
@@ -145,6 +151,7 @@ def test_a_full_spool_waits_for_its_reader_and_loses_nothing(new_spool):
 
     writer = threading.Thread(target=write)
     writer.start()
+    assert full.wait(10)  # a reader from the start might never let it fill
     assert read(spool.directory) == list(range(200_000))
     writer.join(10)
     assert not writer.is_alive()
