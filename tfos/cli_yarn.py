@@ -17,7 +17,13 @@ import click
 from tfos.config import JobConfig
 from tfos.config_files import load
 from tfos.errors import TfosError
-from tfos.launcher.applications import end_application, find_application, read_logs, read_record
+from tfos.launcher.applications import (
+    clear_up,
+    end_application,
+    find_application,
+    read_logs,
+    read_record,
+)
 from tfos.launcher.submission import resolve_paths
 from tfos.launcher.yarn_client import Application, YarnClient
 
@@ -127,13 +133,16 @@ def logs(which: str, directory: Path | None) -> None:
 def kill(which: str, conf_files: tuple[Path, ...]) -> None:
     """End a run on YARN: in order where its driver is in the cluster, else at once.
 
-    A driver that has not ended within a minute is killed.
+    A driver that has not ended within a minute is killed. What a killed driver left in an external
+    ZooKeeper is removed, also that of an application which had ended before.
     """
     config = _load(conf_files)
     with YarnClient.open() as yarn:
         application = find_application(yarn, which)
         if application.ended:
             click.echo(f"{application.id} had ended: {application.final_status}")
-            return
-        ended = end_application(yarn, config, application)
-        click.echo(f"{ended.id} {ended.state} {ended.final_status}")
+        else:
+            application = end_application(yarn, config, application)
+            click.echo(f"{application.id} {application.state} {application.final_status}")
+    if application.ended:
+        clear_up(config, application)

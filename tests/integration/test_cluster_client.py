@@ -8,18 +8,28 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tfos.config import JobConfig
-from tfos.errors import ExitCode, InfrastructureError, RunTimeoutError, TfosError
+from tfos.errors import (
+    ExitCode,
+    InfrastructureError,
+    RendezvousClosedError,
+    RunTimeoutError,
+    TfosError,
+)
 from tfos.launcher import cluster_client
 from tfos.launcher.cluster_client import run_in_cluster
+from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
 from tfos.launcher.run_directory import RunDirectory, runs_root
 from tfos.launcher.yarn_client import YarnClient
+from tfos.registry.contract import StopNotice
+from tfos.registry.embedded import EmbeddedZooKeeper
 
 ID = "application_17_0006"
 SCRIPT = f"""\
@@ -149,6 +159,27 @@ def test_without_a_record_yarn_is_believed(cluster, diagnostics, code, says):
     with pytest.raises(TfosError, match=says) as told:
         cluster.follow()
     assert told.value.exit_code == code
+
+
+@pytest.fixture
+def zookeeper():
+    server = EmbeddedZooKeeper("127.0.0.1")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.zookeeper
+def test_what_a_killed_driver_left_in_zookeeper_is_removed(cluster, zookeeper):
+    address = RegistryAddress(zookeeper.address, f"/tfos/clicks/{uuid.uuid4().hex}", "s", 10, 10)
+    with contextlib.closing(address.connect(create=True)) as driver:
+        cluster.run.note_registry(address)
+        cluster.becomes("KILLED", "KILLED", "by user me")
+        with pytest.raises(TfosError, match="was killed in YARN"):
+            cluster.follow()
+        with pytest.raises(RendezvousClosedError):
+            driver.stop(StopNotice("failed", "asked"))
+    assert not list(Path(cluster.staging.removeprefix("file://")).rglob("*.json"))
 
 
 def test_a_success_stays_one_without_its_record(cluster):

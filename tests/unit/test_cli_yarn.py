@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from tfos.cli import main
 from tfos.errors import ExitCode
 from tfos.launcher import applications
+from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
 from tfos.launcher.run_directory import RunDirectory, runs_root
 from tfos.launcher.yarn_client import Application, YarnClient
@@ -104,6 +105,21 @@ def test_a_driver_is_asked_to_end_where_it_looks(yarn):
     assert result.stdout == f"{ID} FINISHED FAILED\n"
     assert not yarn.killed
     assert yarn.directory.stop_asked() == "tfos kill"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_a_killed_driver_left_is_removed(yarn, monkeypatch, ended):
+    erased = []
+    monkeypatch.setattr(RegistryAddress, "erase", lambda address: erased.append(address))
+    address = RegistryAddress("h:1", "/tfos/clicks/1", "s3cret", 10.0, 10.0)
+    yarn.directory.note_registry(address)
+    if ended:
+        yarn.directory.ask_stop("to be seen as ended")
+    assert run("kill", "--conf", "c.yaml", ID).exit_code == 0
+    assert erased == [address]
+    yarn.directory.write(RunResult(outcome="failed", exit_code=4))
+    assert run("kill", "--conf", "c.yaml", ID).exit_code == 0
+    assert erased == [address]
 
 
 def test_of_two_runs_that_live_none_is_taken_for_the_other(yarn):

@@ -100,6 +100,7 @@ def test_a_killed_container_is_replaced(submit, started, table, role):
 
 
 @pytest.mark.faults
+@pytest.mark.zookeeper
 def test_a_killed_application_master_resumes(submit, started, table):
     # Once: the attempt after the first must find what was saved since.
     process, _ = started("lost-master", "--deploy-mode", "cluster", "--fresh")
@@ -109,6 +110,20 @@ def test_a_killed_application_master_resumes(submit, started, table):
     assert run.record["resumed_from"]
     assert run.record["result"]["resumed_from"] > 0
     keep(table, "yarn-application-master-kill", run)
+
+
+@pytest.mark.faults
+@pytest.mark.zookeeper
+def test_a_driver_lost_for_good_leaves_nothing_in_zookeeper(submit, started):
+    process, _ = started(
+        *("lost-for-good", "--deploy-mode", "cluster"),
+        *("--spark-conf", "spark.yarn.maxAppAttempts=1"),
+    )
+    (master,) = jvms(submit, "deploy.yarn.ApplicationMaster")
+    master.send_signal(signal.SIGKILL)
+    run = submit.finish(process)
+    assert run.code == ExitCode.INFRASTRUCTURE
+    assert "without a record" in run.text
 
 
 @pytest.mark.faults

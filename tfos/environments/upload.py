@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import stat
 import uuid
@@ -14,8 +13,9 @@ from typing import Any
 
 from tfos.environments.progress import Progress, in_words, percent_of
 from tfos.errors import InfrastructureError
-from tfos.fault.checkpoint_place import is_object_store, open_file_system, protocols
+from tfos.fault.checkpoint_place import is_object_store, open_file_system
 from tfos.fault.checkpoint_storage_remote import remove_stale
+from tfos.fault.file_modes import mode_of, set_mode
 
 __all__ = ["UploadedArchive", "upload"]
 
@@ -112,7 +112,7 @@ def _put(file_system: Any, archive: Path, place: str, progress: Progress) -> boo
     remove_stale(file_system, directory, _PART)
     try:
         file_system.put_file(str(archive), aside, callback=callback)
-        _set_mode(file_system, aside, _FILE_MODE)
+        set_mode(file_system, aside, _FILE_MODE)
         file_system.invalidate_cache()
         if file_system.exists(place):
             return False
@@ -153,41 +153,18 @@ def _make_directory(file_system: Any, directory: str) -> None:
         directory = directory.rpartition("/")[0]
     for each in reversed(missing):
         file_system.makedirs(each, exist_ok=True)
-        _set_mode(file_system, each, _DIRECTORY_MODE)
-
-
-def _set_mode(file_system: Any, path: str, mode: int) -> None:
-    """Set the mode of a file or directory where the file system has modes; fsspec has no word."""
-    client: Any = getattr(file_system, "client", None)
-    if "file" in protocols(file_system):
-        os.chmod(path, mode)
-    elif "webhdfs" in protocols(file_system):
-        # It would send the number in decimal, and the server read it as octal.
-        file_system.chmod(path, f"{mode:o}")
-    elif hasattr(file_system, "chmod"):
-        file_system.chmod(path, mode)
-    elif hasattr(client, "set_permission"):
-        client.set_permission(path, mode)
+        set_mode(file_system, each, _DIRECTORY_MODE)
 
 
 def _private_because(file_system: Any, place: str) -> str | None:
     """Say what keeps others from reading `place`; YARN asks the same of its public cache."""
-    mode = _mode(file_system, place)
+    mode = mode_of(file_system, place)
     if mode is not None and not mode & stat.S_IROTH:
         return f"{place} cannot be read by everyone (mode {mode:o})"
     directory = place.rpartition("/")[0]
     while directory:
-        mode = _mode(file_system, directory)
+        mode = mode_of(file_system, directory)
         if mode is not None and not mode & stat.S_IXOTH:
             return f"{directory} cannot be entered by everyone (mode {mode:o})"
         directory = directory.rpartition("/")[0]
     return None
-
-
-def _mode(file_system: Any, path: str) -> int | None:
-    try:
-        info = file_system.info(path)
-    except (OSError, NotImplementedError):
-        return None
-    mode = info.get("mode", info.get("permission"))
-    return stat.S_IMODE(mode) if isinstance(mode, int) else None

@@ -19,7 +19,7 @@ from tfos.launcher.yarn_client import Application, YarnClient
 
 log = logging.getLogger("tfos")
 
-__all__ = ["end_application", "find_application", "read_logs", "read_record"]
+__all__ = ["clear_up", "end_application", "find_application", "read_logs", "read_record"]
 
 _ID: Final = re.compile(r"application_\d+_\d+")
 _ORDERLY_WITHIN_S: Final = 60.0
@@ -126,6 +126,18 @@ def end_application(yarn: YarnClient, config: JobConfig, application: Applicatio
             log.warning("%s: killing it at once", error)
     yarn.kill(application.id)
     return _await_end(yarn, application, _KILLED_WITHIN_S)
+
+
+def clear_up(config: JobConfig, application: Application) -> None:
+    """Remove from an external ZooKeeper what an ended run left that never wrote its record."""
+    if CLUSTER_TAG not in application.tags:
+        return  # its client does that
+    try:
+        directory = _directory(config, application)
+        if directory.read() is None:
+            directory.erase_registry()
+    except TfosError as error:
+        log.warning("what the run left in ZooKeeper, if anything, stays: %s", error)
 
 
 def _await_end(yarn: YarnClient, application: Application, within_s: float) -> Application:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -262,23 +263,9 @@ def _told(record: RunResult) -> int:
 
 
 def _erase_registry(note: str) -> None:
-    """Remove from an external ZooKeeper what a driver that was killed left there.
-
-    Role hosts that still live find the tree gone, and end.
-    """
-    try:
-        registry = RegistryAddress.noted(note).connect()
-    except FileNotFoundError:
-        return  # the driver came not so far, or its own server died with it
-    except TfosError as error:
-        log.warning("the run's nodes stay in ZooKeeper: %s", error)
-        return
-    try:
-        registry.erase()
-    except TfosError as error:
-        log.warning("the run's nodes stay in ZooKeeper: %s", error)
-    finally:
-        registry.close()
+    # Without the file the driver came not so far, or its own server died with it.
+    with contextlib.suppress(FileNotFoundError):
+        RegistryAddress.noted(note).erase()
 
 
 def _answer(config: JobConfig, ended: SparkExit, result_file: str) -> int:

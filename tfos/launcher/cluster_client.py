@@ -311,13 +311,18 @@ class _Following:
 
 
 def _record(root: str, output: SubmitOutput) -> RunResult | None:
-    """Read the record, and remove what held it; it was there before the application ended."""
+    """Read the record, and remove what held it; it was there before the application ended.
+
+    Without one the driver was killed: what it left in ZooKeeper is removed too.
+    """
     assert output.application is not None
     directory = RunDirectory(root, output.application)
     record = directory.read()
     if record is None and output.state not in ENDED_STATES:
         return None
     try:
+        if record is None:
+            directory.erase_registry()
         directory.remove()
     except TfosError as error:
         log.warning("%s", error)

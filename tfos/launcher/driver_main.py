@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,12 @@ def main(argv: list[str]) -> int:
     os.environ.update(configuration_in_container(os.environ, os.getcwd()))
     if submission.runs_root is not None:
         return _main_in_cluster(submission, config, submission.runs_root)
-    result = _run(submission, config, _watch_client)
+    result = _run(
+        submission,
+        config,
+        _watch_client,
+        note_registry=lambda address: address.note(submission.registry_file),
+    )
     result.write(submission.result_file)
     if not _client_lives(submission):
         # Its own end would have removed this; nobody else does.
@@ -68,11 +73,19 @@ def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) 
             # It was the run that failed, not its container: the same would come of it again.
             return before.exit_code
         log.warning("attempt %d of %s: going on where the one before was", attempt, application)
+        try:
+            directory.erase_registry()
+        except TfosError as error:
+            log.warning("%s", error)
         if config.checkpoints.fresh and directory.was_fresh():
             checkpoints = config.checkpoints.model_copy(update={"fresh": False})
             config = config.model_copy(update={"checkpoints": checkpoints})
     result = _run(
-        submission, config, lambda _: _watch_stop(directory), started_over=directory.note_fresh
+        submission,
+        config,
+        lambda _: _watch_stop(directory),
+        note_registry=directory.note_registry,
+        started_over=directory.note_fresh,
     )
     try:
         directory.write(result)
@@ -94,12 +107,13 @@ def _run(
     submission: Submission,
     config: JobConfig,
     watch: Callable[[Submission], None],
-    started_over: Callable[[], None] = lambda: None,
+    **told: Callable[..., None],
 ) -> RunResult:
+    """Run with `told`, the calls by which `tfos.run` tells what another process must know."""
     try:
         with Interrupts(config.supervision.timeout_s, submission.submitted_at) as interrupts:
             threading.Thread(target=watch, args=(submission,), daemon=True).start()
-            return _run_on_spark(submission, config, interrupts, started_over)
+            return _run_on_spark(submission, config, interrupts, told)
     except TfosError as error:
         result: RunResult = getattr(error, "result", None) or RunResult.from_error(
             error, job=config.name
@@ -112,7 +126,7 @@ def _run_on_spark(
     submission: Submission,
     config: JobConfig,
     interrupts: Interrupts,
-    started_over: Callable[[], None],
+    told: Mapping[str, Callable[..., None]],
 ) -> RunResult:
     app = Path(submission.app)
     job = load_job(app, submission.job_class)
@@ -126,8 +140,7 @@ def _run_on_spark(
             config,
             app_directories=[str(app.resolve().parent)],
             interrupts=interrupts,
-            registry_file=submission.registry_file,
-            started_over=started_over,
+            **told,
         )
         code = result.exit_code
         return result

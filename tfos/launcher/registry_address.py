@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass, field
 
+from tfos.errors import TfosError
 from tfos.registry.contract import Registry
 from tfos.topology import Endpoint
 
-__all__ = ["RegistryAddress"]
+__all__ = ["RegistryAddress", "erase_and_close"]
+
+log = logging.getLogger("tfos")
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,45 @@ class RegistryAddress:
         """One server of the ensemble, to find the interface that leads there."""
         return Endpoint.parse(self.hosts.split(",")[0])
 
+    def to_text(self) -> str:
+        """Return this as text, the secret too: for a place that only its owner can read."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> RegistryAddress:
+        """Read back what `to_text` returned; raises ValueError or TypeError."""
+        return cls(**json.loads(text))
+
     def note(self, path: str) -> None:
         """Write this to a new file that only its owner can read."""
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(asdict(self), file)
+            file.write(self.to_text())
 
     @classmethod
     def noted(cls, path: str) -> RegistryAddress:
-        """Read back what `note` wrote; raises OSError or ValueError."""
+        """Read back what `note` wrote; raises OSError, ValueError or TypeError."""
         with open(path, encoding="utf-8") as file:
-            return cls(**json.load(file))
+            return cls.from_text(file.read())
+
+    def erase(self) -> None:
+        """Remove from an external ZooKeeper what a driver that was killed left there.
+
+        Role hosts that still live find the tree gone, and end. Nothing there is fine, and a failure
+        is told, not raised. Blocks for at most `connect_timeout_s` until a server answers.
+        """
+        try:
+            registry = self.connect()
+        except TfosError as error:
+            log.warning("the run's nodes stay in ZooKeeper: %s", error)
+            return
+        erase_and_close(registry)
+
+
+def erase_and_close(registry: Registry) -> None:
+    """Remove a run's nodes, as its last act: a failure is told, as how the run ended counts."""
+    try:
+        registry.erase()
+    except TfosError as error:
+        log.warning("the run's nodes stay in ZooKeeper: %s", error)
+    finally:
+        registry.close()

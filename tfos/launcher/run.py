@@ -22,7 +22,7 @@ from tfos.launcher.application import UserCodeError, one_line, pickle_job, user_
 from tfos.launcher.controller import Controller
 from tfos.launcher.datasets import FedFrames, check_frames
 from tfos.launcher.interrupts import Interrupts
-from tfos.launcher.registry_address import RegistryAddress
+from tfos.launcher.registry_address import RegistryAddress, erase_and_close
 from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
@@ -56,7 +56,7 @@ def run(
     *,
     app_directories: Sequence[str] = (),
     interrupts: Interrupts | None = None,
-    registry_file: str | None = None,
+    note_registry: Callable[[RegistryAddress], None] = lambda _: None,
     started_over: Callable[[], None] = lambda: None,
 ) -> RunResult:
     """Run a job on a Spark session, from a notebook or any driver program.
@@ -77,9 +77,9 @@ def run(
     interrupts
         Signal handling of the calling program; None leaves signals alone (Ctrl-C still ends the
         run in order).
-    registry_file
-        A private file to note in where the run's nodes are in an external ZooKeeper, so that
-        somebody can remove them should this process be killed. None notes nothing.
+    note_registry
+        Called, before any is made, with where the run's nodes will be in an external ZooKeeper, so
+        that somebody can remove them should this process be killed.
     started_over
         Called once ``--fresh`` has removed the checkpoints there were.
 
@@ -96,7 +96,7 @@ def run(
     """
     directories = tuple(app_directories)
     given = config or JobConfig()
-    return _Run(job, spark, given, directories, interrupts, registry_file, started_over).run()
+    return _Run(job, spark, given, directories, interrupts, note_registry, started_over).run()
 
 
 @dataclass
@@ -106,7 +106,7 @@ class _Run:
     config: JobConfig
     app_directories: tuple[str, ...]
     interrupts: Interrupts | None
-    registry_file: str | None
+    note_registry: Callable[[RegistryAddress], None]
     started_over: Callable[[], None]
     started: str = field(default_factory=now_iso)
     phases: dict[str, float] = field(default_factory=dict)
@@ -182,7 +182,7 @@ class _Run:
                 self.store.remove_all()
                 self.started_over()
             self.registry = RunRegistry(
-                config.registry, name, run_id, self._driver_host(), self.registry_file
+                config.registry, name, run_id, self._driver_host(), self.note_registry
             )
             stack.enter_context(self.registry.serving())
             with self._noticing_stop():
@@ -373,7 +373,7 @@ class _Run:
                 for group in groups:
                     group.join(1.0)
         finally:
-            _erase(registry)
+            erase_and_close(registry)
 
     def _explain_missing(self, missing: frozenset[TaskKey]) -> str:
         if self.config.arch != "ring" and in_containers(self._master):
@@ -386,12 +386,3 @@ class _Run:
             f"{describe_keys(missing)} found none, or could not reach ZooKeeper; add executors, "
             "free the cluster, or raise registry.register_timeout_s"
         )
-
-
-def _erase(registry: Any) -> None:
-    try:
-        registry.erase()
-    except TfosError as error:
-        log.warning("the run's nodes stay in ZooKeeper: %s", error)
-    finally:
-        registry.close()

@@ -1,7 +1,8 @@
 """Pass a run's record and the wish to end it between client and driver, on different hosts.
 
 A directory of the cluster's file system, named by the YARN application: the driver writes its
-record there, by rename; the client asks for an orderly end by a file called ``stop``.
+record there, by rename; the client asks for an orderly end by a file called ``stop``. What only the
+user may read lies in ``private``.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Any
 
 from tfos.errors import InfrastructureError, TfosError
 from tfos.fault.checkpoint_place import open_file_system
+from tfos.fault.file_modes import set_mode
+from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
 
 __all__ = ["RunDirectory", "application_of_container", "runs_root"]
 
 _OPTION = "spark.staging_dir"
+_REGISTRY = "private/registry.json"
 _CONTAINER = re.compile(r"container_(?:e\d+_)?(\d+_\d+)_(\d+)_\d+")
 
 
@@ -101,6 +105,36 @@ class RunDirectory:
     def was_fresh(self) -> bool:
         """Whether an attempt before this one did what ``--fresh`` asks for."""
         return self._read("fresh") is not None
+
+    def note_registry(self, address: RegistryAddress) -> None:
+        """Note where the run's nodes are; raises InfrastructureError if that fails.
+
+        In private: with the secret that opens them.
+        """
+        private = f"{self._path}/private"
+        try:
+            self._fs.makedirs(private, exist_ok=True)
+            set_mode(self._fs, private, 0o700)
+        except Exception as error:
+            raise self._failed("written", error) from error
+        self._note(_REGISTRY, address.to_text())
+
+    def erase_registry(self) -> None:
+        """Remove the nodes that were noted, if any; see `RegistryAddress.erase`.
+
+        Raises
+        ------
+        InfrastructureError
+            If the note cannot be read.
+        """
+        data = self._read(_REGISTRY)
+        if data is None:
+            return
+        try:
+            address = RegistryAddress.from_text(data.decode())
+        except (ValueError, TypeError) as error:
+            raise self._failed("read", error) from error
+        address.erase()
 
     def remove(self) -> None:
         """Remove the directory; one that is not there is fine."""

@@ -61,8 +61,8 @@ class RunRegistry:
         The run.
     host
         The address at which executors reach this driver.
-    note_file
-        Where to note an external ensemble's address; see `tfos.run`.
+    note
+        Told of an external ensemble's address; see `tfos.run`.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class RunRegistry:
         job_name: str,
         run_id: str,
         host: str,
-        note_file: str | None,
+        note: Callable[[RegistryAddress], None],
     ) -> None:
         self._config = config
         self._node = f"/tfos/{job_name}/{run_id}"
         self._secret = secrets.token_hex(16)
-        self._note_file = note_file
+        self._note = note
         self._server = None if config.zookeeper is not None else EmbeddedZooKeeper(host)
         self._starting: Future[None] | None = None
 
@@ -84,8 +84,7 @@ class RunRegistry:
     def serving(self) -> Iterator[None]:
         """Have a server of our own start in the background, and stop it at the end."""
         if self._server is None:
-            if self._note_file is not None:
-                self.address().note(self._note_file)
+            self._note(self.address())
             yield
             return
         with ThreadPoolExecutor(1, thread_name_prefix="tfos-zookeeper") as pool:

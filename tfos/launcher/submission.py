@@ -74,6 +74,7 @@ class Submission:
         Where the driver writes the run's record (`tfos.launcher.result.RunResult`) at the end.
     registry_file
         Where the driver notes its run's place in an external ZooKeeper: readable by the user alone.
+        Where there is a `runs_root`, it does so there.
     submitted_at
         When, in seconds since the epoch: ``--timeout`` begins.
     client_pid, client_start_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 import zipfile
 from pathlib import Path
@@ -10,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from tfos.config import JobConfig
-from tfos.errors import ConfigError, ExitCode, InfrastructureError
+from tfos.errors import ConfigError, ExitCode, InfrastructureError, RendezvousClosedError
 from tfos.launcher import driver_main
 from tfos.launcher.application_archive import pack_application
 from tfos.launcher.cluster_client import SubmitOutput, staging_directory
 from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
+from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
 from tfos.launcher.run_directory import RunDirectory, application_of_container
 from tfos.launcher.spark_refusal import explain_refusal
+from tfos.registry.contract import StopNotice
+from tfos.registry.memory import InMemoryRun
 
 REPORT = """\
 INFO Client: Submitting application application_17_0006 to ResourceManager
@@ -110,12 +114,64 @@ def test_a_run_directory_carries_the_record_and_the_wish_to_end(tmp_path):
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+@pytest.fixture
+def left(monkeypatch):
+    """Whether what a driver left in a ZooKeeper is erased, and how it noted that."""
+    run = InMemoryRun()
+    driver = run.connect()
+    address = RegistryAddress("h:1", "/tfos/clicks/1", "s3cret", 10.0, 10.0)
+
+    def connect(self):
+        assert self == address
+        return run.connect()
+
+    def erased():
+        try:
+            driver.stop(StopNotice("failed", "asked"))
+        except RendezvousClosedError:
+            return True
+        return False
+
+    monkeypatch.setattr(RegistryAddress, "connect", connect)
+    return erased, address
+
+
+def test_a_run_directory_leads_to_what_a_driver_left(tmp_path, left):
+    erased, address = left
+    directory = RunDirectory(f"file://{tmp_path}/runs", "application_1_2")
+    directory.erase_registry()
+    directory.note_registry(address)
+    (note,) = tmp_path.rglob("*.json")
+    assert stat.S_IMODE(note.parent.stat().st_mode) == 0o700
+    assert not erased()
+    directory.erase_registry()
+    assert erased()
+    note.write_text("{")
+    with pytest.raises(InfrastructureError, match="could not be read"):
+        directory.erase_registry()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_later_attempt_removes_what_the_one_before_left(tmp_path, monkeypatch, left, ended):
+    erased, address = left
+    runs = f"file://{tmp_path}/runs"
+    done = RunResult(outcome="done", exit_code=0)
+    monkeypatch.setattr(driver_main, "_run", lambda *_, **__: done)
+    monkeypatch.setenv("CONTAINER_ID", "container_17_0006_02_000001")
+    directory = RunDirectory(runs, "application_17_0006")
+    directory.note_registry(address)
+    if ended:
+        directory.write(done)
+    assert driver_main._main_in_cluster(None, JobConfig(), runs) == 0
+    assert erased() == (not ended)
+
+
 @pytest.mark.parametrize("removed", [False, True])
 def test_a_later_attempt_starts_over_unless_one_did(tmp_path, monkeypatch, removed):
     runs, seen = f"file://{tmp_path}/runs", []
     config = JobConfig.model_validate({"checkpoints": {"dir": "/c", "fresh": True}})
 
-    def run(submission, config, watch, started_over):
+    def run(submission, config, watch, started_over, **_):
         seen.append(config.checkpoints.fresh)
         started_over()
         return RunResult(outcome="done", exit_code=0)
