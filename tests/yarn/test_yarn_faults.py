@@ -120,7 +120,9 @@ def test_a_driver_lost_for_good_leaves_nothing_in_zookeeper(submit, started):
         *("--spark-conf", "spark.yarn.maxAppAttempts=1"),
     )
     (master,) = jvms(submit, "deploy.yarn.ApplicationMaster")
-    master.send_signal(signal.SIGKILL)
+    # All of the container: a driver that only loses its JVM still removes its nodes itself.
+    for each in [*master.children(recursive=True), master]:
+        each.send_signal(signal.SIGKILL)
     run = submit.finish(process)
     assert run.code == ExitCode.INFRASTRUCTURE
     assert "without a record" in run.text
