@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-import uuid
 from pathlib import Path
 
 import psutil
@@ -30,6 +30,9 @@ from tfos.launcher.run_directory import RunDirectory, runs_root
 from tfos.launcher.yarn_client import YarnClient
 from tfos.registry.contract import StopNotice
 from tfos.registry.embedded import EmbeddedZooKeeper
+from tfos.registry.zookeeper import ZooKeeperSession
+from tfos.testing.leftovers import count_znodes
+from tfos.topology import Endpoint
 
 ID = "application_17_0006"
 SCRIPT = f"""\
@@ -171,14 +174,24 @@ def zookeeper():
 
 @pytest.mark.zookeeper
 def test_what_a_killed_driver_left_in_zookeeper_is_removed(cluster, zookeeper):
-    address = RegistryAddress(zookeeper.address, f"/tfos/clicks/{uuid.uuid4().hex}", "s", 10, 10)
+    endpoint = Endpoint.parse(zookeeper.address)
+    before = count_znodes(endpoint.host, endpoint.port)
+    # Its lock goes with its session, some time after it.
+    held = ZooKeeperSession(zookeeper.address, "s", 10.0, 10.0, readable=True)
+    held.create_parents("/tfos/clicks/lock")
+    held.create("/tfos/clicks/lock", b"{}", ephemeral=True)
+    address = RegistryAddress(zookeeper.address, "/tfos/clicks/17", "s", 10.0, 10.0)
     with contextlib.closing(address.connect(create=True)) as driver:
         cluster.run.note_registry(address)
         cluster.becomes("KILLED", "KILLED", "by user me")
+        end = threading.Timer(1.0, held.close)
+        end.start()
         with pytest.raises(TfosError, match="was killed in YARN"):
             cluster.follow()
+        end.join()
         with pytest.raises(RendezvousClosedError):
             driver.stop(StopNotice("failed", "asked"))
+    assert count_znodes(endpoint.host, endpoint.port) == before
     assert not list(Path(cluster.staging.removeprefix("file://")).rglob("*.json"))
 
 

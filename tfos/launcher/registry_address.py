@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from dataclasses import asdict, dataclass, field
 
-from tfos.errors import TfosError
 from tfos.registry.contract import Registry
 from tfos.topology import Endpoint
 
-__all__ = ["RegistryAddress", "erase_and_close"]
-
-log = logging.getLogger("tfos")
+__all__ = ["RegistryAddress"]
 
 
 @dataclass(frozen=True)
@@ -67,26 +63,3 @@ class RegistryAddress:
         """Read back what `note` wrote; raises OSError, ValueError or TypeError."""
         with open(path, encoding="utf-8") as file:
             return cls.from_text(file.read())
-
-    def erase(self) -> None:
-        """Remove from an external ZooKeeper what a driver that was killed left there.
-
-        Role hosts that still live find the tree gone, and end. Nothing there is fine, and a failure
-        is told, not raised. Blocks for at most `connect_timeout_s` until a server answers.
-        """
-        try:
-            registry = self.connect()
-        except TfosError as error:
-            log.warning("the run's nodes stay in ZooKeeper: %s", error)
-            return
-        erase_and_close(registry)
-
-
-def erase_and_close(registry: Registry) -> None:
-    """Remove a run's nodes, as its last act: a failure is told, as how the run ended counts."""
-    try:
-        registry.erase()
-    except TfosError as error:
-        log.warning("the run's nodes stay in ZooKeeper: %s", error)
-    finally:
-        registry.close()

@@ -22,11 +22,11 @@ from tfos.launcher.application import UserCodeError, one_line, pickle_job, user_
 from tfos.launcher.controller import Controller
 from tfos.launcher.datasets import FedFrames, check_frames
 from tfos.launcher.interrupts import Interrupts
-from tfos.launcher.registry_address import RegistryAddress, erase_and_close
+from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
-from tfos.launcher.run_registry import RunRegistry, only_run_of_job
+from tfos.launcher.run_registry import RunRegistry, erase_and_close, only_run_of_job
 from tfos.launcher.spark_security import unprotected
 from tfos.launcher.spark_stop import explain_stop, stopped_by_others
 from tfos.launcher.submission import (

@@ -17,6 +17,7 @@ from tfos.fault.checkpoint_place import open_file_system
 from tfos.fault.file_modes import set_mode
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
+from tfos.launcher.run_registry import erase_left
 
 __all__ = ["RunDirectory", "application_of_container", "runs_root"]
 
@@ -120,7 +121,7 @@ class RunDirectory:
         self._note(_REGISTRY, address.to_text())
 
     def erase_registry(self) -> None:
-        """Remove the nodes that were noted, if any; see `RegistryAddress.erase`.
+        """Remove the nodes that were noted, if any; see `erase_left`.
 
         Raises
         ------
@@ -134,7 +135,7 @@ class RunDirectory:
             address = RegistryAddress.from_text(data.decode())
         except (ValueError, TypeError) as error:
             raise self._failed("read", error) from error
-        address.erase()
+        erase_left(address)
 
     def remove(self) -> None:
         """Remove the directory; one that is not there is fine."""

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from tfos.config import RegistryConfig
+from tfos.errors import AlreadyRunningError, TfosError
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import now_iso
+from tfos.registry.contract import Registry
 from tfos.registry.embedded import EmbeddedZooKeeper
 
-__all__ = ["RunRegistry", "only_run_of_job"]
+if TYPE_CHECKING:
+    from tfos.registry.job_lock import JobLock
+
+__all__ = ["RunRegistry", "erase_and_close", "erase_left", "only_run_of_job"]
+
+log = logging.getLogger("tfos")
 
 
 @contextmanager
@@ -29,9 +38,22 @@ def only_run_of_job(
     if config.zookeeper is None:
         yield
         return
+    hosts, prefix = _ensemble(config.zookeeper)
+    job = f"{prefix}/tfos/{job_name}"
+    timeouts = (config.session_timeout_s, config.connect_timeout_s)
+    with _job_lock(hosts, job, run_id, timeouts, on_lost):
+        yield
+
+
+def _job_lock(
+    hosts: str,
+    job: str,
+    run_id: str,
+    timeouts: tuple[float, float],
+    on_lost: Callable[[], None] = lambda: None,
+) -> JobLock:
     from tfos.registry.job_lock import JobLock
 
-    hosts, prefix = _ensemble(config.zookeeper)
     holder = {
         "run_id": run_id,
         "host": socket.gethostname(),
@@ -39,15 +61,45 @@ def only_run_of_job(
         "user": getpass.getuser(),
         "started": now_iso(),
     }
-    with JobLock(
+    session_s, connect_s = timeouts
+    return JobLock(
         hosts,
-        f"{prefix}/tfos/{job_name}/lock",
+        f"{job}/lock",
         holder=holder,
-        session_timeout_s=config.session_timeout_s,
-        connect_timeout_s=config.connect_timeout_s,
+        session_timeout_s=session_s,
+        connect_timeout_s=connect_s,
         on_lost=on_lost,
-    ):
-        yield
+    )
+
+
+def erase_left(address: RegistryAddress) -> None:
+    """Remove from an external ZooKeeper what a driver that was killed left there.
+
+    Role hosts that still live find the tree gone, and end. Nothing there is fine, and a failure is
+    told, not raised. Blocks until the driver's session is over too, at most the registry's two
+    time-outs.
+    """
+    job, _, run_id = address.root.rpartition("/")
+    timeouts = (address.session_timeout_s, address.connect_timeout_s)
+    try:
+        erase_and_close(address.connect())
+        # The dead driver's lock goes with its session. Whoever takes it next leaves nothing.
+        with _job_lock(address.hosts, job, run_id, timeouts):
+            pass
+    except AlreadyRunningError:
+        log.debug("another run of the job removes the node of %s", job)
+    except TfosError as error:
+        log.warning("the run's nodes stay in ZooKeeper: %s", error)
+
+
+def erase_and_close(registry: Registry) -> None:
+    """Remove a run's nodes, as its last act: a failure is told, as how the run ended counts."""
+    try:
+        registry.erase()
+    except TfosError as error:
+        log.warning("the run's nodes stay in ZooKeeper: %s", error)
+    finally:
+        registry.close()
 
 
 class RunRegistry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -12,7 +13,7 @@ import pytest
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, ExitCode, InfrastructureError, RendezvousClosedError
-from tfos.launcher import driver_main
+from tfos.launcher import driver_main, run_registry
 from tfos.launcher.application_archive import pack_application
 from tfos.launcher.cluster_client import SubmitOutput, staging_directory
 from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
@@ -133,6 +134,7 @@ def left(monkeypatch):
         return False
 
     monkeypatch.setattr(RegistryAddress, "connect", connect)
+    monkeypatch.setattr(run_registry, "_job_lock", lambda *_: contextlib.nullcontext())
     return erased, address
 
 
