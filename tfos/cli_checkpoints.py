@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 
 import click
 
@@ -67,7 +68,7 @@ def checkpoints(
     try:
         listed = list_checkpoints(url, name, lambda what: tell("warning", what))
         if verify:
-            listed = _verify(url, listed)
+            listed = _verify(url, listed, lambda what: tell("warning", what))
     except TfosError as error:
         tell("error", str(error))
         sys.exit(int(error.exit_code))
@@ -77,7 +78,9 @@ def checkpoints(
         _show(url, listed)
 
 
-def _verify(url: str, listed: list[ListedCheckpoint]) -> list[ListedCheckpoint]:
+def _verify(
+    url: str, listed: list[ListedCheckpoint], warn: Callable[[str], None]
+) -> list[ListedCheckpoint]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -90,7 +93,7 @@ def _verify(url: str, listed: list[ListedCheckpoint]) -> list[ListedCheckpoint]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=total)
-        return verify_checkpoints(url, listed, lambda count: progress.advance(bar, count))
+        return verify_checkpoints(url, listed, lambda count: progress.advance(bar, count), warn)
 
 
 def _show(url: str, listed: list[ListedCheckpoint]) -> None:

@@ -175,6 +175,7 @@ def test_a_storage_that_cannot_be_read_is_an_infrastructure_error(kept, tmp_path
 
 
 FORBIDDEN = f"""
+import rich.console, rich.progress
 from tfos.cli import main
 {BECOME_NOBODY}
 main()
@@ -212,6 +213,19 @@ def test_a_job_that_may_not_be_read_fails_where_there_is_nothing_else_to_list(fo
         assert (told.returncode, told.stdout) == (5, "")
         assert f"may not read {forbidden}/clicks" in told.stderr
         assert len(told.stderr.splitlines()) == 1
+
+
+def test_verify_goes_on_past_a_file_that_may_not_be_read(forbidden):
+    os.chmod(f"{forbidden}/clicks", 0o755)
+    (private,) = Path(forbidden, "clicks").rglob("state.data")
+    private.chmod(0)
+    told = tfos(forbidden, "--json", "--verify", program=FORBIDDEN)
+    assert told.returncode == 0, told.stderr
+    verified = {entry["job"]: entry["verified"] for entry in json.loads(told.stdout)}
+    assert verified == {"clicks": False, "fm": True}
+    assert re.search(rf"warning: not verified: .*may not read {forbidden}/clicks", told.stderr)
+    alone = tfos(forbidden, "--name", "clicks", "--verify", program=FORBIDDEN)
+    assert (alone.returncode, alone.stdout) == (5, "")
 
 
 def test_help_teaches():

@@ -124,6 +124,7 @@ def verify_checkpoints(
     url: str,
     listed: list[ListedCheckpoint],
     on_bytes: Callable[[int], None] = lambda count: None,
+    warn: Callable[[str], None] = _logger.warning,
 ) -> list[ListedCheckpoint]:
     """Read every complete checkpoint and compare checksums; return the list as it is known then.
 
@@ -133,20 +134,31 @@ def verify_checkpoints(
         As given to and returned by `list_checkpoints`.
     on_bytes
         Called with the number of bytes of each piece read.
+    warn
+        Told of each checkpoint that cannot be read, where others can.
 
     Raises
     ------
     CheckpointError
-        If the storage cannot be read.
+        If none of them can be read.
     """
     checked = []
+    unread: list[CheckpointError] = []
     for entry in listed:
         if entry.state is CheckpointState.COMPLETE:
             storage = open_storage(url, entry.job, _OPTION)
-            why = _wrong_content(storage, entry.path.rpartition("/")[2], on_bytes)
-            state = CheckpointState.DAMAGED if why else CheckpointState.COMPLETE
-            entry = replace(entry, state=state, why=why, verified=True)
+            try:
+                why = _wrong_content(storage, entry.path.rpartition("/")[2], on_bytes)
+            except CheckpointError as error:
+                unread.append(error)
+            else:
+                state = CheckpointState.DAMAGED if why else CheckpointState.COMPLETE
+                entry = replace(entry, state=state, why=why, verified=True)
         checked.append(entry)
+    if unread and not any(entry.verified for entry in checked):
+        raise unread[0]
+    for unreadable in unread:
+        warn(f"not verified: {unreadable}")
     return _resuming(checked)
 
 
