@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from tfos.cli import main
 from tfos.errors import ExitCode
-from tfos.launcher import applications, run_directory
+from tfos.launcher import applications
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
 from tfos.launcher.run_directory import RunDirectory, runs_root
@@ -110,7 +110,7 @@ def test_a_driver_is_asked_to_end_where_it_looks(yarn):
 @pytest.mark.parametrize("ended", [False, True])
 def test_what_a_killed_driver_left_is_removed(yarn, monkeypatch, ended):
     erased = []
-    monkeypatch.setattr(run_directory, "erase_left", erased.append)
+    monkeypatch.setattr(applications, "erase_last_run", erased.append)
     address = RegistryAddress("h:1", "/tfos/clicks/1", "s3cret", 10.0, 10.0)
     yarn.directory.note_registry(address)
     if ended:

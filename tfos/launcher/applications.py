@@ -14,6 +14,7 @@ from tfos.errors import ConfigError, TfosError
 from tfos.launcher.cluster_client import staging_directory
 from tfos.launcher.result import RunResult
 from tfos.launcher.run_directory import RunDirectory, runs_root
+from tfos.launcher.run_registry import erase_last_run
 from tfos.launcher.spark_command import CLUSTER_TAG, TAG
 from tfos.launcher.yarn_client import Application, YarnClient
 
@@ -134,8 +135,9 @@ def clear_up(config: JobConfig, application: Application) -> None:
         return  # its client does that
     try:
         directory = _directory(config, application)
-        if directory.read() is None:
-            directory.erase_registry()
+        left = directory.registry() if directory.read() is None else None
+        if left is not None:
+            erase_last_run(left)
     except TfosError as error:
         log.warning("what the run left in ZooKeeper, if anything, stays: %s", error)
 

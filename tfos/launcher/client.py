@@ -44,7 +44,7 @@ from tfos.launcher.prerequisites import (
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.run_directory import runs_root
-from tfos.launcher.run_registry import erase_left
+from tfos.launcher.run_registry import erase_last_run
 from tfos.launcher.shipping import plan_shipping, ship
 from tfos.launcher.spark_command import (
     APPLICATION_DIRECTORY,
@@ -266,7 +266,7 @@ def _told(record: RunResult) -> int:
 def _erase_registry(note: str) -> None:
     # Without the file the driver came not so far, or its own server died with it.
     with contextlib.suppress(FileNotFoundError):
-        erase_left(RegistryAddress.noted(note))
+        erase_last_run(RegistryAddress.noted(note))
 
 
 def _answer(config: JobConfig, ended: SparkExit, result_file: str) -> int:

@@ -27,6 +27,7 @@ from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
 from tfos.launcher.result import RunResult
 from tfos.launcher.role_memory import memory_used_when_killed
 from tfos.launcher.run_directory import RunDirectory, runs_root
+from tfos.launcher.run_registry import erase_last_run
 from tfos.launcher.spark_process import BACKSTOP_S, INTERRUPT_EXTRA_S, heard_signals
 from tfos.launcher.spark_refusal import explain_refusal
 from tfos.launcher.yarn_client import ENDED_STATES, YarnClient
@@ -321,8 +322,9 @@ def _record(root: str, output: SubmitOutput) -> RunResult | None:
     if record is None and output.state not in ENDED_STATES:
         return None
     try:
-        if record is None:
-            directory.erase_registry()
+        left = directory.registry() if record is None else None
+        if left is not None:
+            erase_last_run(left)
         directory.remove()
     except TfosError as error:
         log.warning("%s", error)

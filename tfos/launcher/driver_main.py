@@ -27,6 +27,7 @@ from tfos.launcher.interrupts import Interrupts
 from tfos.launcher.result import RunResult
 from tfos.launcher.run import run
 from tfos.launcher.run_directory import RunDirectory, application_of_container
+from tfos.launcher.run_registry import erase_run
 from tfos.launcher.spark_refusal import explain_refusal
 from tfos.launcher.submission import Submission, master_kind
 from tfos.launcher.yarn_client import YarnClient
@@ -74,7 +75,8 @@ def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) 
             return before.exit_code
         log.warning("attempt %d of %s: going on where the one before was", attempt, application)
         try:
-            directory.erase_registry()
+            if (left := directory.registry()) is not None:
+                erase_run(left)
         except TfosError as error:
             log.warning("%s", error)
         if config.checkpoints.fresh and directory.was_fresh():

@@ -17,7 +17,6 @@ from tfos.fault.checkpoint_place import open_file_system
 from tfos.fault.file_modes import set_mode
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
-from tfos.launcher.run_registry import erase_left
 
 __all__ = ["RunDirectory", "application_of_container", "runs_root"]
 
@@ -120,22 +119,19 @@ class RunDirectory:
             raise self._failed("written", error) from error
         self._note(_REGISTRY, address.to_text())
 
-    def erase_registry(self) -> None:
-        """Remove the nodes that were noted, if any; see `erase_left`.
+    def registry(self) -> RegistryAddress | None:
+        """Return what was noted; None when nothing was.
 
         Raises
         ------
         InfrastructureError
-            If the note cannot be read.
+            If it cannot be read.
         """
         data = self._read(_REGISTRY)
-        if data is None:
-            return
         try:
-            address = RegistryAddress.from_text(data.decode())
+            return None if data is None else RegistryAddress.from_text(data.decode())
         except (ValueError, TypeError) as error:
             raise self._failed("read", error) from error
-        erase_left(address)
 
     def remove(self) -> None:
         """Remove the directory; one that is not there is fine."""

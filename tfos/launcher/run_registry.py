@@ -22,7 +22,7 @@ from tfos.registry.embedded import EmbeddedZooKeeper
 if TYPE_CHECKING:
     from tfos.registry.job_lock import JobLock
 
-__all__ = ["RunRegistry", "erase_and_close", "erase_left", "only_run_of_job"]
+__all__ = ["RunRegistry", "erase_and_close", "erase_last_run", "erase_run", "only_run_of_job"]
 
 log = logging.getLogger("tfos")
 
@@ -72,24 +72,36 @@ def _job_lock(
     )
 
 
-def erase_left(address: RegistryAddress) -> None:
-    """Remove from an external ZooKeeper what a driver that was killed left there.
+def erase_run(address: RegistryAddress) -> None:
+    """Remove the nodes of a run whose driver was killed.
 
     Role hosts that still live find the tree gone, and end. Nothing there is fine, and a failure is
-    told, not raised. Blocks until the driver's session is over too, at most the registry's two
-    time-outs.
+    told, not raised. Blocks for at most the registry's `connect_timeout_s` until a server answers.
     """
+    try:
+        registry = address.connect()
+    except TfosError as error:
+        log.warning("the run's nodes stay in ZooKeeper: %s", error)
+        return
+    erase_and_close(registry)
+
+
+def erase_last_run(address: RegistryAddress) -> None:
+    """Do as `erase_run`, and leave nothing of the job that no run follows.
+
+    Blocks until the dead driver's session is over too, at most `session_timeout_s` and 2 s.
+    """
+    erase_run(address)
     job, _, run_id = address.root.rpartition("/")
     timeouts = (address.session_timeout_s, address.connect_timeout_s)
     try:
-        erase_and_close(address.connect())
-        # The dead driver's lock goes with its session. Whoever takes it next leaves nothing.
+        # Its lock goes with its session. Whoever takes that next removes what is empty then.
         with _job_lock(address.hosts, job, run_id, timeouts):
             pass
     except AlreadyRunningError:
         log.debug("another run of the job removes the node of %s", job)
     except TfosError as error:
-        log.warning("the run's nodes stay in ZooKeeper: %s", error)
+        log.warning("the node of %s stays in ZooKeeper: %s", job, error)
 
 
 def erase_and_close(registry: Registry) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import tempfile
@@ -13,7 +12,7 @@ import pytest
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, ExitCode, InfrastructureError, RendezvousClosedError
-from tfos.launcher import driver_main, run_registry
+from tfos.launcher import driver_main
 from tfos.launcher.application_archive import pack_application
 from tfos.launcher.cluster_client import SubmitOutput, staging_directory
 from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
@@ -134,23 +133,20 @@ def left(monkeypatch):
         return False
 
     monkeypatch.setattr(RegistryAddress, "connect", connect)
-    monkeypatch.setattr(run_registry, "_job_lock", lambda *_: contextlib.nullcontext())
     return erased, address
 
 
-def test_a_run_directory_leads_to_what_a_driver_left(tmp_path, left):
-    erased, address = left
+def test_a_run_directory_leads_to_what_a_driver_left(tmp_path):
+    address = RegistryAddress("h:1", "/tfos/clicks/1", "s3cret", 10.0, 10.0)
     directory = RunDirectory(f"file://{tmp_path}/runs", "application_1_2")
-    directory.erase_registry()
+    assert directory.registry() is None
     directory.note_registry(address)
+    assert directory.registry() == address
     (note,) = tmp_path.rglob("*.json")
     assert stat.S_IMODE(note.parent.stat().st_mode) == 0o700
-    assert not erased()
-    directory.erase_registry()
-    assert erased()
     note.write_text("{")
     with pytest.raises(InfrastructureError, match="could not be read"):
-        directory.erase_registry()
+        directory.registry()
 
 
 @pytest.mark.parametrize("ended", [False, True])
