@@ -39,13 +39,18 @@ class Interrupts:
         self.sink: Callable[[str, str], None] | None = None
 
     def __enter__(self) -> Interrupts:
-        self.install()
-        if self._timeout_s is not None:
-            self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
-            # Zero would be no timer.
-            left_s = max(self._timeout_s - self.spent_s, 0.001)
-            signal.setitimer(signal.ITIMER_REAL, left_s)
-        return self
+        try:
+            self.install()
+            if self._timeout_s is not None:
+                self._previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
+                # Zero would be no timer.
+                left_s = max(self._timeout_s - self.spent_s, 0.001)
+                signal.setitimer(signal.ITIMER_REAL, left_s)
+            return self
+        except BaseException:
+            # A signal or the alarm came already: `__exit__` is not called.
+            self._restore()
+            raise
 
     @property
     def spent_s(self) -> float:
@@ -64,13 +69,16 @@ class Interrupts:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._restore()
+        # A call into the JVM that the signal ended reports an error of its own instead.
+        if error is not None and self._raised is not None and error is not self._raised:
+            raise self._raised from error
+
+    def _restore(self) -> None:
         if self._timeout_s is not None:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        # A call into the JVM that the signal ended reports an error of its own instead.
-        if error is not None and self._raised is not None and error is not self._raised:
-            raise self._raised from error
 
     def _raise(self, error: TfosError) -> NoReturn:
         self._raised = error

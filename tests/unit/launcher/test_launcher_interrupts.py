@@ -1,5 +1,6 @@
 """When a driver's own time is up."""
 
+import signal
 import time
 
 import pytest
@@ -13,6 +14,20 @@ def test_what_was_spent_before_the_driver_began_counts():
     with pytest.raises(RunTimeoutError, match="--timeout 60 s"), Interrupts(60, time.time() - 100):
         time.sleep(30)
     assert time.monotonic() - begin < 20
+
+
+def test_an_alarm_before_the_block_begins_leaves_no_handler(monkeypatch):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def at_once(which, seconds):
+        if seconds:
+            signal.raise_signal(signal.SIGALRM)
+
+    monkeypatch.setattr(signal, "setitimer", at_once)
+    with pytest.raises(RunTimeoutError), Interrupts(60, time.time() - 100):
+        pytest.fail("the block has begun")
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_a_clock_that_is_ahead_gives_no_extra_time():
