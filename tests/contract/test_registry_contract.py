@@ -586,6 +586,18 @@ class TestEnd:
             host.members()
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
+    def test_a_lost_session_is_told_of_nothing_more(self, driver, host):
+        members, stops, lost = Heard(), Heard(), Heard()
+        host.watch_members(members)
+        host.watch_stop(stops)
+        host.watch_connection(lost)
+        assert members.next() == frozenset()
+        host.expire()
+        lost.until(Connection.LOST)
+        driver.register(member())
+        driver.stop(StopNotice("done", ""))
+        assert (members.silent(0.2), stops.silent(0)) == (None, None)
+
     def test_only_the_session_told_to_expires_and_once(self, driver, host, backend):
         other, lost, kept = backend.connect(), Heard(), Heard()
         host.register(member())

@@ -98,7 +98,8 @@ class InMemoryRun:
 
     def _tell(self, topic: object) -> None:
         for session in self._sessions:
-            session._tell(topic)
+            if session._connection is not Connection.LOST:
+                session._tell(topic)
 
     def _check_present(self) -> None:
         if self._state.erased:
