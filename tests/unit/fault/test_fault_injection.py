@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfos.errors import ConfigError
@@ -32,7 +32,6 @@ def faults(draw) -> Fault:
     return Fault(action, draw(amount), part, key, point, step)
 
 
-@settings(deadline=None)
 @given(faults())
 def test_what_a_fault_is_written_as_reads_back_the_same(fault):
     assert Fault.parse(str(fault)) == fault
@@ -140,7 +139,6 @@ def test_what_is_malformed_is_refused_with_what_is_possible(text, says):
     )
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(codec="ascii"), max_size=30))
 def test_any_other_text_is_a_configuration_error(text):
     try:
@@ -150,7 +148,6 @@ def test_any_other_text_is_a_configuration_error(text):
     assert Fault.parse(str(fault)) == fault
 
 
-@settings(deadline=None)
 @given(st.from_regex(r"\A[a-z]{3,6}=?[0-9.]{0,8}:[a-z]{2,6}-[0-9]/?[a-z]{0,8}@[a-z]{4,10}=?\d?\Z"))
 def test_so_is_what_only_looks_like_a_fault(text):
     test_any_other_text_is_a_configuration_error.hypothesis.inner_test(text)
@@ -184,7 +181,6 @@ def test_several_may_be_due_at_once():
     assert Drill([first, second]).due("feed") == [first, second]
 
 
-@settings(deadline=None)
 @given(st.lists(faults(), max_size=6), st.lists(st.integers(0, 10**9), max_size=6))
 def test_every_fault_is_given_exactly_once(given_faults, steps):
     drill = Drill(given_faults)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfos.fault.failure import Cause, Failure
@@ -124,7 +124,6 @@ def test_a_clock_set_back_frees_no_restart():
     assert answer(incidents=before, budget=RestartBudget(1, 60.0))[0] is Reaction.STOP
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 100), max_size=30),
     st.integers(0, 5),

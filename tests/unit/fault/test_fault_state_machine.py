@@ -8,7 +8,7 @@ from itertools import pairwise, product
 from typing import get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfos.fault.failure import Cause, Failure, Outcome, first_cause
@@ -42,8 +42,6 @@ PS = TaskKey(Role.PS, 0)
 ALL = frozenset({CHIEF, *WORKERS, PS})
 GROUPS = frozenset({Role.CHIEF, Role.WORKER, Role.PS})
 BUDGET = RestartBudget(3, 600.0)
-# A loaded machine draws histories slowly: that is no failure.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def failure(
@@ -813,14 +811,14 @@ LAWS = (
 )
 
 
-@settings(UNHURRIED, max_examples=500)
+@settings(max_examples=500)
 @given(histories())
 def test_the_laws_hold_for_any_history(history):
     for law in LAWS:
         law(history)
 
 
-@settings(UNHURRIED, max_examples=150)
+@settings(max_examples=150)
 @given(histories(), st.permutations(sorted(GROUPS)))
 def test_a_stop_ends_once_every_group_has_or_its_time_is_up_twice(history, roles):
     halted = Halted(Verdict.INTERRUPTED, failure())
@@ -829,7 +827,7 @@ def test_a_stop_ends_once_every_group_has_or_its_time_is_up_twice(history, roles
     assert after(*map(GroupEnded, roles), halted, state=history.state).phase is Phase.ENDED
 
 
-@settings(UNHURRIED, max_examples=150)
+@settings(max_examples=150)
 @given(histories((MembersChanged, ProcessFailed, StopExpired)), st.data())
 def test_trainers_that_are_all_done_end_the_run_well_whatever_was_answered_before(history, data):
     if history.state.phase is Phase.REGISTERING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tfos.fault.watchdog import Watchdog
@@ -90,7 +90,6 @@ def test_silence_is_said_before_a_standstill(watchdog):
     assert silent(watchdog, START + 2 * STALL_S)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, int(HEARTBEAT_S)), st.integers(0, 3)), max_size=40))
 def test_slow_is_not_dead(signs):
     """Who speaks within every heartbeat and steps within every stall time is never hung."""
