@@ -101,6 +101,7 @@ def test_an_oversize_message_is_skipped_in_bounded_memory(raw, extra, monkeypatc
 
 def test_the_largest_message_passes_and_one_more_byte_is_refused(pair):
     a, b = pair
+    a._send_timeout_s = 30
     body = {"a": "x" * (MAX_MESSAGE_BYTES - 9)}
     thread = threading.Thread(target=lambda: a.send(body))
     thread.start()

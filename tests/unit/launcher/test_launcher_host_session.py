@@ -181,7 +181,7 @@ def test_it_gives_up_when_its_patience_ends(open_session, run, driver):
     session.expire()
     with pytest.raises(RendezvousConnectionError, match="nobody answers"):
         session.rejoin()
-    assert connect.asked > 2
+    assert connect.asked >= 2
     assert not session.connected
 
 

@@ -143,6 +143,7 @@ def test_a_save_that_hangs_is_waited_for_once(stored, upload, monkeypatch):
     assert stored.save(1, write, excused=True)
     assert not stored.save(2, lambda d: pytest.fail("written"), excused=True)
     upload.go.set()
+    stored._saving.result(10)
     assert stored.save(3, write, excused=True)
 
 

@@ -76,6 +76,6 @@ def test_nothing_is_awaited_of_a_spark_that_was_stopped(monkeypatch):
     stopped = iter([False, False, True])
     monkeypatch.setattr(task_slots, "count_task_slots", lambda spark: 0)
     monkeypatch.setattr(task_slots, "is_stopped", lambda spark: next(stopped))
-    bounds = {"limit_s": 0.2, "standstill_s": 15.0, "cancelled": threading.Event()}
+    bounds = {"limit_s": 60.0, "standstill_s": 15.0, "cancelled": threading.Event()}
     with pytest.raises(InfrastructureError, match="Spark was stopped"):
         await_task_slots(None, 4, **bounds)
