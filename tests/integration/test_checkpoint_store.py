@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nobody import BECOME_NOBODY
 from small_disk import mounted
 
 from tfos.errors import CheckpointError
+from tfos.fault.checkpoint_storage_local import LocalStorage
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.publish import publish_directory
 
@@ -110,7 +112,14 @@ def test_a_saver_killed_anywhere_leaves_a_whole_checkpoint(tmp_path, caplog):
     assert len(os.listdir(entries)) == 2
 
 
-def test_training_waits_for_the_writing_alone(tmp_path):
+def test_training_waits_for_the_writing_alone(tmp_path, monkeypatch):
+    go, publish = threading.Event(), LocalStorage.publish
+
+    def hold(self, *args):
+        assert go.wait(30)
+        publish(self, *args)
+
+    monkeypatch.setattr(LocalStorage, "publish", hold)
     size = 68 << 20
     begin = time.monotonic()
     plain = tmp_path / "plain"
@@ -123,6 +132,7 @@ def test_training_waits_for_the_writing_alone(tmp_path):
     saving = store.begin_save(1, 1, filler(size, 4))
     stopped = time.monotonic() - begin
     assert not saving.done()
+    go.set()
     info = saving.result(30)
     saved = time.monotonic() - begin
     begin = time.monotonic()

@@ -48,11 +48,11 @@ def await_ranks(pid: int) -> list[psutil.Process]:
     """Return the check's two ranks as soon as both import TensorFlow."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        ranks = [
-            process
-            for process in started_by(pid)
-            if process.cmdline()[1:] == ["-m", "tfos.horovod_build.allreduce_rank"]
-        ]
+        ranks = []
+        for process in started_by(pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.cmdline()[1:] == ["-m", "tfos.horovod_build.allreduce_rank"]:
+                    ranks.append(process)
         if len(ranks) == 2:
             return ranks
         time.sleep(0.02)

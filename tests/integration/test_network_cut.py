@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 
 import psutil
@@ -28,7 +28,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
             while data := connection.recv(100):
                 connection.sendall(data)
 """
-SOON_S, LONG_S, BOUND_S = 0.5, 1.5, 20.0
+SOON_S, LONG_S, BOUND_S = 0.5, 3.0, 20.0
 
 
 @contextmanager
@@ -43,12 +43,15 @@ def echo() -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def cut(*arguments) -> Iterator[None]:
+def cut(
+    pids: Callable[[], Iterable[int]], seconds: float, spared: Iterable[int] = ()
+) -> Iterator[None]:
     """Cut off in another thread; leaving waits until that is over."""
-    thread = threading.Thread(target=cut_off, args=arguments)
+    begun = threading.Event()
+    thread = threading.Thread(target=cut_off, args=(pids, seconds, spared, begun))
     thread.start()
-    time.sleep(0.3)
     try:
+        assert begun.wait(BOUND_S)
         yield
     finally:
         thread.join(BOUND_S)
@@ -117,8 +120,10 @@ def test_a_process_that_is_not_ours_to_touch_is_told(caplog):
     assert "keeps its network" not in caplog.text
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(network_cut, "_PIDFD_GETFD", -1)
-        with cut(lambda: {os.getpid()}, SOON_S), socket.create_server(("127.0.0.1", 0)):
-            time.sleep(SOON_S / 2)
+        with cut(lambda: {os.getpid()}, LONG_S), socket.create_server(("127.0.0.1", 0)):
+            deadline = time.monotonic() + LONG_S
+            while "keeps its network" not in caplog.text and time.monotonic() < deadline:
+                time.sleep(0.01)
     assert caplog.text.count(f"process {os.getpid()} keeps its network") == 1
     with echo() as (_, port), socket.create_connection(("127.0.0.1", port)) as client:
         assert answers(client, BOUND_S)
