@@ -79,6 +79,12 @@ def test_bad_data(submit, fault, code, words):
     check(submit("-p", f"fault={fault}", FAULTS), code, *words)
 
 
+def test_bad_data_of_one_worker_ends_them_all(submit):
+    run = submit("--arch", "ps", "--num-workers", "2", "-p", "fault=null", FAULTS)
+    check(run, ExitCode.USER_CODE, "worker-0", "value", "null")
+    assert run.record["incidents"] == []
+
+
 # -- the training process ----------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tfos.config import JobConfig
-from tfos.errors import RendezvousTimeoutError
+from tfos.errors import InfrastructureError, RendezvousTimeoutError
 from tfos.fault.failure import Cause, Failure
 from tfos.fault.injection import Drill, Fault
 from tfos.launcher import role_progress
@@ -114,7 +114,12 @@ class Stage:
     """A role, its registry, and what each of its lives is to do ("run" unless said)."""
 
     def __init__(
-        self, directory: Path, faults: tuple[str, ...] = (), silent: bool = False, **settings
+        self,
+        directory: Path,
+        faults: tuple[str, ...] = (),
+        silent: bool = False,
+        failure: Failure | None = None,
+        **settings,
     ) -> None:
         self.directory = directory
         self._others = set(psutil.Process().children(recursive=True))
@@ -133,10 +138,13 @@ class Stage:
             self._spec,
             HostDrill(Drill(map(Fault.parse, faults)), self.session.expire, directory),
             {},
+            lambda: {"train": 1000},
         )
         if silent:
             self.run.suspend(self.session.registry)
         self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        if failure is not None:
+            self.role.fail(failure)
         self._thread = threading.Thread(target=self._play)
         self._thread.start()
 
@@ -162,9 +170,11 @@ class Stage:
     def _play(self) -> None:
         error: BaseException | None = None
         try:
-            self.role.run(lambda: {"train": 1000})
+            self.role.run()
         except BaseException as raised:
             error = raised
+            self.role.fail(Failure(str(KEY), Cause.INFRASTRUCTURE, str(raised), 1.0))
+        self.role.tell_failure()
         self._ended.put(error)
 
     def begins(self, generation: int) -> None:
@@ -247,8 +257,8 @@ def test_a_life_is_begun_told_of_and_ended(stage):
     assert document["read"] == list(READ)
     assert document["stepping_since"] <= time.time()
     assert scene.stops() is None
-    outcome = scene.role.outcome({"train": 7})
-    assert (outcome.failure, outcome.step, outcome.rows) == (None, 5, {"train": 7})
+    outcome = scene.role.outcome()
+    assert (outcome.failure, outcome.step, outcome.rows) == (None, 5, {"train": 1000})
     assert outcome.metrics == {"loss": 0.5}
     assert "stepping" in outcome.phases
     assert scene.driver.failures() == {}
@@ -267,7 +277,7 @@ def test_a_killed_process_is_told_of_and_the_next_life_continues_where_it_was(st
     assert scene.told == {(1, 0): None, (1, 1): READ, (1, 2): READ}
     assert scene.stops() is None
     # The driver heard of both: they are no part of how the role ended.
-    assert scene.role.outcome({}).failure is None
+    assert scene.role.outcome().failure is None
 
 
 def test_a_new_generation_ends_the_life_and_begins_from_the_checkpoint(stage):
@@ -414,10 +424,39 @@ def test_a_failure_around_the_process_ends_the_role_and_is_how_it_ended(stage):
     scene.role.fail(failed)
     scene.role.fail(Failure("worker-0", Cause.DATA, "another", 2.0))
     assert scene.ends() is None
-    outcome = scene.role.outcome({})
-    assert outcome.failure == failed
-    scene.role.publish(outcome)
+    assert scene.role.outcome().failure == failed
     assert scene.driver.outcomes(1)[KEY]["failure"]["message"] == "a null in column a"
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_failure_before_the_role_is_registered_is_told_too(stage, silent):
+    scene = stage(silent=silent, failure=Failure("worker-0", Cause.DATA, "a null", 1.0))
+    assert scene.ends() is None
+    assert scene.driver.members() == {KEY: MEMBER}
+    assert scene.driver.outcomes(0)[KEY]["failure"]["message"] == "a null"
+
+
+def test_a_host_that_cannot_start_a_process_registers_and_tells_it(stage, monkeypatch):
+    def full(*_):
+        raise InfrastructureError("no space")
+
+    monkeypatch.setattr(supervision_module, "WaitingProcess", full)
+    scene = stage()
+    assert isinstance(scene.ends(), InfrastructureError)
+    assert scene.driver.members() == {KEY: MEMBER}
+    assert scene.driver.outcomes(0)[KEY]["failure"]["message"] == "no space"
+
+
+def test_who_hears_of_the_end_does_not_come_back_to_tell_of_a_failure(stage):
+    scene = stage()
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    scene.driver.close()
+    assert scene.ends() is None
+    scene.role.fail(Failure("worker-0", Cause.INFRASTRUCTURE, "late", 1.0))
+    scene.session.close()
+    scene.role.tell_failure()
+    assert not scene.session.connected
 
 
 def test_a_role_that_hears_nothing_gives_up_in_time(stage):
@@ -451,7 +490,7 @@ def test_a_host_that_takes_a_lost_ones_place_waits_for_a_generation_with_it(stag
     scene.steps_in(2, 0)
     assert list(scene.told) == [(2, 0)]
     assert scene.stops() is None
-    outcome = scene.role.outcome({})
+    outcome = scene.role.outcome()
     assert (outcome.done, outcome.failure) == (False, None)
 
 

@@ -163,7 +163,7 @@ class _Hosted:
                 raise
             log.debug("the role host of %s failed", self._key, exc_info=True)
             self._fail(error)
-            return self._supervision.outcome(self._rows())
+            return self._supervision.outcome()
 
     def _play(self, batches: Iterator[pa.RecordBatch], stack: contextlib.ExitStack) -> Outcome:
         program = self._program
@@ -192,10 +192,16 @@ class _Hosted:
             self._make_spec,
             drill,
             self._gpus,
+            self._rows,
         )
-        self._check_versions()
-        self._open_spool(places, stack)
-        self._write_job(directory)
+        try:
+            self._check_versions()
+            self._open_spool(places, stack)
+            self._write_job(directory)
+        except Exception as error:
+            self._fail(error)
+            supervision.tell_failure()
+            return supervision.outcome()
         # The training process dies with the thread that starts it, so that thread lives as long
         # as it; this one is the only one that may read from Spark, and does so meanwhile.
         thread = threading.Thread(target=self._supervise, name="tfos-supervise")
@@ -204,7 +210,7 @@ class _Hosted:
             self._pump(batches)
         finally:
             thread.join()
-        return supervision.outcome(self._rows())
+        return supervision.outcome()
 
     def _check_versions(self) -> None:
         """Refuse to train with what does not fit the driver's; raises ConfigError."""
@@ -219,13 +225,14 @@ class _Hosted:
     def _supervise(self) -> None:
         assert self._supervision is not None
         try:
-            self._supervision.run(self._rows)
+            self._supervision.run()
         except RendezvousClosedError as closed:
             log.info("the run has ended: %s", closed)
         except Exception as error:
             self._fail(error)
         finally:
             self._ended.set()
+            self._supervision.tell_failure()
 
     def _write_job(self, directory: Path) -> None:
         self._job_file = directory / "job.pkl"
@@ -308,10 +315,8 @@ class _Hosted:
         self._ended.wait()
 
     def _fail(self, error: Exception) -> None:
-        """End the role, and tell the driver now: the others wait for this role meanwhile."""
         assert self._supervision is not None
         self._supervision.fail(self._failure(error))
-        self._supervision.publish(self._supervision.outcome(self._rows()))
 
     def _rows(self) -> dict[str, int]:
         return {} if self._spool is None else dict(self._spool.rows)

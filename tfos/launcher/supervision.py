@@ -12,6 +12,7 @@ import queue
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tfos.config import JobConfig, RoleResources
@@ -57,7 +58,8 @@ seen: its import takes seconds of CPU that the start of training wants; a short 
 class Supervision:
     """The lives of one role's training process.
 
-    `run` blocks and belongs to one thread; `fail` and `mark` may be called from others.
+    `run` and `tell_failure` block and belong to one thread; `fail` and `mark` may be called from
+    others.
 
     Parameters
     ----------
@@ -75,6 +77,8 @@ class Supervision:
         Faults to cause on purpose.
     variables
         Environment variables of the training process that only its task knows.
+    rows
+        Says how many rows were fed so far, by dataset name.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Supervision:
         make_spec: Callable[[Life, Generation, FeedPosition | None], TrainingSpec],
         drill: HostDrill,
         variables: Mapping[str, str],
+        rows: Callable[[], Mapping[str, int]],
     ) -> None:
         self._config = config
         self._key = key
@@ -93,15 +98,18 @@ class Supervision:
         self._directory = directory
         self._make_spec = make_spec
         self._failure: Failure | None = None
+        self._failure_told = False
         # How the last life ended, until the driver has been told: its failure, or None for done.
         self._untold: tuple[Life, Failure | None] | None = None
         self._ordered = (0, 0)
         self._ending = False
+        self._driver_listens = True
         self._report = LifeReport()
         self._generation = 0
         self._spare = False
         self._drill = drill
         self._variables = variables
+        self._rows = rows
         self._standby: WaitingProcess | None = None
         self._started = 0
         self._progress = RoleProgress(session, key)
@@ -110,16 +118,22 @@ class Supervision:
     # -- what other threads call ----------------------------------------------------------------
 
     def fail(self, failure: Failure) -> None:
-        """End the role because something around its process failed; the first one counts."""
+        """End the role because something around its process failed; the first one counts.
+
+        The driver is told at once where it can be: the others wait for this role meanwhile.
+        """
         if self._failure is None:
             self._failure = failure
         self._session.notices.put(failure)
+        if self._session.connected:
+            with suppress(RendezvousError):  # `tell_failure` follows
+                self._publish_failure()
 
     def mark(self, phase: str) -> None:
         """Note that the role enters a phase now."""
         self._phases[phase] = time.time()
 
-    def outcome(self, rows: Mapping[str, int]) -> Outcome:
+    def outcome(self) -> Outcome:
         """Return how the role ended; a life's failure that the driver has heard of is no part."""
         report = self._report
         return Outcome(
@@ -129,33 +143,40 @@ class Supervision:
             result=report.result,
             metrics=report.progress["metrics"],
             step=report.progress["step"],
-            rows=rows,
+            rows=self._rows(),
             phases={**self._phases, **report.phases},
             artifacts=report.artifacts,
         )
 
-    def publish(self, outcome: Outcome) -> None:
-        """Write the outcome to the registry if it can be reached; Spark carries it as well.
+    def tell_failure(self) -> None:
+        """Tell the driver of a failure that it could not be told of before; after `run`, if any.
 
-        Before the first generation it goes to number 0, which the driver watches too.
+        Spark carries it as well, but only once every other task of its job has ended. This role
+        is registered first where it is not: the driver hears of members alone. Blocks for as long
+        as `HostSession.rejoin` does.
         """
-        if not self._session.connected:
+        if self._failure is None or self._failure_told or not self._driver_listens:
             return
         try:
-            registry = self._session.registry
-            registry.publish_outcome(self._generation, self._key, outcome.to_json())
+            if not self._session.connected:
+                self._session.rejoin()
+            self._publish_failure()
         except RendezvousError as error:
-            log.warning("the outcome of %s goes by Spark alone: %s", self._key, error)
+            log.warning("the failure of %s goes by Spark alone: %s", self._key, error)
+
+    def _publish_failure(self) -> None:
+        # Before the first generation that is number 0, which the driver watches too.
+        self._publish_outcome(self._generation)
+        self._failure_told = True
+
+    def _publish_outcome(self, generation: int) -> None:
+        outcome = self.outcome().to_json()
+        self._session.registry.publish_outcome(generation, self._key, outcome)
 
     # -- the lives ------------------------------------------------------------------------------
 
-    def run(self, rows: Callable[[], Mapping[str, int]]) -> None:
+    def run(self) -> None:
         """Register, and live every life that the driver orders until the run ends for this role.
-
-        Parameters
-        ----------
-        rows
-            Says how many rows were fed so far, by dataset name.
 
         Raises
         ------
@@ -174,7 +195,7 @@ class Supervision:
             except (RendezvousConnectionError, SessionLostError) as error:
                 log.warning("%s: connecting again", error)
                 self._session.rejoin()
-            while (life := self._next_order(last, rows)) is not None:
+            while (life := self._next_order(last)) is not None:
                 try:
                     generation = self._session.registry.generation(life.generation)
                     if self._session.takes_part(generation):
@@ -190,11 +211,14 @@ class Supervision:
                 except (RendezvousConnectionError, SessionLostError) as error:
                     # The order still stands; what became of the session is heard first.
                     log.warning("%s waits for the registry: %s", life, error)
+        except RendezvousError:
+            self._driver_listens = False
+            raise
         finally:
             if self._standby is not None:
                 self._standby.discard()
 
-    def _next_order(self, last: Life, rows: Callable[[], Mapping[str, int]]) -> Life | None:
+    def _next_order(self, last: Life) -> Life | None:
         """Wait for the order that comes after a life; None once there is nothing more to do.
 
         Who is done waits as long as the others train: the driver's end is heard by itself.
@@ -206,7 +230,7 @@ class Supervision:
             if notice is not None:
                 self._on_notice(notice, None)
                 continue
-            self._tell_end(rows)
+            self._tell_end()
             if self._ordered > (last.generation, last.respawn):
                 return Life(self._key, *self._ordered)
             wait_s = POLL_S
@@ -339,6 +363,7 @@ class Supervision:
         if not self._ending and current is not None:
             current.ask_to_stop(self._config.supervision.grace_s / 2)
         self._ending = True
+        self._driver_listens &= isinstance(notice, Failure)
 
     def _on_session_lost(self, current: TrainingLife | None) -> None:
         """End the process, which the others no longer count on, and come back."""
@@ -357,17 +382,16 @@ class Supervision:
 
     # -- telling --------------------------------------------------------------------------------
 
-    def _tell_end(self, rows: Callable[[], Mapping[str, int]]) -> None:
+    def _tell_end(self) -> None:
         """Tell the driver how the last life ended; tried again until the registry takes it."""
         if self._untold is None or not self._session.connected:
             return
-        (life, failure), registry = self._untold, self._session.registry
+        life, failure = self._untold
         try:
             if failure is None:
-                outcome = self.outcome(rows())
-                registry.publish_outcome(life.generation, self._key, outcome.to_json())
+                self._publish_outcome(life.generation)
             else:
-                registry.publish_failure(life, failure.to_json())
+                self._session.registry.publish_failure(life, failure.to_json())
         except (RendezvousConnectionError, SessionLostError) as error:
             log.debug("the end of %s is not told yet: %s", life, error)
             return
