@@ -69,10 +69,6 @@ class ChannelLink(HostLink):
             self._beating.set()
             return spec
 
-    def begin(self, workers: frozenset[TaskKey]) -> None:
-        """Begin to play; `workers` are those that train."""
-        self._workers = workers
-
     def tell(self, kind: str, **content: Any) -> None:
         """Send a message that must arrive."""
         self._channel.send({"type": kind, **content})
@@ -153,13 +149,17 @@ class ChannelLink(HostLink):
     def _on_message(self, message: dict[str, Any]) -> None:
         kind = message["type"]
         if kind == "begin":
+            self._on_running(message["workers"])
             self._specs.put(message["spec"])
         elif kind == "stop":
             self._stop.set()
             self._specs.put(None)
         elif kind == "running":
-            self._workers = frozenset(TaskKey.parse(text) for text in message["workers"])
+            self._on_running(message["workers"])
         elif kind == "answer":
             self._answers.put(message)
         elif kind == "exit":  # a drill
             os._exit(message["code"])
+
+    def _on_running(self, workers: list[str]) -> None:
+        self._workers = frozenset(TaskKey.parse(text) for text in workers)

@@ -56,8 +56,11 @@ log = logging.getLogger(__name__)
 TICK_S = 0.5
 """How often deadlines, progress and losses are looked at when nothing happens."""
 
-PEER_WITHIN_S = 2.0
-"""How long who lost a peer waits for that peer's own failure, which is the one to answer."""
+PEER_WITHIN_S = 5.0
+"""How long who lost a peer waits for that peer's own failure, which is the one to answer.
+
+Of a lost executor Spark tells after 0.4 to 0.9 s on a quiet machine (measured on local-cluster).
+"""
 
 _READ = ("members", "outcomes", "failures")
 """What is read from the registry in answer to a call of its own."""

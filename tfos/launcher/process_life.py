@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tfos.launcher.drills import HostDrill
 from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Registry
-from tfos.topology import Life, TaskKey
+from tfos.topology import Life, Role, TaskKey
 
 __all__ = ["LifeReport", "TrainingLife", "WaitingProcess"]
 
@@ -187,7 +187,15 @@ class TrainingLife:
                 f"{self.life} cannot be told what to play: {error.strerror or error} ({path}): "
                 "make room there, or have TMPDIR name another directory on the executors"
             ) from error
-        self.send({"type": "begin", "spec": str(path)})
+        self.send({"type": "begin", "spec": str(path), "workers": self._workers_but(frozenset())})
+
+    def tell_done(self, done: Set[TaskKey]) -> None:
+        """Tell it which roles of its generation have ended for good, as those it may wait for."""
+        self.send({"type": "running", "workers": self._workers_but(done)})
+
+    def _workers_but(self, done: Set[TaskKey]) -> list[str]:
+        trainers = self.spec.facts.trainers
+        return [str(key) for key in trainers if key.role is Role.WORKER and key not in done]
 
     @property
     def begun(self) -> bool:

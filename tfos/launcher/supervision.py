@@ -348,9 +348,7 @@ class Supervision:
             self._ordered = max(self._ordered, (notice.generation, notice.respawn))
         elif isinstance(notice, PeersDone):
             if current is not None and notice.generation == current.life.generation:
-                workers = [k for k in current.spec.facts.trainers if k.role is Role.WORKER]
-                running = [str(key) for key in workers if key not in notice.keys]
-                current.send({"type": "running", "workers": running})
+                current.tell_done(notice.keys)
         elif isinstance(notice, SessionLost):
             self._on_session_lost(current)
         else:

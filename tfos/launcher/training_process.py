@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,6 @@ from tfos.launcher.stored_checkpoints import StoredCheckpoints
 from tfos.launcher.training_feed import TrainingFeed
 from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.launcher.user_failure import describe_error
-from tfos.topology import Role
 
 log = logging.getLogger("tfos")
 
@@ -55,7 +55,6 @@ class TrainingProcess:
         """Play the role to its end; return the exit code."""
         spec = self._spec
         self._enter("begun")
-        self._link.begin(frozenset(k for k in spec.facts.trainers if k.role is Role.WORKER))
         framework = load_framework(spec.arch)
         job: Job | None = None
         outcome: dict[str, Any] = {"failure": None, "result": None}
@@ -67,12 +66,13 @@ class TrainingProcess:
                 outcome["result"] = self._train(framework, job, feed)
             else:
                 framework.serve(spec.facts, self._link)
-        except StoppedError:
-            # The host knows why it ends this process; where somebody else did, that is a death.
-            if job is not None:
-                _shut_down(job)
-            raise
         except BaseException as error:
+            if _sigterm_came.is_set():
+                # The host knows why it ends this process; where somebody else did, that is a death.
+                # Native code that was to pass the signal's exception on may make its own of it.
+                if job is not None:
+                    _shut_down(job)
+                raise StoppedError from error
             outcome["failure"] = self._failure(error)
         self._enter("ended")
         self._link.flush()
@@ -165,7 +165,11 @@ def _shut_down(job: Job) -> None:
         log.exception("%s.shutdown raised", type(job).__name__)
 
 
+_sigterm_came = threading.Event()
+
+
 def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    _sigterm_came.set()
     raise StoppedError
 
 

@@ -1,0 +1,56 @@
+"""How a training process ends."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from tfos.launcher import training_process
+from tfos.launcher.training_process import StoppedError, TrainingProcess
+
+
+class Link:
+    """Stands in for the line to the host; keeps what was told."""
+
+    def __init__(self):
+        self.told = []
+
+    def tell(self, kind, **content):
+        self.told.append((kind, content))
+
+    def flush(self):
+        pass
+
+    def should_stop(self):
+        return False
+
+
+@pytest.fixture
+def process(monkeypatch):
+    made = TrainingProcess(SimpleNamespace(arch="local", trains=True), Link())
+    feed = SimpleNamespace(progress=lambda: (None, False))
+    monkeypatch.setattr(training_process.TrainingFeed, "open", lambda *_: feed)
+    monkeypatch.setattr(training_process, "_load_job", lambda _: SimpleNamespace(shutdown=int))
+    monkeypatch.setattr(training_process, "_sigterm_came", threading.Event())
+    return made
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_what_a_signal_makes_of_a_native_call_is_no_error_of_the_users(process, monkeypatch, came):
+    def train(*_):
+        if came:
+            training_process._sigterm_came.set()
+        raise RuntimeError("UnavailableError REPLACED BY StoppedError")
+
+    monkeypatch.setattr(process, "_train", train)
+    if came:
+        with pytest.raises(StoppedError):
+            process.run()
+    else:
+        assert process.run() == 1
+    outcomes = [
+        content["failure"]["cause"] for kind, content in process._link.told if kind == "outcome"
+    ]
+    assert outcomes == ([] if came else ["user_code"])
