@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DATA := .cache/ml-100k
+CLASSES := .cache/spark-classes.jsa
 
 # PYTHON=... chooses the interpreter; otherwise the first of these that is 3.10, 3.11 or 3.12.
 PYTHON ?=
@@ -30,7 +31,7 @@ demo: java $(STAMP) $(DATA) ## Train a factorization machine on MovieLens: 1 PS,
 	$(BIN)/pl_submit $(DEMO_ARGS)
 
 .PHONY: test
-test: java lint horovod $(DATA) ## Lint, check types, run every test.
+test: java lint horovod $(DATA) $(CLASSES) ## Lint, check types, run every test.
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-unit
@@ -100,6 +101,11 @@ $(DATA): | $(STAMP)
 	  names = [n for n in wheel.namelist() if n.startswith("recbole/dataset_example/ml-100k/ml-100k.")]; \
 	  [(aside / pathlib.PurePosixPath(n).name).write_bytes(wheel.read(n)) for n in names]; \
 	  aside.rename("$(DATA)")'
+
+$(CLASSES): $(STAMP) tests/spark_classes.py
+	mkdir -p .cache
+	@echo "archiving the classes of Spark's JVMs for the tests: half a minute, once"
+	$(BIN)/python tests/spark_classes.py $@
 
 .PHONY: java
 java:
