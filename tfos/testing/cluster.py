@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -92,8 +93,7 @@ class DrillCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for process in self.processes():
-            process.kill()
+        self._kill_all()
         if self._server is not None:
             self._server.stop()
 
@@ -172,8 +172,7 @@ class DrillCluster:
             out, err = process.communicate(timeout=self._limit_s)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            for other in self.processes():
-                other.kill()
+            self._kill_all()
             out, err = process.communicate()
             raise AssertionError(
                 f"pl_submit did not end in {self._limit_s:g} s:\n{out[-4000:]}\n{err[-8000:]}"
@@ -187,6 +186,11 @@ class DrillCluster:
     def processes(self) -> list[psutil.Process]:
         """Return every live process that descends from a ``pl_submit`` of this cluster."""
         return processes_marked(_MARK, self._mark)
+
+    def _kill_all(self) -> None:
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def assert_nothing_left(self, within_s: float = 5.0) -> None:
         """Check that no process, temporary file, memory-backed spool or znode of any run is left.
