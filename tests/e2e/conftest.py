@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from drills import longest_run_s
 
 from tfos.testing import DrillCluster, DrillRun
 
@@ -41,8 +42,8 @@ class Submitter:
 
 
 @pytest.fixture
-def submit(tmp_path: Path) -> Iterator[Submitter]:
-    with DrillCluster(tmp_path) as cluster:
+def submit(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Submitter]:
+    with DrillCluster(tmp_path, limit_s=longest_run_s(request)) as cluster:
         yield Submitter(cluster, tmp_path / "settings.yaml")
         cluster.assert_nothing_left()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from drills import TRAINING, longest_run_s
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun
@@ -21,9 +22,9 @@ pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.m
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[DrillCluster]:
+def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DrillCluster]:
     (tmp_path / "runs").mkdir()
-    with DrillCluster(tmp_path / "runs") as cluster:
+    with DrillCluster(tmp_path / "runs", limit_s=longest_run_s(request)) as cluster:
         yield cluster
         cluster.assert_nothing_left()
 
@@ -31,7 +32,7 @@ def cluster(tmp_path: Path) -> Iterator[DrillCluster]:
 def first_training_process(cluster: DrillCluster) -> psutil.Process | None:
     for process in cluster.processes():
         try:
-            module = "tfos.launcher.training_process" in process.cmdline()
+            module = TRAINING in process.cmdline()
             if module and Path(process.cwd()).name == "process-1":
                 return process
         except psutil.Error:
@@ -54,7 +55,7 @@ def test_sigterm_from_elsewhere_is_a_death(cluster, tmp_path):
     victim = first_training_process(cluster)
     assert victim is not None
     victim.send_signal(signal.SIGTERM)
-    waiting.join(200.0)
+    waiting.join()
     (run,) = ended
     print(run.text[-6000:])
     assert run.code == ExitCode.OK
