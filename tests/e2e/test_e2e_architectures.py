@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from drills import TRAINING, command_line
 
 from tfos.errors import ExitCode
 
@@ -155,10 +156,9 @@ def test_a_killed_client_leaves_nothing(submit):
 
 
 def _await_steps(submit) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while time.monotonic() < deadline:
-        names = [" ".join(p.cmdline()) for p in submit.processes()]
-        if sum("tfos.launcher.training_process" in name for name in names) >= 4:
+        if sum(TRAINING in command_line(process) for process in submit.processes()) >= 4:
             time.sleep(8)
             return
         time.sleep(0.2)
