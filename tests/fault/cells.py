@@ -32,7 +32,7 @@ class Subject:
     exact: bool = True
     master: str = "local"
     app: str = "counted.py"
-    rows: int = 4000
+    rows: int = 8000
     step: int = 60
     batches: int = 1
 
@@ -66,16 +66,16 @@ SUBJECTS = {
             rows=12000,
             step=30,
         ),
-        Subject("rank", "ring", "worker-1", trains=True, rows=8000, batches=2),
-        Subject("rank-0", "ring", "worker-0", trains=True, rows=8000, batches=2),
-        Subject("rank-host", "ring", "worker-1/host", rows=8000, batches=2),
+        Subject("rank", "ring", "worker-1", trains=True, batches=2),
+        Subject("rank-0", "ring", "worker-0", trains=True, batches=2),
+        Subject("rank-host", "ring", "worker-1/host", batches=2),
         Subject(
             *("rank-executor", "ring", "worker-1/executor"),
             master="local-cluster[2,1,1024]",
-            rows=8000,
             batches=2,
         ),
-        Subject("driver", "ps", "driver"),
+        # A checkpoint must have been saved: no sooner.
+        Subject("driver", "ps", "driver", step=120),
         Subject("zookeeper", "ps", "zookeeper"),
     )
 }

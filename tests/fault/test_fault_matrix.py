@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cells import ALL, CELLS, FAST, GENERATION, Cell
+from cells import ALL, CELLS, FAST, GENERATION, PROCESSES, Cell
+from drills import longest_run_s
 from fault_table import FaultTable, seconds
 
 from tfos.errors import ExitCode
@@ -17,7 +18,6 @@ APPS = Path(__file__).parent / "apps"
 EPOCHS, BATCH = 2, 50
 DETECTED_WITHIN_S = 15.0
 CONFIGURATION = """\
-registry: {session_timeout_s: 6}
 checkpoints: {every_s: 1}
 feed: {segment_bytes: 16k}
 """
@@ -25,20 +25,26 @@ feed: {segment_bytes: 16k}
 SHORT_PATIENCE = "supervision: {heartbeat_timeout_s: 4}\n"
 """For what is stopped, and there alone: on a busy machine healthy processes pause as well."""
 
+SHORT_SESSIONS = "registry: {session_timeout_s: 6}\n"
+"""For what is seen by a session's end, and there alone: for the same reason."""
+LONG_SESSIONS = "registry: {session_timeout_s: 20}\n"
+
 pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(420)]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[DrillCluster]:
+def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DrillCluster]:
     (tmp_path / "runs").mkdir()
-    with DrillCluster(tmp_path / "runs", limit_s=200.0) as cluster:
+    with DrillCluster(tmp_path / "runs", limit_s=longest_run_s(request)) as cluster:
         yield cluster
 
 
 def options(cell: Cell, directory: Path) -> list[str]:
     configuration = directory / "fast.yaml"
     patience = SHORT_PATIENCE if cell.action == "stop" else ""
-    configuration.write_text(CONFIGURATION + patience)
+    alone = cell.subject.name in PROCESSES and cell.action != "cut"
+    sessions = LONG_SESSIONS if alone else SHORT_SESSIONS
+    configuration.write_text(CONFIGURATION + patience + sessions)
     parameters = {"rows": cell.subject.rows, "epochs": EPOCHS, "slow": 0.03}
     return [
         *("--master", cell.subject.master, "--arch", cell.subject.arch),
@@ -58,8 +64,8 @@ def parameters() -> list:
 @pytest.mark.parametrize("cell", parameters())
 def test_fault(cell: Cell, cluster: DrillCluster, table: FaultTable | None, tmp_path: Path) -> None:
     given = options(cell, tmp_path)
-    # A driver that hangs is the client's to end.
-    limit = ("--timeout", "30") if cell.name == "driver-stop-step" else ()
+    # A driver that hangs is the client's to end; not before it has come so far.
+    limit = ("--timeout", "60") if cell.name == "driver-stop-step" else ()
     run = cluster.submit(APPS / cell.subject.app, *given, *limit, inject=[cell.fault])
     show(run)
     assert [fault.fault for fault in run.faults] == [cell.fault]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from drills import command_line, longest_run_s
 from ensemble import Ensemble
 
 from tfos.errors import ExitCode
@@ -23,7 +24,7 @@ JOB = (
     *("--arch", "ps", "--num-ps", "1", "--num-workers", "2"),
     *("-p", f"rows={ROWS}", "-p", "slow=0.03", "-p", "eval=no"),
 )
-CONFIGURATION = "{checkpoints: {every_s: 1}, registry: {session_timeout_s: 4}}"
+CONFIGURATION = "{checkpoints: {every_s: 1}, registry: {session_timeout_s: 10}}"
 
 pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(420)]
 
@@ -36,16 +37,30 @@ def job(tmp_path: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[DrillCluster]:
+def patient(job: tuple[str, ...], tmp_path: Path) -> tuple[str, ...]:
+    """The job, with a session longer than servers take to come back, on a busy machine too."""
+    configuration = tmp_path / "patient.yaml"
+    configuration.write_text("registry: {session_timeout_s: 30}")
+    return (*job, "--conf", str(configuration))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DrillCluster]:
     (tmp_path / "runs").mkdir()
-    with DrillCluster(tmp_path / "runs", zookeeper=True) as cluster:
+    limit_s = longest_run_s(request)
+    with DrillCluster(tmp_path / "runs", zookeeper=True, limit_s=limit_s) as cluster:
         yield cluster
         cluster.assert_nothing_left(within_s=15.0)
 
 
 @contextmanager
-def running(cluster: DrillCluster, *options: str, record: Path) -> Iterator[Callable[[], DrillRun]]:
-    """Start a run, wait until it has saved a checkpoint; gives the call that awaits its end."""
+def running(
+    cluster: DrillCluster, *options: str, record: Path
+) -> Iterator[Callable[..., DrillRun]]:
+    """Start a run, wait until it has saved a checkpoint; gives the call that awaits its end.
+
+    That call takes a signal to send before.
+    """
     process = cluster.start(APP, *options, "--result-json", str(record))
     ended: list[DrillRun] = []
     # Its output must be read all along.
@@ -59,8 +74,10 @@ def running(cluster: DrillCluster, *options: str, record: Path) -> Iterator[Call
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
-        def finish() -> DrillRun:
-            waiting.join(200.0)
+        def finish(number: signal.Signals | None = None) -> DrillRun:
+            if number is not None:
+                process.send_signal(number)
+            waiting.join()
             assert ended, "the run did not end"
             print(ended[0].text[-8000:])
             return ended[0]
@@ -86,20 +103,18 @@ def run_id(checkpoints: Path) -> str:
 
 def test_a_second_run_of_a_job_names_the_first(cluster, job, tmp_path):
     record = tmp_path / "first.json"
-    with running(cluster, *job, "-p", "slow=0.3", record=record) as finish:
+    # Longer than any machine takes to refuse the second.
+    with running(cluster, *job, "-p", "epochs=10000", record=record) as finish:
         second = cluster.submit(APP, *job)
         assert second.code == ExitCode.ALREADY_RUNNING
         assert f"run {run_id(tmp_path / 'checkpoints')}" in second.text
-        check_complete(finish(), record)
+        assert finish(signal.SIGTERM).code == ExitCode.INTERRUPTED
+    assert json.loads(record.read_text())["restarts"] == 0
 
 
-def test_a_bounced_server_does_not_disturb_training(cluster, job, tmp_path):
-    # Longer than the server takes to come back, on a busy machine too.
-    patient = tmp_path / "patient.yaml"
-    patient.write_text("registry: {session_timeout_s: 30}")
-    job = (*job, "--conf", str(patient))
+def test_a_bounced_server_does_not_disturb_training(cluster, patient, tmp_path):
     record = tmp_path / "run.json"
-    with running(cluster, *job, record=record) as finish:
+    with running(cluster, *patient, record=record) as finish:
         assert cluster.zookeeper is not None
         cluster.zookeeper.restart()
         check_complete(finish(), record)
@@ -122,10 +137,11 @@ def test_what_a_killed_driver_leaves_ends_and_a_resubmit_resumes(cluster, job, t
         driver.kill()
         first = finish()
     assert first.code == ExitCode.INFRASTRUCTURE
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 30.0
     while cluster.processes() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert [" ".join(p.cmdline())[:200] for p in cluster.processes()] == []
+    left = [command_line(process) for process in cluster.processes()]
+    assert [words for words in left if words] == []
     # Its lock frees itself: the next run waits for that, however soon it comes.
     record = tmp_path / "second.json"
     with running(cluster, *job, record=record) as finish:
@@ -134,16 +150,17 @@ def test_what_a_killed_driver_leaves_ends_and_a_resubmit_resumes(cluster, job, t
 
 
 def _python_script(process: psutil.Process) -> str:
-    words = process.cmdline()
+    words = command_line(process)
     return words[1] if len(words) > 1 and "python" in words[0] else ""
 
 
-def test_training_goes_on_when_a_member_of_the_ensemble_dies(job, tmp_path):
+def test_training_goes_on_when_a_member_of_the_ensemble_dies(patient, tmp_path, request):
     record = tmp_path / "run.json"
     (tmp_path / "runs").mkdir()
     (tmp_path / "servers").mkdir()
-    with Ensemble(3, tmp_path / "servers") as servers, DrillCluster(tmp_path / "runs") as cluster:
-        options = (*job, "--zookeeper", servers.hosts)
+    runs = DrillCluster(tmp_path / "runs", limit_s=longest_run_s(request))
+    with Ensemble(3, tmp_path / "servers") as servers, runs as cluster:
+        options = (*patient, "--zookeeper", servers.hosts)
         with running(cluster, *options, record=record) as finish:
             servers.kill(servers.leader())
             check_complete(finish(), record)
