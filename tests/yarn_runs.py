@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pyspark
+from drills import TRAINING
 
 from tfos.fault.checkpoint_place import open_file_system
 from tfos.testing import DrillCluster, DrillRun
@@ -39,6 +41,15 @@ INSTALLED = (
 )
 
 
+class Training(NamedTuple):
+    """A training process, as it was when it was looked at."""
+
+    role: str
+    process: psutil.Process
+    directory: str
+    environ: dict[str, str]
+
+
 class YarnRuns:
     """Takes the words of a pl_submit as they stand on a command line, the application last."""
 
@@ -50,6 +61,8 @@ class YarnRuns:
         self.home = f"/user/{getpass.getuser()}"
         self._cluster = cluster
         self._options = options
+        # What others left in the cluster, which all share, is theirs to tell.
+        self._before = self._left()
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         *options, app = arguments
@@ -63,17 +76,17 @@ class YarnRuns:
     def __call__(self, *arguments: str) -> DrillRun:
         return self.finish(self.start(*arguments))
 
-    def tfos(self, *arguments: str, code: int = 0) -> str:
-        """Run a subcommand of tfos against the cluster."""
+    def tfos(self, *arguments: str, code: int | None = 0) -> str:
+        """Run a subcommand of tfos against the cluster; None takes any exit code."""
         command = [str(Path(sys.executable).with_name("tfos")), *arguments]
         environ = {**os.environ, **self.yarn.environment}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environ)
-        assert done.returncode == code, done.stderr
-        return done.stdout if code == 0 else done.stderr
+        done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environ)
+        assert code in (None, done.returncode), done.stderr
+        return done.stderr if code else done.stdout
 
     def application(self) -> str:
         """Return the id of the application that runs; waits for one."""
-        return str(self.wait_for(lambda: self.applications("RUNNING"), 60.0)[-1]["id"])
+        return str(self.wait_for(lambda: self.applications("RUNNING"))[-1]["id"])
 
     def applications(self, state: str) -> list[dict]:
         found = ask(f"{self.yarn.record.manager}/ws/v1/cluster/apps?states={state}")["apps"] or {}
@@ -84,24 +97,46 @@ class YarnRuns:
         found = self.applications("FINISHED,FAILED,KILLED")
         return next((app for app in reversed(found) if app["name"] == name), None)
 
-    def training(self) -> list[tuple[str, psutil.Process]]:
-        """Return the training processes that run, each with its role."""
+    def training(self) -> list[Training]:
+        """Return the training processes that run."""
         found = []
         for process in self.yarn.record.processes():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                role = re.search(r"/tfos-.*-([a-z]+-\d+)-\d+-host/", process.cwd())
-                if role is not None and process.environ():
-                    found.append((role[1], process))
+                # Before exec it has all of its parent's, amid exec no environment.
+                if TRAINING not in process.cmdline():
+                    continue
+                directory, environ = process.cwd(), process.environ()
+                role = re.search(r"/tfos-.*-([a-z]+-\d+)-\d+-host/", directory)
+                if role is not None and "CONTAINER_ID" in environ:
+                    found.append(Training(role[1], process, directory, environ))
         return found
 
-    def wait_for(self, look, within_s: float = 60.0):
+    def wait_for(self, look, within_s: float = 120.0):
+        """Look until something is found; a server that does not answer is asked again."""
         deadline = time.monotonic() + within_s
-        while not (found := look()):
+        while True:
+            try:
+                if found := look():
+                    return found
+            except OSError:
+                if time.monotonic() >= deadline:
+                    raise
             assert time.monotonic() < deadline, "what was waited for has not come"
             time.sleep(0.2)
-        return found
 
-    def left(self) -> list[str]:
+    def assert_nothing_left(self, within_s: float = 60.0) -> None:
+        """Check that no container or file of these runs is left in the cluster."""
+        deadline = time.monotonic() + within_s
+        while (left := self._left() - self._before) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert left == set()
+
+    def _left(self) -> set[str]:
+        # Files that NodeManagers remove meanwhile cannot be listed.
+        (found,) = self.wait_for(lambda: [self._look_for_left()])
+        return set(found)
+
+    def _look_for_left(self) -> list[str]:
         found = [f"container {each['id']}" for each in self.yarn.containers()]
         for place in (f"{self.home}/.sparkStaging", f"{self.home}/.tfos/runs"):
             if self.hdfs.exists(place):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from drills import longest_run_s
 from yarn_runs import YarnRuns
 
 from tfos.testing import DrillCluster
@@ -22,10 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def submit(yarn: YarnCluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[YarnRuns]:
     """Runs on YARN; in a test marked ``zookeeper`` with a ZooKeeper that outlives them."""
     zookeeper = request.node.get_closest_marker("zookeeper") is not None
-    timeout = request.node.get_closest_marker("timeout")
-    limit_s = (timeout.args[0] if timeout else 180.0) - 10.0
+    limit_s = longest_run_s(request)
     with DrillCluster(tmp_path, master="yarn", zookeeper=zookeeper, limit_s=limit_s) as cluster:
         runs = YarnRuns(yarn, cluster)
         yield runs
         cluster.assert_nothing_left()
-        runs.wait_for(lambda: not runs.left(), 20.0)
+        runs.assert_nothing_left()

@@ -27,7 +27,8 @@ ROLES = (
 
 def executors(submit, role: str) -> list[psutil.Process]:
     """Return the JVMs whose training processes play a role."""
-    above = [p for name, each in submit.training() if name.startswith(role) for p in each.parents()]
+    players = [each.process for each in submit.training() if each.role.startswith(role)]
+    above = [parent for player in players for parent in player.parents()]
     return [process for process in above if process in jvms(submit, "Executor")]
 
 

@@ -24,11 +24,10 @@ SIZES = {
 def visible(submit) -> dict[str, str]:
     """Return what each role's training process sees; the container's own GPU as "own"."""
     found = {}
-    for role, process in submit.training():
-        environ = process.environ()
-        number = environ["CONTAINER_ID"].rpartition("_")[2].lstrip("0")
-        seen = environ.get("CUDA_VISIBLE_DEVICES", "all")
-        found[role] = "own" if seen == number else seen
+    for each in submit.training():
+        number = each.environ["CONTAINER_ID"].rpartition("_")[2].lstrip("0")
+        seen = each.environ.get("CUDA_VISIBLE_DEVICES", "all")
+        found[each.role] = "own" if seen == number else seen
     return found
 
 
@@ -60,8 +59,12 @@ def test_workers_see_the_gpus_they_were_given_and_others_none(submit, tmp_path, 
     found = ("--files", str(script))
     found += ("--spark-conf", "spark.executor.resource.gpu.discoveryScript=./gpus.sh")
     process = submit.start(*SIZES[arch], "--worker-gpus", "1", *found, app)
-    submit.wait_for(lambda: set(visible(submit)) == set(seen), 150.0)
-    assert visible(submit) == seen
+
+    def all_visible() -> dict[str, str] | None:
+        found = visible(submit)
+        return found if set(found) == set(seen) else None
+
+    assert submit.wait_for(all_visible, 150.0) == seen
     assert dealt(submit) == 2
     assert submit.finish(process).code == ExitCode.OK
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from checkpoint_places import Place, weights
+from drills import longest_run_s
 from killed_saver import kill_savers
 
 from tfos.errors import CheckpointError
@@ -179,8 +180,11 @@ def test_a_reader_sees_whole_checkpoints_only_while_others_are_saved(place, capl
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
-        for step in range(1, 6):
+        # However slow the reader is, it looks often.
+        for step in range(1, 61):
             store.save(step, 1, weights("a"))
+            if step >= 5 and len(seen) > 10:
+                break
     finally:
         done.set()
     thread.join(60.0)
@@ -229,10 +233,11 @@ def listed(url: str, *options: str, **env: str) -> list[dict]:
 @pytest.mark.tf
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_run_keeps_everything_there_and_resumes(place, container):
+def test_a_run_keeps_everything_there_and_resumes(place, container, request):
     room = f"hdfs://{place.root}"
+    limit_s = longest_run_s(request)
     where = ("--checkpoint-dir", f"{room}/ckpt", "--model-dir", f"{room}/models", "--name", "fm")
-    with DrillCluster(container) as cluster:  # pl_submit's own working directory
+    with DrillCluster(container, limit_s=limit_s) as cluster:  # pl_submit's own working directory
         first = cluster.submit(LINEAR, *where, "-p", "max_steps=30")
         assert first.code == 0, first.err[-4000:]
         second = cluster.submit(LINEAR, *where, "-p", "max_steps=50")
