@@ -131,7 +131,8 @@ def test_a_driver_lost_for_good_leaves_nothing_in_zookeeper(submit, started):
 
 @pytest.mark.faults
 def test_a_lost_node_manager_costs_its_containers_at_most(submit, started, table):
-    process, _ = started("lost-node")
+    # Training must not be over before YARN gives the node up, 30 s to 40 s later.
+    process, _ = started("lost-node", "-p", "slow=0.3")
     submit.yarn.kill_node_manager(1)
     try:
         keep(table, "yarn-node-manager-kill", trained_on(submit, process))

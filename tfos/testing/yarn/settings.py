@@ -132,7 +132,8 @@ def common_files(
         ".capacity.CapacityScheduler",
         f"{manager}.am.max-attempts": 2,
         f"{manager}.nodemanagers.heartbeat-interval-ms": 250,
-        "yarn.nm.liveness-monitor.expiry-interval-ms": 10_000,
+        # Longer than a busy machine has a healthy one wait.
+        "yarn.nm.liveness-monitor.expiry-interval-ms": 30_000,
         "yarn.cluster.max-application-priority": 10,
         "yarn.scheduler.minimum-allocation-mb": 128,
         "yarn.scheduler.maximum-allocation-mb": memory_mb,
