@@ -22,8 +22,9 @@ checkpoints: {every_s: 1}
 feed: {segment_bytes: 16k}
 """
 """Everything short; segments so small that a feed has many."""
-SHORT_PATIENCE = "supervision: {heartbeat_timeout_s: 4}\n"
-"""For what is stopped, and there alone: on a busy machine healthy processes pause as well."""
+SHORT_PATIENCE = "supervision: {heartbeat_timeout_s: 8}\n"
+"""For what is stopped, and there alone: on a busy machine healthy processes pause as well, longest
+while TensorFlow's libraries are loaded."""
 
 SHORT_SESSIONS = "registry: {session_timeout_s: 6}\n"
 """For what is seen by a session's end, and there alone: for the same reason."""
