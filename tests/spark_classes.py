@@ -8,6 +8,7 @@ jars, or another Java, passes the archive over.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def jvm_options(archive: Path) -> list[str]:
 
 
 def _write(archive: Path) -> None:
+    import pyspark
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
@@ -37,7 +39,9 @@ def _write(archive: Path) -> None:
         rows = spark.range(100, numPartitions=2)
         rows.selectExpr("id", "id % 7 as key").groupBy("key").sum("id").collect()
         rows.mapInArrow(lambda batches: batches, "id long").count()
+        work = Path(pyspark.__file__).with_name("work") / spark.sparkContext.applicationId
         spark.stop()
+        shutil.rmtree(work, ignore_errors=True)  # of executors: nothing else clears it
     jvm = SparkContext._gateway.proc
     SparkContext._gateway.shutdown()
     jvm.stdin.close()
