@@ -32,6 +32,7 @@ def _write(archive: Path) -> None:
     from pyspark.sql import SparkSession
 
     part = archive.with_suffix(".part")
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["JAVA_TOOL_OPTIONS"] = " ".join(QUICK_JVM)
     os.environ["SPARK_SUBMIT_OPTS"] = f"-XX:ArchiveClassesAtExit={part} {_QUIET}"
     for master in ("local-cluster[1,1,1024]", "local[2]"):

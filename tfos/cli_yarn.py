@@ -18,7 +18,7 @@ from tfos.config import JobConfig
 from tfos.config_files import load
 from tfos.errors import TfosError
 from tfos.launcher.applications import (
-    clear_up,
+    clear_up_after,
     end_application,
     find_application,
     read_logs,
@@ -145,4 +145,4 @@ def kill(which: str, conf_files: tuple[Path, ...]) -> None:
             application = end_application(yarn, config, application)
             click.echo(f"{application.id} {application.state} {application.final_status}")
     if application.ended:
-        clear_up(config, application)
+        clear_up_after(config, application)

@@ -195,6 +195,16 @@ def test_what_a_killed_driver_left_in_zookeeper_is_removed(cluster, zookeeper):
     assert not list(Path(cluster.staging.removeprefix("file://")).rglob("*.json"))
 
 
+@pytest.mark.usefixtures("s3")
+def test_the_way_to_what_a_driver_leaves_lies_on_s3_too():
+    address = RegistryAddress("h:1", "/tfos/clicks/17", "s", 10.0, 10.0)
+    directory = RunDirectory("s3://clicks/runs", ID)
+    directory.note_registry(address)
+    assert directory.registry() == address
+    directory.remove()
+    assert directory.registry() is None
+
+
 def test_a_success_stays_one_without_its_record(cluster):
     cluster.becomes("FINISHED", "SUCCEEDED")
     record = cluster.follow()

@@ -425,7 +425,7 @@ def test_a_failure_around_the_process_ends_the_role_and_is_how_it_ended(stage):
     scene.role.fail(Failure("worker-0", Cause.DATA, "another", 2.0))
     assert scene.ends() is None
     assert scene.role.outcome().failure == failed
-    assert scene.driver.outcomes(1)[KEY]["failure"]["message"] == "a null in column a"
+    assert scene.driver.outcomes(0)[KEY]["failure"]["message"] == "a null in column a"
 
 
 @pytest.mark.parametrize("silent", [False, True])

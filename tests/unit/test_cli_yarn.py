@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from tfos.cli import main
 from tfos.errors import ExitCode
-from tfos.launcher import applications
+from tfos.launcher import applications, cluster_client
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
 from tfos.launcher.run_directory import RunDirectory, runs_root
@@ -101,6 +101,7 @@ def test_the_configuration_directory_counts_too(yarn, tmp_path, monkeypatch):
 
 
 def test_a_driver_is_asked_to_end_where_it_looks(yarn):
+    yarn.directory.write(RunResult(outcome="interrupted", exit_code=130))
     result = run("kill", "--conf", "c.yaml", "clicks")
     assert result.stdout == f"{ID} FINISHED FAILED\n"
     assert not yarn.killed
@@ -110,16 +111,22 @@ def test_a_driver_is_asked_to_end_where_it_looks(yarn):
 @pytest.mark.parametrize("ended", [False, True])
 def test_what_a_killed_driver_left_is_removed(yarn, monkeypatch, ended):
     erased = []
-    monkeypatch.setattr(applications, "erase_last_run", erased.append)
+    works = iter([False, True])
+
+    def erase(address):
+        erased.append(address)
+        return next(works)
+
+    monkeypatch.setattr(cluster_client, "erase_last_run", erase)
     address = RegistryAddress("h:1", "/tfos/clicks/1", "s3cret", 10.0, 10.0)
     yarn.directory.note_registry(address)
     if ended:
         yarn.directory.ask_stop("to be seen as ended")
-    assert run("kill", "--conf", "c.yaml", ID).exit_code == 0
-    assert erased == [address]
-    yarn.directory.write(RunResult(outcome="failed", exit_code=4))
-    assert run("kill", "--conf", "c.yaml", ID).exit_code == 0
-    assert erased == [address]
+    # The way there stays until it has worked.
+    for times in (1, 2, 2):
+        assert run("kill", "--conf", "c.yaml", ID).exit_code == 0
+        assert erased == [address] * times
+    assert yarn.directory.registry() is None
 
 
 def test_of_two_runs_that_live_none_is_taken_for_the_other(yarn):

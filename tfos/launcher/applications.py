@@ -11,16 +11,15 @@ from typing import Final
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, TfosError
-from tfos.launcher.cluster_client import staging_directory
+from tfos.launcher.cluster_client import clear_up, staging_directory
 from tfos.launcher.result import RunResult
 from tfos.launcher.run_directory import RunDirectory, runs_root
-from tfos.launcher.run_registry import erase_last_run
 from tfos.launcher.spark_command import CLUSTER_TAG, TAG
 from tfos.launcher.yarn_client import Application, YarnClient
 
 log = logging.getLogger("tfos")
 
-__all__ = ["clear_up", "end_application", "find_application", "read_logs", "read_record"]
+__all__ = ["clear_up_after", "end_application", "find_application", "read_logs", "read_record"]
 
 _ID: Final = re.compile(r"application_\d+_\d+")
 _ORDERLY_WITHIN_S: Final = 60.0
@@ -129,17 +128,16 @@ def end_application(yarn: YarnClient, config: JobConfig, application: Applicatio
     return _await_end(yarn, application, _KILLED_WITHIN_S)
 
 
-def clear_up(config: JobConfig, application: Application) -> None:
-    """Remove from an external ZooKeeper what an ended run left that never wrote its record."""
+def clear_up_after(config: JobConfig, application: Application) -> None:
+    """Remove what the driver of an ended run left that never wrote its record."""
     if CLUSTER_TAG not in application.tags:
         return  # its client does that
     try:
         directory = _directory(config, application)
-        left = directory.registry() if directory.read() is None else None
-        if left is not None:
-            erase_last_run(left)
+        if directory.read() is None:
+            clear_up(directory)
     except TfosError as error:
-        log.warning("what the run left in ZooKeeper, if anything, stays: %s", error)
+        log.warning("what the run left, if anything, stays: %s", error)
 
 
 def _await_end(yarn: YarnClient, application: Application, within_s: float) -> Application:

@@ -264,8 +264,8 @@ def _told(record: RunResult) -> int:
 
 
 def _erase_registry(note: str) -> None:
-    # Without the file the driver came not so far, or its own server died with it.
-    with contextlib.suppress(FileNotFoundError):
+    # Without the file, or all of it, the driver came not so far, or its own server died with it.
+    with contextlib.suppress(OSError, ValueError, TypeError, TfosError), raised_signals():
         erase_last_run(RegistryAddress.noted(note))
 
 

@@ -28,12 +28,17 @@ from tfos.launcher.result import RunResult
 from tfos.launcher.role_memory import memory_used_when_killed
 from tfos.launcher.run_directory import RunDirectory, runs_root
 from tfos.launcher.run_registry import erase_last_run
-from tfos.launcher.spark_process import BACKSTOP_S, INTERRUPT_EXTRA_S, heard_signals
+from tfos.launcher.spark_process import (
+    BACKSTOP_S,
+    INTERRUPT_EXTRA_S,
+    heard_signals,
+    raised_signals,
+)
 from tfos.launcher.spark_refusal import explain_refusal
 from tfos.launcher.yarn_client import ENDED_STATES, YarnClient
 from tfos.registry import lifeline
 
-__all__ = ["SubmitOutput", "run_in_cluster", "staging_directory"]
+__all__ = ["SubmitOutput", "clear_up", "run_in_cluster", "staging_directory"]
 
 log = logging.getLogger("tfos")
 
@@ -312,23 +317,33 @@ class _Following:
 
 
 def _record(root: str, output: SubmitOutput) -> RunResult | None:
-    """Read the record, and remove what held it; it was there before the application ended.
-
-    Without one the driver was killed: what it left in ZooKeeper is removed too.
-    """
+    """Read the record, and remove what held it; it was there before the application ended."""
     assert output.application is not None
     directory = RunDirectory(root, output.application)
     record = directory.read()
-    if record is None and output.state not in ENDED_STATES:
+    if record is None:
+        if output.state in ENDED_STATES:
+            clear_up(directory)
         return None
     try:
-        left = directory.registry() if record is None else None
-        if left is not None:
-            erase_last_run(left)
         directory.remove()
     except TfosError as error:
         log.warning("%s", error)
     return record
+
+
+def clear_up(directory: RunDirectory) -> None:
+    """Remove what a driver left that was killed: its nodes in an external ZooKeeper, and the way.
+
+    That way stays as long as the nodes do. A failure is told, not raised; a signal ends the wait.
+    """
+    try:
+        with raised_signals():
+            left = directory.registry()
+            if left is None or erase_last_run(left):
+                directory.remove()
+    except TfosError as error:
+        log.warning("what the run left, if anything, stays at %s: %s", directory.url, error)
 
 
 def _unrecorded(config: JobConfig, output: SubmitOutput, following: _Following) -> TfosError:

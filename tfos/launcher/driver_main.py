@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures
 from tfos.launcher.hadoop_conf import configuration_in_container
 from tfos.launcher.interrupts import Interrupts
+from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
 from tfos.launcher.run import run
 from tfos.launcher.run_directory import RunDirectory, application_of_container
@@ -68,17 +69,15 @@ def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) 
     """Run in a container of YARN, which may start this anew when it fails."""
     application, attempt = application_of_container(os.environ["CONTAINER_ID"])
     directory = RunDirectory(runs_root, application)
+    left: RegistryAddress | None = None
     if attempt > 1:
         before = _record_of(directory)
         if before is not None:
             # It was the run that failed, not its container: the same would come of it again.
             return before.exit_code
         log.warning("attempt %d of %s: going on where the one before was", attempt, application)
-        try:
-            if (left := directory.registry()) is not None:
-                erase_run(left)
-        except TfosError as error:
-            log.warning("%s", error)
+        with _warned():
+            left = directory.registry()
         if config.checkpoints.fresh and directory.was_fresh():
             checkpoints = config.checkpoints.model_copy(update={"fresh": False})
             config = config.model_copy(update={"checkpoints": checkpoints})
@@ -86,7 +85,7 @@ def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) 
         submission,
         config,
         lambda _: _watch_stop(directory),
-        note_registry=directory.note_registry,
+        note_registry=lambda address: _note_registry(directory, left, address),
         started_over=directory.note_fresh,
     )
     try:
@@ -103,6 +102,27 @@ def _record_of(directory: RunDirectory) -> RunResult | None:
     except TfosError as error:
         log.warning("%s", error)
         return None
+
+
+def _note_registry(
+    directory: RunDirectory, left: RegistryAddress | None, address: RegistryAddress
+) -> None:
+    """Note where the run's nodes are, and remove those of the attempt before.
+
+    By now this one holds the job's lock: the driver before is dead, not only cut off from YARN.
+    """
+    if left is not None:
+        erase_run(left)
+    with _warned():
+        directory.note_registry(address)
+
+
+@contextlib.contextmanager
+def _warned() -> Iterator[None]:
+    try:
+        yield
+    except TfosError as error:
+        log.warning("%s", error)
 
 
 def _run(

@@ -72,8 +72,8 @@ def _job_lock(
     )
 
 
-def erase_run(address: RegistryAddress) -> None:
-    """Remove the nodes of a run whose driver was killed.
+def erase_run(address: RegistryAddress) -> bool:
+    """Remove the nodes of a run whose driver was killed; return whether none is left.
 
     Role hosts that still live find the tree gone, and end. Nothing there is fine, and a failure is
     told, not raised. Blocks for at most the registry's `connect_timeout_s` until a server answers.
@@ -82,16 +82,17 @@ def erase_run(address: RegistryAddress) -> None:
         registry = address.connect()
     except TfosError as error:
         log.warning("the run's nodes stay in ZooKeeper: %s", error)
-        return
-    erase_and_close(registry)
+        return False
+    return erase_and_close(registry)
 
 
-def erase_last_run(address: RegistryAddress) -> None:
+def erase_last_run(address: RegistryAddress) -> bool:
     """Do as `erase_run`, and leave nothing of the job that no run follows.
 
     Blocks until the dead driver's session is over too, at most `session_timeout_s` and 2 s.
     """
-    erase_run(address)
+    if not erase_run(address):
+        return False
     job, _, run_id = address.root.rpartition("/")
     timeouts = (address.session_timeout_s, address.connect_timeout_s)
     try:
@@ -102,14 +103,21 @@ def erase_last_run(address: RegistryAddress) -> None:
         log.debug("another run of the job removes the node of %s", job)
     except TfosError as error:
         log.warning("the node of %s stays in ZooKeeper: %s", job, error)
+    return True
 
 
-def erase_and_close(registry: Registry) -> None:
-    """Remove a run's nodes, as its last act: a failure is told, as how the run ended counts."""
+def erase_and_close(registry: Registry) -> bool:
+    """Remove a run's nodes, as its last act; return whether none is left.
+
+    A failure is told, not raised: how the run ended counts.
+    """
     try:
         registry.erase()
     except TfosError as error:
         log.warning("the run's nodes stay in ZooKeeper: %s", error)
+        return False
+    else:
+        return True
     finally:
         registry.close()
 

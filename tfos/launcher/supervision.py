@@ -165,8 +165,8 @@ class Supervision:
             log.warning("the failure of %s goes by Spark alone: %s", self._key, error)
 
     def _publish_failure(self) -> None:
-        # Before the first generation that is number 0, which the driver watches too.
-        self._publish_outcome(self._generation)
+        # Number 0 is read in every generation: this host may not have heard of the latest.
+        self._publish_outcome(0)
         self._failure_told = True
 
     def _publish_outcome(self, generation: int) -> None:

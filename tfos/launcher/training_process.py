@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +66,7 @@ class TrainingProcess:
             else:
                 framework.serve(spec.facts, self._link)
         except BaseException as error:
-            if _sigterm_came.is_set():
+            if _sigterm_came:
                 # The host knows why it ends this process; where somebody else did, that is a death.
                 # Native code that was to pass the signal's exception on may make its own of it.
                 if job is not None:
@@ -165,11 +164,12 @@ def _shut_down(job: Job) -> None:
         log.exception("%s.shutdown raised", type(job).__name__)
 
 
-_sigterm_came = threading.Event()
+_sigterm_came = False
 
 
 def _on_sigterm(signum: int, frame: FrameType | None) -> None:
-    _sigterm_came.set()
+    global _sigterm_came
+    _sigterm_came = True
     raise StoppedError
 
 

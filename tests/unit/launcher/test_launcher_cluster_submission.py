@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 import tempfile
@@ -154,7 +155,14 @@ def test_a_later_attempt_removes_what_the_one_before_left(tmp_path, monkeypatch,
     erased, address = left
     runs = f"file://{tmp_path}/runs"
     done = RunResult(outcome="done", exit_code=0)
-    monkeypatch.setattr(driver_main, "_run", lambda *_, **__: done)
+    own = dataclasses.replace(address, root="/tfos/clicks/2")
+
+    def run(*_, note_registry, **__):
+        assert not erased()  # not before the lock is held
+        note_registry(own)
+        return done
+
+    monkeypatch.setattr(driver_main, "_run", run)
     monkeypatch.setenv("CONTAINER_ID", "container_17_0006_02_000001")
     directory = RunDirectory(runs, "application_17_0006")
     directory.note_registry(address)
@@ -162,6 +170,7 @@ def test_a_later_attempt_removes_what_the_one_before_left(tmp_path, monkeypatch,
         directory.write(done)
     assert driver_main._main_in_cluster(None, JobConfig(), runs) == 0
     assert erased() == (not ended)
+    assert directory.registry() == (address if ended else own)
 
 
 @pytest.mark.parametrize("removed", [False, True])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -33,15 +32,13 @@ def process(monkeypatch):
     feed = SimpleNamespace(progress=lambda: (None, False))
     monkeypatch.setattr(training_process.TrainingFeed, "open", lambda *_: feed)
     monkeypatch.setattr(training_process, "_load_job", lambda _: SimpleNamespace(shutdown=int))
-    monkeypatch.setattr(training_process, "_sigterm_came", threading.Event())
     return made
 
 
 @pytest.mark.parametrize("came", [False, True])
 def test_what_a_signal_makes_of_a_native_call_is_no_error_of_the_users(process, monkeypatch, came):
     def train(*_):
-        if came:
-            training_process._sigterm_came.set()
+        monkeypatch.setattr(training_process, "_sigterm_came", came)
         raise RuntimeError("UnavailableError REPLACED BY StoppedError")
 
     monkeypatch.setattr(process, "_train", train)
