@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from tfos.config import JobConfig
-from tfos.errors import ExitCode, InterruptedRunError, TfosError
+from tfos.errors import ExitCode, InfrastructureError, InterruptedRunError, TfosError
 from tfos.launcher.application import UserCodeError, load_job
 from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures
@@ -121,7 +121,7 @@ def _note_registry(
 def _warned() -> Iterator[None]:
     try:
         yield
-    except TfosError as error:
+    except InfrastructureError as error:
         log.warning("%s", error)
 
 

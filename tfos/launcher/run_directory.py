@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tfos.errors import InfrastructureError, TfosError
@@ -68,12 +70,10 @@ class RunDirectory:
     def write(self, result: RunResult) -> None:
         """Keep the record; raises InfrastructureError if that fails."""
         aside = f"{self._path}/.{uuid.uuid4().hex}"
-        try:
+        with self._explained("written"):
             self._fs.makedirs(self._path, exist_ok=True)
             self._fs.pipe_file(aside, result.to_text().encode())
             self._fs.mv(aside, f"{self._path}/result.json")
-        except Exception as error:  # each file system has errors of its own
-            raise self._failed("written", error) from error
 
     def read(self) -> RunResult | None:
         """Return the record; None when there is none.
@@ -112,11 +112,9 @@ class RunDirectory:
         In private: with the secret that opens them.
         """
         private = f"{self._path}/private"
-        try:
+        with self._explained("written"):
             self._fs.makedirs(private, exist_ok=True)
             set_mode(self._fs, private, 0o700)
-        except Exception as error:
-            raise self._failed("written", error) from error
         self._note(_REGISTRY, address.to_text())
 
     def registry(self) -> RegistryAddress | None:
@@ -135,28 +133,28 @@ class RunDirectory:
 
     def remove(self) -> None:
         """Remove the directory; one that is not there is fine."""
-        try:
+        with self._explained("removed"), suppress(FileNotFoundError):
             self._fs.rm(self._path, recursive=True)
-        except FileNotFoundError:
-            return
-        except Exception as error:
-            raise self._failed("removed", error) from error
 
     def _note(self, name: str, text: str) -> None:
-        try:
+        with self._explained("written"):
             self._fs.makedirs(self._path, exist_ok=True)
             self._fs.pipe_file(f"{self._path}/{name}", text.encode())
-        except Exception as error:
-            raise self._failed("written", error) from error
 
     def _read(self, name: str) -> bytes | None:
-        try:
+        with self._explained("read"), suppress(FileNotFoundError):
             self._fs.invalidate_cache()
             return bytes(self._fs.cat_file(f"{self._path}/{name}"))
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            raise self._failed("read", error) from error
+        return None
+
+    @contextmanager
+    def _explained(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except TfosError:
+            raise  # of a signal, which ends more than this
+        except Exception as error:  # each file system has errors of its own
+            raise self._failed(done, error) from error
 
     def _failed(self, done: str, error: Any) -> TfosError:
         return InfrastructureError(f"{self.url} could not be {done}: {error} (set by {_OPTION})")

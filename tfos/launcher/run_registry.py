@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tfos.config import RegistryConfig
-from tfos.errors import AlreadyRunningError, TfosError
+from tfos.errors import AlreadyRunningError, RendezvousError
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import now_iso
 from tfos.registry.contract import Registry
@@ -80,7 +80,7 @@ def erase_run(address: RegistryAddress) -> bool:
     """
     try:
         registry = address.connect()
-    except TfosError as error:
+    except RendezvousError as error:
         log.warning("the run's nodes stay in ZooKeeper: %s", error)
         return False
     return erase_and_close(registry)
@@ -101,7 +101,7 @@ def erase_last_run(address: RegistryAddress) -> bool:
             pass
     except AlreadyRunningError:
         log.debug("another run of the job removes the node of %s", job)
-    except TfosError as error:
+    except RendezvousError as error:
         log.warning("the node of %s stays in ZooKeeper: %s", job, error)
     return True
 
@@ -113,7 +113,7 @@ def erase_and_close(registry: Registry) -> bool:
     """
     try:
         registry.erase()
-    except TfosError as error:
+    except RendezvousError as error:
         log.warning("the run's nodes stay in ZooKeeper: %s", error)
         return False
     else:

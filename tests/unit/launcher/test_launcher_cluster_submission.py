@@ -12,8 +12,14 @@ from pathlib import Path
 import pytest
 
 from tfos.config import JobConfig
-from tfos.errors import ConfigError, ExitCode, InfrastructureError, RendezvousClosedError
-from tfos.launcher import driver_main
+from tfos.errors import (
+    ConfigError,
+    ExitCode,
+    InfrastructureError,
+    InterruptedRunError,
+    RendezvousClosedError,
+)
+from tfos.launcher import driver_main, run_directory
 from tfos.launcher.application_archive import pack_application
 from tfos.launcher.cluster_client import SubmitOutput, staging_directory
 from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
@@ -148,6 +154,18 @@ def test_a_run_directory_leads_to_what_a_driver_left(tmp_path):
     note.write_text("{")
     with pytest.raises(InfrastructureError, match="could not be read"):
         directory.registry()
+
+
+def test_a_signal_is_no_failure_of_a_run_directory(tmp_path, monkeypatch):
+    directory = RunDirectory(f"file://{tmp_path}/runs", "application_1_2")
+
+    def interrupted(*_, **__):
+        raise InterruptedRunError("interrupted by SIGTERM", signal_name="SIGTERM")
+
+    monkeypatch.setattr(run_directory, "set_mode", interrupted)
+    address = RegistryAddress("h:1", "/tfos/clicks/1", "s3cret", 10.0, 10.0)
+    with pytest.raises(InterruptedRunError):
+        driver_main._note_registry(directory, None, address)
 
 
 @pytest.mark.parametrize("ended", [False, True])
