@@ -159,13 +159,15 @@ def test_grandchildren_are_ended_too(submit):
     process.send_signal(signal.SIGTERM)
     run = submit.finish(process, 0.0)
     print(run.err[-6000:])
-    assert run.code == ExitCode.INTERRUPTED
+    check(run, ExitCode.INTERRUPTED, "SIGTERM")
 
 
 def test_a_run_past_its_timeout(submit):
-    run = submit("--timeout", "20", "-p", "fault=hangs", FAULTS)
-    check(run, ExitCode.TIMEOUT, "--timeout 20")
+    # Longer than any machine takes to begin training.
+    run = submit("--timeout", "60", "-p", "fault=hangs", FAULTS)
+    check(run, ExitCode.TIMEOUT, "--timeout 60")
     assert run.record["outcome"] == "timed_out"
+    assert run.record["steps"] == 1
 
 
 def test_pre_train_past_the_timeout(submit):

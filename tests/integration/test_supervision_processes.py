@@ -414,6 +414,11 @@ def test_a_driver_that_is_gone_ends_the_role(stage):
     scene.steps_in(1, 0)
     scene.driver.close()
     assert scene.ends() is None
+    # Nor does it come back to tell of what fails then.
+    scene.role.fail(Failure("worker-0", Cause.INFRASTRUCTURE, "late", 1.0))
+    scene.session.close()
+    scene.role.tell_failure()
+    assert not scene.session.connected
 
 
 def test_a_failure_around_the_process_ends_the_role_and_is_how_it_ended(stage):
@@ -445,18 +450,6 @@ def test_a_host_that_cannot_start_a_process_registers_and_tells_it(stage, monkey
     assert isinstance(scene.ends(), InfrastructureError)
     assert scene.driver.members() == {KEY: MEMBER}
     assert scene.driver.outcomes(0)[KEY]["failure"]["message"] == "no space"
-
-
-def test_who_hears_of_the_end_does_not_come_back_to_tell_of_a_failure(stage):
-    scene = stage()
-    scene.begins(1)
-    scene.steps_in(1, 0)
-    scene.driver.close()
-    assert scene.ends() is None
-    scene.role.fail(Failure("worker-0", Cause.INFRASTRUCTURE, "late", 1.0))
-    scene.session.close()
-    scene.role.tell_failure()
-    assert not scene.session.connected
 
 
 def test_a_role_that_hears_nothing_gives_up_in_time(stage):

@@ -71,7 +71,9 @@ def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) 
     directory = RunDirectory(runs_root, application)
     left: RegistryAddress | None = None
     if attempt > 1:
-        before = _record_of(directory)
+        before: RunResult | None = None
+        with _warned():
+            before = directory.read()
         if before is not None:
             # It was the run that failed, not its container: the same would come of it again.
             return before.exit_code
@@ -94,14 +96,6 @@ def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) 
         # The run has ended as it has; the client hears of it by the exit code alone.
         log.error("the record of the run is lost: %s", error)
     return result.exit_code
-
-
-def _record_of(directory: RunDirectory) -> RunResult | None:
-    try:
-        return directory.read()
-    except TfosError as error:
-        log.warning("%s", error)
-        return None
 
 
 def _note_registry(
