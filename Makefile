@@ -102,10 +102,10 @@ $(DATA): | $(STAMP)
 	  [(aside / pathlib.PurePosixPath(n).name).write_bytes(wheel.read(n)) for n in names]; \
 	  aside.rename("$(DATA)")'
 
-$(CLASSES): $(STAMP) tests/spark_classes.py
+$(CLASSES): $(STAMP) tests/support/spark_classes.py
 	mkdir -p .cache
 	@echo "archiving the classes of Spark's JVMs for the tests: half a minute, once"
-	$(BIN)/python tests/spark_classes.py $@
+	$(BIN)/python tests/support/spark_classes.py $@
 
 .PHONY: java
 java:

@@ -1,4 +1,4 @@
-"""What several kinds of test share lies beside this file, importable by its own name."""
+"""Fixtures of all tests; what else several kinds of test share is in the package `support`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fault_table import FaultTable
-from services import tell_missing
-from spark_classes import jvm_options
-from telling import Telling
+from support.fault_table import FaultTable
+from support.services import tell_missing
+from support.spark_classes import jvm_options
+from support.telling import Telling
 
 from tfos.java import QUICK_JVM
 

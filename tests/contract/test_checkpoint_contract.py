@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from checkpoint_places import Place, weights
+from support.checkpoint_places import Place, weights
 
 from tfos.errors import CheckpointCorruptError, CheckpointError
 from tfos.fault.checkpoints import CheckpointStore

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from waiting_host import WaitingHost
+from support.waiting_host import WaitingHost
 
 from tfos.errors import (
     RendezvousClosedError,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from drills import longest_run_s
+from support.drills import longest_run_s
 
 from tfos.testing import DrillCluster, DrillRun
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from drills import TRAINING, command_line
+from support.drills import TRAINING, command_line
 
 from tfos.errors import ExitCode
 

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from drills import TRAINING, command_line
-from small_disk import mounted
+from support.drills import TRAINING, command_line
+from support.small_disk import mounted
 
 from tfos.errors import ExitCode
 

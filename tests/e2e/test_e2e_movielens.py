@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from movielens import EXAMPLE, check_quality, find_data
+from support.movielens import EXAMPLE, check_quality, find_data
 
 from tfos.errors import ExitCode
 

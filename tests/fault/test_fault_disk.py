@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drills import longest_run_s
-from small_disk import mounted
+from support.drills import longest_run_s
+from support.small_disk import mounted
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun

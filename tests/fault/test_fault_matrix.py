@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from cells import ALL, CELLS, FAST, GENERATION, PROCESSES, Cell
-from drills import longest_run_s
-from fault_table import FaultTable, seconds
+from support.drills import longest_run_s
+from support.fault_table import FaultTable, seconds
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from drills import TRAINING, longest_run_s
+from support.drills import TRAINING, longest_run_s
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from drills import command_line, longest_run_s
-from ensemble import Ensemble
+from support.drills import command_line, longest_run_s
+from support.ensemble import Ensemble
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun

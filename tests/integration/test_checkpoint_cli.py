@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from nobody import BECOME_NOBODY
+from support.nobody import BECOME_NOBODY
 
 from tfos.fault.checkpoints import CheckpointStore
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from killed_saver import kill_savers
+from support.killed_saver import kill_savers
 
 from tfos.errors import CheckpointCorruptError, CheckpointError, ConfigError
 from tfos.fault.checkpoint_listing import list_checkpoints

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from killed_saver import kill_savers
-from nobody import BECOME_NOBODY
-from small_disk import mounted
+from support.killed_saver import kill_savers
+from support.nobody import BECOME_NOBODY
+from support.small_disk import mounted
 
 from tfos.errors import CheckpointError
 from tfos.fault.checkpoint_storage_local import LocalStorage

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from services import tell_missing
+from support.services import tell_missing
 
 from tfos.environments.inspection import inspect_environment
 from tfos.environments.interpreter import copy_interpreter

@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hidden_base import without_base
-from services import tell_missing
-from telling import Telling
+from support.hidden_base import without_base
+from support.services import tell_missing
+from support.telling import Telling
 
 from tfos.environments import packing
 from tfos.environments.inspection import inspect_environment, problems

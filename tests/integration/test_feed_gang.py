@@ -6,7 +6,7 @@ import os
 from itertools import chain
 
 import pytest
-from spark_session import spark_session
+from support.spark_session import spark_session
 
 from tfos.arrow_feed.frame import prepare_frame, tag_frames
 from tfos.arrow_feed.gang import deal_to_gang, read_shuffled, unpack_batches

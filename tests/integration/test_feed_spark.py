@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from spark_session import spark_session
+from support.spark_session import spark_session
 
 from tfos.arrow_feed.frame import LENGTH_METADATA, partition_for, prepare_frame, tag_frames
 from tfos.arrow_feed.places import Place

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from services import tell_missing
+from support.services import tell_missing
 
 from tfos.errors import HorovodError
 from tfos.horovod_build.allreduce import check_allreduce

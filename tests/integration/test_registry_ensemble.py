@@ -4,8 +4,8 @@ import queue
 import time
 
 import pytest
-from ensemble import Ensemble
-from waiting_host import WaitingHost
+from support.ensemble import Ensemble
+from support.waiting_host import WaitingHost
 
 from tfos.registry.contract import Connection, Generation, Member
 from tfos.registry.job_lock import JobLock

@@ -18,7 +18,7 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError, NotEmptyError
 from kazoo.security import make_digest_acl
-from waiting_host import WaitingHost
+from support.waiting_host import WaitingHost
 
 from tfos.errors import (
     ConfigError,

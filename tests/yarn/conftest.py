@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from drills import longest_run_s
-from yarn_runs import YarnRuns
+from support.drills import longest_run_s
+from support.yarn_runs import YarnRuns
 
 from tfos.testing import DrillCluster
 from tfos.testing.yarn import YarnCluster

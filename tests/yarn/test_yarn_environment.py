@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pyspark
 import pytest
-from hidden_base import without_base
-from yarn_runs import COUNTED, YarnRuns
+from support.hidden_base import without_base
+from support.yarn_runs import COUNTED, YarnRuns
 
 from tfos.environments.inspection import inspect_environment
 from tfos.environments.specification import EnvironmentSpec

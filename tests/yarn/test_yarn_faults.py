@@ -9,8 +9,8 @@ import subprocess
 
 import psutil
 import pytest
-from fault_table import FaultTable, seconds
-from yarn_runs import COUNTED, FAULTS
+from support.fault_table import FaultTable, seconds
+from support.yarn_runs import COUNTED, FAULTS
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillRun

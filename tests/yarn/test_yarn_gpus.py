@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from yarn_runs import COUNTED, RING
+from support.yarn_runs import COUNTED, RING
 
 from tfos.errors import ExitCode
 from tfos.testing.yarn.web import ask

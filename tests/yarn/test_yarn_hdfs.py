@@ -14,9 +14,9 @@ import uuid
 from pathlib import Path
 
 import pytest
-from checkpoint_places import Place, weights
-from drills import longest_run_s
-from killed_saver import kill_savers
+from support.checkpoint_places import Place, weights
+from support.drills import longest_run_s
+from support.killed_saver import kill_savers
 
 from tfos.errors import CheckpointError
 from tfos.fault.checkpoints import CheckpointStore

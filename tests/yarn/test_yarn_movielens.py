@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from movielens import EXAMPLE, check_quality, find_data
-from yarn_runs import CLUSTER, PS_SIZES
+from support.movielens import EXAMPLE, check_quality, find_data
+from support.yarn_runs import CLUSTER, PS_SIZES
 
 pytestmark = pytest.mark.timeout(400)
 

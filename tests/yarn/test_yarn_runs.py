@@ -9,7 +9,7 @@ import signal
 import time
 
 import pytest
-from yarn_runs import CLUSTER, COUNTED, COUNTED_SESSION, FAULTS, PS_SIZES
+from support.yarn_runs import CLUSTER, COUNTED, COUNTED_SESSION, FAULTS, PS_SIZES
 
 from tfos.errors import ExitCode
 from tfos.launcher.yarn_client import YarnClient

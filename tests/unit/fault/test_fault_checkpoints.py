@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from checkpoint_places import Place, weights
+from support.checkpoint_places import Place, weights
 
 from tfos.errors import CheckpointError, ConfigError
 from tfos.fault.checkpoint_storage_local import LocalStorage

@@ -9,8 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from services import tell_missing
-
+from support.services import tell_missing
 from tfos.environments.inspection import Inspection
 
 __all__ = ["without_base"]

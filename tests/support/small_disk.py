@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services import tell_missing
+from support.services import tell_missing
 
 __all__ = ["mounted"]
 

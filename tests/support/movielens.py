@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from services import tell_missing
-
+from support.services import tell_missing
 from tfos.errors import ExitCode
 from tfos.testing import DrillRun
 
 __all__ = ["EXAMPLE", "check_quality", "find_data"]
 
-_REPOSITORY = Path(__file__).parents[1]
+_REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = _REPOSITORY / "examples" / "fm_movielens"
 
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import psutil
 import pyspark
-from drills import TRAINING
 
+from support.drills import TRAINING
 from tfos.fault.checkpoint_place import open_file_system
 from tfos.testing import DrillCluster, DrillRun
 from tfos.testing.yarn import YarnCluster
@@ -24,7 +24,7 @@ from tfos.testing.yarn.web import ask
 
 __all__ = ["CLUSTER", "COUNTED", "COUNTED_SESSION", "FAULTS", "PS_SIZES", "RING", "YarnRuns"]
 
-_TESTS = Path(__file__).parent
+_TESTS = Path(__file__).parents[1]
 FAULTS = str(_TESTS / "e2e" / "apps" / "faults.py")
 RING = str(_TESTS / "e2e" / "apps" / "ring.py")
 CLUSTER = ("--deploy-mode", "cluster")

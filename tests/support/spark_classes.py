@@ -1,8 +1,8 @@
 """Archive the classes that Spark's JVMs load, for the many that the tests start.
 
-``python tests/spark_classes.py FILE`` runs a small application on executors and in one process and
-has its JVM write them. Such a JVM loads in half the CPU time (class data sharing); one with other
-jars, or another Java, passes the archive over.
+``python tests/support/spark_classes.py FILE`` runs a small application on executors and in one
+process and has its JVM write them. Such a JVM loads in half the CPU time (class data sharing); one
+with other jars, or another Java, passes the archive over.
 """
 
 from __future__ import annotations
