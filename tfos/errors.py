@@ -15,6 +15,7 @@ __all__ = [
     "AlreadyRunningError",
     "CheckpointCorruptError",
     "CheckpointError",
+    "CheckpointUnreadableError",
     "ConfigError",
     "EmptyDataError",
     "ExitCode",
@@ -245,5 +246,11 @@ class CheckpointFencedError(CheckpointError):
 
 class CheckpointCorruptError(CheckpointError):
     """A checkpoint's files do not match its manifest (attribute ``path``)."""
+
+    path: str
+
+
+class CheckpointUnreadableError(CheckpointError):
+    """A checkpoint that this user may not read (attribute ``path``)."""
 
     path: str

@@ -15,6 +15,7 @@ import pytest
 from support.checkpoint_places import Place, weights
 
 from tfos.errors import CheckpointCorruptError, CheckpointError
+from tfos.fault.checkpoint_manifest import commit_marker
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.read_plan import FeedPosition
 
@@ -29,6 +30,11 @@ def place(request, tmp_path):
     yield made
     if made.fs.exists(made.root):
         made.fs.rm(made.root, recursive=True)
+
+
+def commit(place: Place, name: str, manifest: bytes) -> None:
+    place.write(f"{name}/MANIFEST.json", manifest)
+    place.write(f"{name}/COMMITTED", commit_marker(manifest))
 
 
 def test_what_is_saved_is_loaded(place, tmp_path):
@@ -91,8 +97,8 @@ def test_a_step_saved_again_takes_the_place_of_the_first(place, tmp_path):
     ("tamper", "told"),
     [
         (lambda p, n: p.write(f"{n}/model.index", b"short"), "model.index .* has 5 bytes"),
-        (lambda p, n: p.remove(f"{n}/shards/data-0"), "shards/data-0 .* has no bytes"),
-        (lambda p, n: p.remove(f"{n}/MANIFEST.json"), "not the one that was committed"),
+        (lambda p, n: p.remove(f"{n}/shards/data-0"), "shards/data-0 .* is missing"),
+        (lambda p, n: p.remove(f"{n}/MANIFEST.json"), "has no MANIFEST.json"),
         (lambda p, n: p.write(f"{n}/MANIFEST.json", b"{}"), "not the one that was committed"),
         (lambda p, n: p.write(f"{n}/COMMITTED", b""), "not the one that was committed"),
     ],
@@ -137,6 +143,84 @@ def test_when_none_is_whole_it_is_an_error_not_a_fresh_start(place, tmp_path):
         store.latest_loaded(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"step": -1}, "step is -1"),
+        ({"step": 10**30}, "step is 1000"),
+        ({"step": "7"}, "'7' is no whole number"),
+        ({"step": True}, "'True' is no whole number"),
+        ({"generation": -2}, "generation is -2"),
+        ({"sequence": 10**19}, "sequence is 1000"),
+        ({"created": float("nan")}, "created is nan"),
+        ({"created": 10**400}, "OverflowError"),
+        ({"run_id": ["r"]}, "is no text"),
+        ({"run_id": "r" * 2000}, "run_id has 2000 characters"),
+        ({"positions": {"0": [10**9, 0]}}, "epoch of feed 0 is 1000000000"),
+        ({"positions": {"0": [0, 2**63]}}, "row of feed 0 is 9223372036854775808"),
+        ({"positions": {"-1": [0, 0]}}, "feed index is -1"),
+        ({"files": {}}, "it names no file"),
+        ({"files": {"model.index": {"size_bytes": -1, "sha256": "0" * 64}}}, "size of model.index"),
+        ({"files": {"model.index": {"size_bytes": 1, "sha256": "0"}}}, "64 hexadecimal digits"),
+        ({"metadata": 5}, "TypeError"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_what_a_manifest_claims_is_bounded(place, change, told, caplog):
+    store = place.store()
+    store.save(1, 1, weights("a"))
+    newest = store.save(2, 1, weights("b"))
+    data = {**json.loads(place.read(f"{newest.name}/MANIFEST.json")), **change}
+    commit(place, newest.name, json.dumps(data).encode())
+    assert store.latest().step == 1
+    assert newest.path in caplog.text
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize("file", ["MANIFEST.json", "COMMITTED"])
+def test_a_file_too_large_to_be_one_of_ours_is_not_read(place, file, monkeypatch, caplog):
+    monkeypatch.setattr("tfos.fault.checkpoint_scan.MANIFEST_MAX_BYTES", 4000)
+    store = place.store()
+    store.save(1, 1, weights("a"))
+    newest = store.save(2, 1, weights("b"))
+    place.write(f"{newest.name}/{file}", b" " * 5000)
+    assert store.latest().step == 1
+    assert re.search(rf"{newest.name}/{file} has 5,000 bytes, [14],0\d\d at most", caplog.text)
+
+
+def test_a_checkpoint_that_is_a_file_is_passed_over(place, caplog):
+    store = place.store()
+    kept = store.save(1, 1, weights("a"))
+    place.write("ckpt-000000000002-g1", b"not a directory")
+    assert store.latest() == kept
+    assert "ckpt-000000000002-g1 is not a directory" in caplog.text
+
+
+def test_what_a_resume_would_meet_is_judged_once(place, caplog):
+    store = place.store()
+    assert store.judge() == ()
+    kept = store.save(1, 1, weights("a"))
+    newest = store.save(2, 1, weights("b"))
+    place.remove(f"{newest.name}/MANIFEST.json")
+    assert store.judge() == (newest.name,)
+    assert store.latest() == kept
+    # The run's other processes know what the driver has said.
+    assert place.store(passed_over=[newest.name]).latest() == kept
+    assert caplog.text.count("passing over") == 1
+    place.remove(f"{kept.name}/MANIFEST.json")
+    with pytest.raises(CheckpointCorruptError, match=r"none of the 2 checkpoints .*--fresh"):
+        store.judge()
+    place.remove(f"{newest.name}/COMMITTED")
+    with pytest.raises(CheckpointCorruptError, match=rf"no checkpoint in .*{kept.name} has no MAN"):
+        store.judge()
+
+
+def test_metadata_that_could_not_be_read_back_is_refused(place):
+    metadata = {"a": "x" * (17 << 20)}
+    with pytest.raises(ValueError, match="keep large values in a file of the checkpoint"):
+        place.store().save(1, 1, lambda d: pytest.fail("written"), metadata=metadata)
+
+
 def test_one_without_its_marker_is_absent_and_removed_by_the_next_process(place, caplog):
     store = place.store()
     store.save(1, 1, weights("a"))
@@ -172,27 +256,21 @@ def test_damaged_ones_go_once_enough_are_whole(place):
 
 
 def test_one_of_a_newer_tfos_is_neither_read_nor_passed_over(place):
-    from tfos.fault.checkpoint_manifest import commit_marker
-
     store = place.store()
     info = store.save(1, 1, weights("a"))
     manifest = json.dumps({**json.loads(place.read(f"{info.name}/MANIFEST.json")), "format": 2})
-    place.write(f"{info.name}/MANIFEST.json", manifest.encode())
-    place.write(f"{info.name}/COMMITTED", commit_marker(manifest.encode()))
+    commit(place, info.name, manifest.encode())
     with pytest.raises(CheckpointError, match="format 2, this tfos reads up to 1"):
         store.latest()
 
 
 @pytest.mark.parametrize("name", ["../../evil", "/etc/passwd", "a/../../b", "", "a//b", "a\\b"])
 def test_a_manifest_cannot_name_files_elsewhere(place, name, caplog):
-    from tfos.fault.checkpoint_manifest import commit_marker
-
     store = place.store()
     info = store.save(1, 1, weights("a"))
     data = json.loads(place.read(f"{info.name}/MANIFEST.json"))
     data["files"][name] = {"size_bytes": 1, "sha256": ""}
-    place.write(f"{info.name}/MANIFEST.json", json.dumps(data).encode())
-    place.write(f"{info.name}/COMMITTED", commit_marker(json.dumps(data).encode()))
+    commit(place, info.name, json.dumps(data).encode())
     assert store.latest() is None
     assert "not a path inside the checkpoint" in caplog.text
 

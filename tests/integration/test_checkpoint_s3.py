@@ -102,7 +102,7 @@ def test_a_damaged_one_is_passed_over_and_told(bucket, tmp_path, caplog, damage)
     with caplog.at_level(logging.WARNING):
         assert store.latest().step == (2 if damage == "content" else 1)
         assert store.latest_loaded(str(tmp_path)).info.step == 1
-    assert "passing over a damaged checkpoint: " in caplog.text
+    assert "passing over a checkpoint that cannot be used: " in caplog.text
     assert newest.path in caplog.text
 
 

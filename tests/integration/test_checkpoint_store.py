@@ -94,6 +94,42 @@ def test_a_forbidden_place_is_told_at_once():
     assert "--checkpoint-dir" in done.stdout
 
 
+UNREADABLE = f"""
+import logging, sys
+from tfos.errors import CheckpointError
+from tfos.fault.checkpoints import CheckpointStore
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+store = CheckpointStore(sys.argv[1], "fm")
+{BECOME_NOBODY}
+try:
+    store.judge()
+    loaded = store.latest_loaded("/nowhere")
+except CheckpointError as error:
+    print(error)
+else:
+    print("loaded", loaded.info.step)
+"""
+
+
+@pytest.mark.parametrize("closed", ["", "MANIFEST.json", "data-0"])
+def test_one_that_may_not_be_read_is_passed_over_and_kept(closed):
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        store = CheckpointStore(place, "fm", keep=1)
+        kept = store.save(1, 1, filler(100))
+        newest = CheckpointStore(place, "fm").save(2, 1, filler(100))
+        os.chmod(kept.path, 0o755)
+        os.chmod(newest.path, 0o755)
+        os.chmod(Path(newest.path, closed), 0)
+        argv = [sys.executable, "-c", UNREADABLE, place]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+        told = done.stdout.splitlines()
+        assert told[-1] == "loaded 1", done
+        assert len(told) == 2
+        assert "may not" in told[0]
+        assert newest.path in told[0]
+
+
 def test_a_saver_killed_anywhere_leaves_a_whole_checkpoint(tmp_path, caplog):
     url, entries = str(tmp_path / "store"), tmp_path / "store" / "fm"
     last = kill_savers(

@@ -105,6 +105,7 @@ def spec(life: Life, act: str, continue_at: FeedPosition | None) -> TrainingSpec
         continue_at=continue_at,
         checkpoint_url=None,
         checkpoint_keep=3,
+        passed_over=[],
         wait_timeout_s=1.0,
         log_level="info",
     )

@@ -9,9 +9,15 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
-from tfos.errors import CheckpointError, ConfigError
+from tfos.errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointUnreadableError,
+    ConfigError,
+)
 from tfos.fault.checkpoint_manifest import (
     COMMIT_NAME,
+    MANIFEST_MAX_BYTES,
     MANIFEST_NAME,
     CheckpointInfo,
     is_checkpoint_name,
@@ -38,7 +44,7 @@ class CheckpointState(Enum):
     COMPLETE = "complete"
     """Committed, and every file there in its size."""
     DAMAGED = "damaged"
-    """Committed, but no longer what was committed: a resume passes it over."""
+    """Committed, but no longer what was committed, or not readable: a resume passes it over."""
     UNFINISHED = "unfinished"
     """Not committed: to a resume it is not there."""
 
@@ -197,7 +203,7 @@ def _list_job(url: str, job: str) -> list[ListedCheckpoint]:
         _described(storage, job, info.name, CheckpointState.COMPLETE, "", info)
         for info in scan.complete
     ]
-    for name, error in scan.damaged.items():
+    for name, error in scan.unusable.items():
         info = _manifest_of(storage, name)
         listed.append(_described(storage, job, name, CheckpointState.DAMAGED, str(error), info))
     half = [*scan.unfinished, *(name for name in scan.names if name.startswith(STAGING))]
@@ -220,7 +226,7 @@ def _described(
     if info is not None and state is CheckpointState.COMPLETE:
         sizes = {file: entry.size_bytes for file, entry in info.files.items()}
     else:
-        sizes = storage.sizes(name)
+        sizes = _sizes_of(storage, name)
         for own in (MANIFEST_NAME, COMMIT_NAME):
             sizes.pop(own, None)
     return ListedCheckpoint(
@@ -238,11 +244,18 @@ def _described(
 
 
 def _manifest_of(storage: CheckpointStorage, name: str) -> CheckpointInfo | None:
-    content = storage.read(name, MANIFEST_NAME)
     try:
+        content = storage.read(name, MANIFEST_NAME, MANIFEST_MAX_BYTES)
         return None if content is None else read_manifest(content, storage.path(name))
     except CheckpointError:
         return None
+
+
+def _sizes_of(storage: CheckpointStorage, name: str) -> dict[str, int]:
+    try:
+        return storage.sizes(name)
+    except (CheckpointCorruptError, CheckpointUnreadableError):
+        return {}
 
 
 def _wrong_content(storage: CheckpointStorage, name: str, on_bytes: Callable[[int], None]) -> str:

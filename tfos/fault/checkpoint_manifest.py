@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from tfos.errors import CheckpointCorruptError, CheckpointError
 from tfos.read_plan import FeedPosition
 
 __all__ = [
+    "COMMIT_MAX_BYTES",
     "COMMIT_NAME",
+    "MANIFEST_MAX_BYTES",
     "MANIFEST_NAME",
     "CheckpointInfo",
     "FileEntry",
@@ -29,7 +32,21 @@ MANIFEST_NAME: Final = "MANIFEST.json"
 COMMIT_NAME: Final = "COMMITTED"
 """The commit marker's file name, written last: it holds the manifest's checksum."""
 
+COMMIT_MAX_BYTES: Final = 1 << 10
+"""More than any commit marker has."""
+MANIFEST_MAX_BYTES: Final = 16 << 20
+"""The largest manifest: some 100,000 files."""
+
 _FORMAT: Final = 1
+# What a checkpoint claims may not come near what int64 holds, nor be what no training reaches.
+_MAX_COUNT: Final = 10**15
+_MAX_GENERATION: Final = 10**6
+_MAX_EPOCH: Final = 10**8
+_MAX_FEED: Final = 10**6
+_MAX_SIZE_BYTES: Final = 1 << 60
+_MAX_CREATED_S: Final = 1e11
+_MAX_TEXT: Final = 1000
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"ckpt-\d{12,}-g\d+(-r\d+)?")
 
 
@@ -64,6 +81,11 @@ class CheckpointInfo:
         Its files, by path relative to `path`.
     metadata
         What else its writer wanted kept, JSON values only.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside the bounds of what can be kept.
     """
 
     path: str
@@ -75,6 +97,21 @@ class CheckpointInfo:
     positions: Mapping[int, FeedPosition]
     files: Mapping[str, FileEntry]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check("step", self.step, _MAX_COUNT)
+        _check("generation", self.generation, _MAX_GENERATION)
+        _check("sequence", self.sequence, _MAX_COUNT)
+        if not (math.isfinite(self.created) and 0 <= self.created <= _MAX_CREATED_S):
+            raise ValueError(f"created is {self.created}: it must be seconds since the epoch")
+        if len(self.run_id) > _MAX_TEXT:
+            raise ValueError(f"run_id has {len(self.run_id)} characters: {_MAX_TEXT} at most")
+        for feed, position in self.positions.items():
+            _check("feed index", feed, _MAX_FEED)
+            _check(f"epoch of feed {feed}", position.epoch, _MAX_EPOCH)
+            _check(f"row of feed {feed}", position.row, _MAX_COUNT)
+        for name, entry in self.files.items():
+            _check(f"size of {name}", entry.size_bytes, _MAX_SIZE_BYTES)
 
     @property
     def name(self) -> str:
@@ -104,7 +141,13 @@ def commit_marker(manifest: bytes) -> bytes:
 
 
 def write_manifest(info: CheckpointInfo) -> bytes:
-    """Return the manifest's content; raises TypeError if the metadata is not JSON."""
+    """Return the manifest's content.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the metadata is not JSON, or there is too much of it.
+    """
     document = {
         "format": _FORMAT,
         "step": info.step,
@@ -119,7 +162,13 @@ def write_manifest(info: CheckpointInfo) -> bytes:
         },
         "metadata": dict(info.metadata),
     }
-    return json.dumps(document, indent=1).encode() + b"\n"
+    content = json.dumps(document, indent=1).encode() + b"\n"
+    if len(content) > MANIFEST_MAX_BYTES:
+        raise ValueError(
+            f"the manifest of step {info.step} has {len(content):,} bytes, {MANIFEST_MAX_BYTES:,} "
+            "at most: keep large values in a file of the checkpoint, not in its metadata"
+        )
+    return content
 
 
 def read_manifest(content: bytes, path: str) -> CheckpointInfo:
@@ -128,26 +177,36 @@ def read_manifest(content: bytes, path: str) -> CheckpointInfo:
     Raises
     ------
     CheckpointCorruptError
-        If it is not a manifest, or names a file outside the checkpoint.
+        If it is not a manifest, holds a number outside its bounds, names no file or one outside
+        the checkpoint.
     CheckpointError
         If a newer tfos wrote it: what it means is unknown, so it must not be passed over.
     """
     try:
         data = json.loads(content)
-        written = int(data["format"])
+        written = _whole(data["format"])
         if written <= _FORMAT:
+            if not data["files"]:
+                raise ValueError("it names no file")
             return CheckpointInfo(
                 path=path,
-                step=int(data["step"]),
-                generation=int(data["generation"]),
-                run_id=str(data["run_id"]),
-                sequence=int(data["sequence"]),
+                step=_whole(data["step"]),
+                generation=_whole(data["generation"]),
+                run_id=_text(data["run_id"]),
+                sequence=_whole(data["sequence"]),
                 created=float(data["created"]),
                 positions={int(k): _position(v) for k, v in data["positions"].items()},
                 files={_inside(k): _entry(v) for k, v in data["files"].items()},
                 metadata=dict(data["metadata"]),
             )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        OverflowError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise CheckpointCorruptError(
             f"the manifest of {path} cannot be read: {type(error).__name__}: {error}", path=path
         ) from error
@@ -159,11 +218,30 @@ def read_manifest(content: bytes, path: str) -> CheckpointInfo:
 
 def _position(value: Any) -> FeedPosition:
     epoch, row = value
-    return FeedPosition(int(epoch), int(row))
+    return FeedPosition(_whole(epoch), _whole(row))
 
 
 def _entry(value: Any) -> FileEntry:
-    return FileEntry(int(value["size_bytes"]), str(value["sha256"]))
+    if _SHA256.fullmatch(value["sha256"]) is None:
+        raise ValueError("a SHA-256 is not 64 hexadecimal digits")
+    return FileEntry(_whole(value["size_bytes"]), value["sha256"])
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{str(value)[:40]!r} is no whole number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} is no text")
+    return value
+
+
+def _check(what: str, value: int, most: int) -> None:
+    if not 0 <= value <= most:
+        raise ValueError(f"{what} is {value}: it must be 0 or more, and {most} at most")
 
 
 def _inside(name: str) -> str:

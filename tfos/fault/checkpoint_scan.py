@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tfos.errors import CheckpointCorruptError
+from tfos.errors import CheckpointCorruptError, CheckpointError, CheckpointUnreadableError
 from tfos.fault.checkpoint_manifest import (
+    COMMIT_MAX_BYTES,
     COMMIT_NAME,
+    MANIFEST_MAX_BYTES,
     MANIFEST_NAME,
     CheckpointInfo,
     checkpoint_name,
@@ -29,6 +32,8 @@ class StorageScan:
         Committed and whole by their sizes, the one saved last first.
     damaged
         Committed, but not what was committed: by name, with what is wrong.
+    unreadable
+        What this user may not read, by name, with why.
     unfinished
         Names of those without a commit marker.
     names
@@ -37,8 +42,14 @@ class StorageScan:
 
     complete: list[CheckpointInfo] = field(default_factory=list)
     damaged: dict[str, CheckpointCorruptError] = field(default_factory=dict)
+    unreadable: dict[str, CheckpointUnreadableError] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
     names: frozenset[str] = frozenset()
+
+    @property
+    def unusable(self) -> Mapping[str, CheckpointError]:
+        """Damaged and unreadable ones by name, with what is wrong."""
+        return {**self.damaged, **self.unreadable}
 
     def newest_generation(self, run_id: str) -> int:
         """Return the latest generation of a run that has saved; 0 when none has."""
@@ -69,9 +80,11 @@ def scan_storage(storage: CheckpointStorage) -> StorageScan:
     for name in filter(is_checkpoint_name, names):
         try:
             info = _inspect(storage, name)
+        except CheckpointUnreadableError as error:
+            scan.unreadable[name] = error
+            continue
         except CheckpointCorruptError as error:
-            # Its writer may have removed it while we looked.
-            if storage.read(name, COMMIT_NAME) is not None:
+            if not _removed(storage, name):
                 scan.damaged[name] = error
             continue
         if info is None:
@@ -84,20 +97,37 @@ def scan_storage(storage: CheckpointStorage) -> StorageScan:
 
 def _inspect(storage: CheckpointStorage, name: str) -> CheckpointInfo | None:
     path = storage.path(name)
-    marker = storage.read(name, COMMIT_NAME)
+    sizes = storage.sizes(name)
+    marker = storage.read(name, COMMIT_NAME, COMMIT_MAX_BYTES)
     if marker is None:
         return None
-    manifest = storage.read(name, MANIFEST_NAME)
-    if manifest is None or marker != commit_marker(manifest):
+    manifest = storage.read(name, MANIFEST_NAME, MANIFEST_MAX_BYTES)
+    if manifest is None:
+        raise CheckpointCorruptError(f"{path} has no {MANIFEST_NAME}", path=path)
+    if marker != commit_marker(manifest):
         raise CheckpointCorruptError(
             f"the manifest of {path} is not the one that was committed", path=path
         )
     info = read_manifest(manifest, path)
-    sizes = storage.sizes(name)
     for file, entry in info.files.items():
-        if sizes.get(file) != entry.size_bytes:
+        if file not in sizes:
             raise CheckpointCorruptError(
-                f"{file} of {path} has {sizes.get(file, 'no')} bytes, expected {entry.size_bytes}",
+                f"{file} of {path} is missing, or not a regular file", path=path
+            )
+        if sizes[file] != entry.size_bytes:
+            raise CheckpointCorruptError(
+                f"{file} of {path} has {sizes[file]} bytes, expected {entry.size_bytes}",
                 path=path,
             )
     return info
+
+
+def _removed(storage: CheckpointStorage, name: str) -> bool:
+    """Whether its writer has removed a checkpoint since it was inspected: the marker goes first."""
+    if name not in storage.names():
+        return True
+    try:
+        storage.sizes(name)
+        return storage.read(name, COMMIT_NAME, COMMIT_MAX_BYTES) is None
+    except CheckpointError:
+        return False

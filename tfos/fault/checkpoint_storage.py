@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from tfos.errors import CheckpointCorruptError
+
 __all__ = [
     "LEFTOVERS",
     "OPTION",
@@ -22,6 +24,7 @@ __all__ = [
     "STAGING",
     "CheckpointStorage",
     "remove_staging",
+    "too_large",
 ]
 
 REPORTS_NAME: Final = "reports"
@@ -41,6 +44,8 @@ class CheckpointStorage(ABC):
     """One directory of checkpoint directories.
 
     Every method blocks for as long as the storage takes and raises CheckpointError when it fails.
+    Those that read an entry raise CheckpointCorruptError where something other than a file or a
+    directory stands there, and CheckpointUnreadableError where this user may not read it.
     """
 
     def __init__(self, location: str) -> None:
@@ -64,12 +69,15 @@ class CheckpointStorage(ABC):
         return [name for name in self.names() if name.startswith(LEFTOVERS)]
 
     @abstractmethod
-    def read(self, name: str, file: str) -> bytes | None:
-        """Return a small file of an entry; None when it is not there."""
+    def read(self, name: str, file: str, most_bytes: int) -> bytes | None:
+        """Return a small file of an entry; None when it is not there.
+
+        One of more than `most_bytes` is not read: CheckpointCorruptError.
+        """
 
     @abstractmethod
     def sizes(self, name: str) -> dict[str, int]:
-        """Return the size in bytes of each file of an entry; empty when it is not there."""
+        """Return the size in bytes of each regular file of an entry; none when it is not there."""
 
     @abstractmethod
     def chunks(self, name: str, file: str) -> Iterator[bytes]:
@@ -102,6 +110,13 @@ class CheckpointStorage(ABC):
     @abstractmethod
     def probe(self) -> None:
         """Write and remove a small file, making the directory if it is not there."""
+
+
+def too_large(path: str, size_bytes: int, most_bytes: int) -> CheckpointCorruptError:
+    """Return the error of a file that is not read for its size."""
+    return CheckpointCorruptError(
+        f"{path} has {size_bytes:,} bytes, {most_bytes:,} at most: it is not read", path=path
+    )
 
 
 def remove_staging(path: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from tfos.errors import CheckpointCorruptError, CheckpointError, CheckpointUnreadableError
 from tfos.fault.checkpoint_storage import (
     LEFTOVERS,
     OPTION,
@@ -16,11 +18,14 @@ from tfos.fault.checkpoint_storage import (
     STAGING,
     CheckpointStorage,
     remove_staging,
+    too_large,
 )
 from tfos.fault.durable_files import (
+    NotAFileError,
     explained,
     fsync_directory,
     fsync_tree,
+    open_regular,
     read_chunks,
     remove_tree,
     write_durably,
@@ -40,33 +45,39 @@ class LocalStorage(CheckpointStorage):
             except FileNotFoundError:
                 return []
 
-    def read(self, name: str, file: str) -> bytes | None:
+    def read(self, name: str, file: str, most_bytes: int) -> bytes | None:
         """See `CheckpointStorage.read`."""
-        with self._explained("read"):
+        path = os.path.join(self.location, name, file)
+        with self._entry_explained(name):
             try:
-                with open(os.path.join(self.location, name, file), "rb") as source:
-                    return source.read()
+                with open_regular(path) as source:
+                    # Not only asked for its size: it may grow.
+                    content = source.read(most_bytes + 1)
             except FileNotFoundError:
                 return None
+        if len(content) > most_bytes:
+            raise too_large(path, os.path.getsize(path), most_bytes)
+        return content
 
     def sizes(self, name: str) -> dict[str, int]:
         """See `CheckpointStorage.sizes`."""
         found = {}
         root = self.path(name)
-        with self._explained("read"):
+        with self._entry_explained(name):
             for directory, _, names in os.walk(root, onerror=_raise_unless_gone):
                 for file in names:
                     path = os.path.join(directory, file)
                     with suppress(FileNotFoundError):
-                        found[os.path.relpath(path, root).replace(os.sep, "/")] = os.lstat(
-                            path
-                        ).st_size
+                        status = os.lstat(path)
+                        if stat.S_ISREG(status.st_mode):
+                            inside = os.path.relpath(path, root).replace(os.sep, "/")
+                            found[inside] = status.st_size
         return found
 
     def chunks(self, name: str, file: str) -> Iterator[bytes]:
         """See `CheckpointStorage.chunks`."""
         path = os.path.join(self.path(name), *file.split("/"))
-        with self._explained("read"), suppress(FileNotFoundError), open(path, "rb") as source:
+        with self._entry_explained(name), suppress(FileNotFoundError), open_regular(path) as source:
             yield from read_chunks(source)
 
     @contextmanager
@@ -134,6 +145,27 @@ class LocalStorage(CheckpointStorage):
             finally:
                 if os.path.lexists(path):
                     os.unlink(path)
+
+    @contextmanager
+    def _entry_explained(self, name: str) -> Iterator[None]:
+        """Tell what is wrong with one entry from a storage that cannot be read."""
+        try:
+            with self._explained("read"):
+                yield
+        except CheckpointError as error:
+            cause = error.__cause__
+            path = self.path(name)
+            if isinstance(cause, NotAFileError):
+                raise CheckpointCorruptError(str(cause), path=path) from cause
+            if isinstance(cause, NotADirectoryError):
+                raise CheckpointCorruptError(f"{path} is not a directory", path=path) from cause
+            if isinstance(cause, PermissionError):
+                raise CheckpointUnreadableError(
+                    f"user {os.geteuid()} may not read {cause.filename or path}: change its "
+                    "permissions or remove it",
+                    path=path,
+                ) from cause
+            raise
 
     def _explained(self, done: str) -> Any:
         access = "read" if done in ("listed", "read") else "write"

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from tfos.errors import CheckpointError
+from tfos.errors import CheckpointCorruptError, CheckpointError, CheckpointUnreadableError
 from tfos.fault.checkpoint_storage import (
     OPTION,
     PROBE,
     STAGING,
     CheckpointStorage,
     remove_staging,
+    too_large,
 )
 from tfos.fault.durable_files import (
     explained,
@@ -62,22 +63,31 @@ class RemoteStorage(CheckpointStorage):
                 return []
             return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
-    def read(self, name: str, file: str) -> bytes | None:
+    def read(self, name: str, file: str, most_bytes: int) -> bytes | None:
         """See `CheckpointStorage.read`."""
-        with self._explained("read"):
+        path = f"{self._root}/{name}/{file}"
+        with self._entry_explained(name):
             try:
-                return bytes(self._fs.cat_file(f"{self._root}/{name}/{file}"))
+                found = self._fs.info(path)
+                if found["type"] != "file":
+                    raise CheckpointCorruptError(f"{path} is not a regular file", path=path)
+                if found["size"] > most_bytes:
+                    raise too_large(path, found["size"], most_bytes)
+                return bytes(self._fs.cat_file(path))
             except FileNotFoundError:
                 return None
 
     def sizes(self, name: str) -> dict[str, int]:
         """See `CheckpointStorage.sizes`."""
-        with self._explained("read"):
+        with self._entry_explained(name):
             root = f"{self._root}/{name}/"
             try:
                 found = self._fs.find(root, detail=True)
             except FileNotFoundError:
                 return {}
+            if any(root not in path for path in found):
+                # What is found is the entry itself.
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             return {
                 path[path.index(root) + len(root) :]: int(entry["size"])
                 for path, entry in found.items()
@@ -166,6 +176,22 @@ class RemoteStorage(CheckpointStorage):
                 self.remove(name, first)
             except CheckpointError as error:
                 _logger.warning("an unfinished checkpoint stays until the next run: %s", error)
+            raise
+
+    @contextmanager
+    def _entry_explained(self, name: str) -> Iterator[None]:
+        """Tell what is wrong with one entry from a storage that cannot be read."""
+        try:
+            with self._explained("read"):
+                yield
+        except CheckpointError as error:
+            path = self.path(name)
+            if isinstance(error.__cause__, NotADirectoryError):
+                raise CheckpointCorruptError(f"{path} is not a directory", path=path) from error
+            if isinstance(error.__cause__, PermissionError):
+                raise CheckpointUnreadableError(
+                    f"{path} may not be read: {told_by_client(error.__cause__)}", path=path
+                ) from error
             raise
 
     @contextmanager

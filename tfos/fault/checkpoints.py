@@ -9,13 +9,18 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, NamedTuple, TypeVar
 
-from tfos.errors import CheckpointCorruptError, CheckpointError, ConfigError
+from tfos.errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointUnreadableError,
+    ConfigError,
+)
 from tfos.fault.checkpoint_commit import commit_staged, remove_or_warn, retain, told
 from tfos.fault.checkpoint_manifest import (
     COMMIT_NAME,
@@ -26,7 +31,13 @@ from tfos.fault.checkpoint_manifest import (
 from tfos.fault.checkpoint_place import open_storage
 from tfos.fault.checkpoint_report import keep_report
 from tfos.fault.checkpoint_scan import scan_storage
-from tfos.fault.durable_files import out_of_space, read_chunks, sha256_of
+from tfos.fault.durable_files import (
+    NotAFileError,
+    open_regular,
+    out_of_space,
+    read_chunks,
+    sha256_of,
+)
 from tfos.read_plan import FeedPosition
 
 __all__ = ["SAVE_WAIT_S", "CheckpointInfo", "CheckpointStore", "LoadedCheckpoint"]
@@ -40,6 +51,7 @@ _T = TypeVar("_T")
 _OPTION: Final = "--checkpoint-dir"
 _JOB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PROBE_TIMEOUT_S: Final = 20.0
+_SCAN_TIMEOUT_S: Final = 120.0
 
 
 class LoadedCheckpoint(NamedTuple):
@@ -68,6 +80,8 @@ class CheckpointStore:
         Complete checkpoints kept, 1 or more.
     run_id
         The run that saves, for its fence; empty for none.
+    passed_over
+        Names of checkpoints that cannot be used, of which `judge` has warned already.
 
     Raises
     ------
@@ -75,7 +89,15 @@ class CheckpointStore:
         If the URL's scheme is unknown or its client not installed, or the name cannot be used.
     """
 
-    def __init__(self, url: str, job_name: str, *, keep: int = 3, run_id: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        job_name: str,
+        *,
+        keep: int = 3,
+        run_id: str = "",
+        passed_over: Iterable[str] = (),
+    ) -> None:
         if keep < 1:
             raise ConfigError(f"{keep} checkpoints are to be kept: it must be 1 or more")
         if _JOB_NAME.fullmatch(job_name) is None:
@@ -83,6 +105,7 @@ class CheckpointStore:
         self._storage = open_storage(url, job_name)
         self._keep = keep
         self._run_id = run_id
+        self._passed_over = set(passed_over)
         # Held from the beginning of a save to its end in another thread.
         self._writing = threading.Lock()
         self._saved = False
@@ -151,8 +174,6 @@ class CheckpointStore:
             files={},
             metadata=dict(metadata or {}),
         )
-        if draft.step < 0:
-            raise ValueError(f"step is {step}: it must be 0 or more")
         write_manifest(draft)  # what is not JSON is told before the work, not after
         with ExitStack() as stack:
             stack.enter_context(self._exclusive())
@@ -217,7 +238,8 @@ class CheckpointStore:
         """Return the newest complete checkpoint, None without one.
 
         Complete means: committed, its manifest whole, every file there in its size. Checksums are
-        verified when it is loaded. Damaged ones are passed over with a warning that says why.
+        verified when it is loaded. Those that cannot be used are passed over with a warning that
+        says why, once each.
 
         Raises
         ------
@@ -230,9 +252,56 @@ class CheckpointStore:
     def list(self) -> list[CheckpointInfo]:
         """Return the complete checkpoints, newest first; otherwise as `latest`."""
         scan = scan_storage(self._storage)
-        for error in scan.damaged.values():
-            _logger.warning("passing over a damaged checkpoint: %s", error)
+        self._warn_of(scan.unusable)
         return scan.complete
+
+    def judge(self) -> tuple[str, ...]:
+        """Find, before a run costs anything, what a resume would meet; warn of what it passes over.
+
+        Blocks for as long as the storage takes, for at most 2 minutes.
+
+        Returns
+        -------
+        tuple of str
+            The names of the checkpoints that cannot be used, for `passed_over` of the stores of
+            this run's other processes: each is told once.
+
+        Raises
+        ------
+        CheckpointCorruptError
+            If there are checkpoints and none can be used: starting over is for the user to decide.
+        CheckpointError
+            As `latest`, or if the storage does not answer in time.
+        """
+        # A thread of its own: a network file system that hangs cannot be interrupted.
+        scanning = _in_background("tfos-checkpoint-scan", lambda: scan_storage(self._storage))
+        try:
+            scan = scanning.result(_SCAN_TIMEOUT_S)
+        except FutureTimeoutError as error:
+            raise CheckpointError(
+                f"the checkpoints in {self.location} could not be listed within "
+                f"{_SCAN_TIMEOUT_S:g} s; let {_OPTION} name another place"
+            ) from error
+        if scan.unusable and not scan.complete:
+            raise self._none_is_whole([*scan.unusable.values()])
+        self._warn_of(scan.unusable)
+        return (*scan.unusable,)
+
+    def _warn_of(self, unusable: Mapping[str, CheckpointError]) -> None:
+        for name, error in unusable.items():
+            if name not in self._passed_over:
+                _logger.warning("passing over a checkpoint that cannot be used: %s", error)
+        self._passed_over |= unusable.keys()
+
+    def _none_is_whole(self, errors: Sequence[CheckpointError]) -> CheckpointCorruptError:
+        several = f"none of the {len(errors)} checkpoints" if len(errors) > 1 else "no checkpoint"
+        error = CheckpointCorruptError(
+            f"{several} in {self.location} can be used ({errors[0]}); mend that, or run with "
+            "--fresh to remove what is there and start over",
+            path=self.location,
+        )
+        error.__cause__ = errors[0]
+        return error
 
     def load(self, info: CheckpointInfo, directory: str) -> str:
         """Bring a checkpoint's files to this host and verify their checksums.
@@ -255,17 +324,29 @@ class CheckpointStore:
         ------
         CheckpointCorruptError
             If a file is missing or its content is not what was saved.
+        CheckpointUnreadableError
+            If this user may not read a file.
         CheckpointError
             If it cannot be read, or `directory` has no room.
         """
         path = self._storage.fetch(info.name, info.files, directory)
         for file, entry in info.files.items():
             try:
-                with open(os.path.join(path, *file.split("/")), "rb") as source:
+                with open_regular(os.path.join(path, *file.split("/"))) as source:
                     found = sha256_of(read_chunks(source))
             except FileNotFoundError as error:
                 raise CheckpointCorruptError(
                     f"{info.path} lost its file {file} after it was listed", path=info.path
+                ) from error
+            except NotAFileError as error:
+                raise CheckpointCorruptError(
+                    f"{file} of {info.path} is not a regular file", path=info.path
+                ) from error
+            except PermissionError as error:
+                raise CheckpointUnreadableError(
+                    f"{file} of {info.path} may not be read by user {os.geteuid()}: change its "
+                    "permissions or remove the checkpoint",
+                    path=info.path,
                 ) from error
             except OSError as error:
                 raise CheckpointError(f"{file} of {info.path} cannot be read: {error}") from error
@@ -294,22 +375,17 @@ class CheckpointStore:
             If the storage cannot be read; that is no reason to go back further.
         """
         scan = scan_storage(self._storage)
-        failed = [*scan.damaged.values()]
-        for error in failed:
-            _logger.warning("passing over a damaged checkpoint: %s", error)
+        self._warn_of(scan.unusable)
+        failed = [*scan.unusable.values()]
         for info in scan.complete:
             try:
                 return LoadedCheckpoint(info, self.load(info, directory))
-            except CheckpointCorruptError as error:
-                _logger.warning("passing over a damaged checkpoint: %s", error)
+            except (CheckpointCorruptError, CheckpointUnreadableError) as error:
+                self._warn_of({info.name: error})
                 failed.append(error)
         if not failed:
             return None
-        raise CheckpointCorruptError(
-            f"none of the {len(failed)} checkpoints in {self.location} is whole ({failed[0]}); "
-            "run with --fresh to remove them and start over",
-            path=self.location,
-        ) from failed[0]
+        raise self._none_is_whole(failed)
 
     def clean(self) -> None:
         """Remove what interrupted saves left. Only while no other process saves.

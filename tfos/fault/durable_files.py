@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final
@@ -13,9 +14,11 @@ from typing import BinaryIO, Final
 from tfos.errors import CheckpointError
 
 __all__ = [
+    "NotAFileError",
     "explained",
     "fsync_directory",
     "fsync_tree",
+    "open_regular",
     "out_of_space",
     "read_chunks",
     "remove_tree",
@@ -27,6 +30,34 @@ __all__ = [
 _SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _NEARLY_FULL_BYTES: Final = 1 << 20
 _CHUNK_BYTES: Final = 1 << 20
+
+
+class NotAFileError(OSError):
+    """A directory, a link, a FIFO or a device stands where a regular file should."""
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file for reading; never blocks on a FIFO or a device, follows no link to one.
+
+    Raises
+    ------
+    NotAFileError
+        If something else is there.
+    OSError
+        If it cannot be opened.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        # A link, and a socket or a device without a driver.
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise NotAFileError(f"{path} is not a regular file") from error
+        raise
+    file = os.fdopen(fd, "rb") if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    if file is None:
+        os.close(fd)
+        raise NotAFileError(f"{path} is not a regular file")
+    return file
 
 
 def write_durably(path: str, data: bytes) -> None:

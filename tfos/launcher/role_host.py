@@ -95,6 +95,8 @@ class RoleHost:
         Whether its batches come packed, as a gang's do (`tfos.arrow_feed.gang`).
     app_directories
         Directories of the user's modules.
+    passed_over
+        Names of checkpoints that cannot be used; the driver has warned of them.
     versions
         What the driver has (`tfos.environments.versions.describe_here`).
     """
@@ -113,6 +115,7 @@ class RoleHost:
     feeds: tuple[str, ...]
     packed: bool
     app_directories: tuple[str, ...]
+    passed_over: tuple[str, ...]
     versions: Mapping[str, str | None]
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -270,6 +273,7 @@ class _Hosted:
             continue_at=read,
             checkpoint_url=config.checkpoints.dir,
             checkpoint_keep=config.checkpoints.keep,
+            passed_over=program.passed_over,
             wait_timeout_s=config.feed.wait_timeout_s,
             log_level=config.log_level,
         )

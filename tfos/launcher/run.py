@@ -115,6 +115,7 @@ class _Run:
     lock_lost: str | None = None
     registry: RunRegistry | None = None
     store: CheckpointStore | None = None
+    passed_over: tuple[str, ...] = ()
 
     def run(self) -> RunResult:
         self.phases["started"] = time.time()
@@ -181,6 +182,8 @@ class _Run:
                 # Not before: another run of the job may be training on them.
                 self.store.remove_all()
                 self.started_over()
+            elif self.store is not None:
+                self.passed_over = self.store.judge()
             self.registry = RunRegistry(
                 config.registry, name, run_id, self._driver_host(), self.note_registry
             )
@@ -306,6 +309,7 @@ class _Run:
             feeds=(),
             packed=False,
             app_directories=self.app_directories,
+            passed_over=self.passed_over,
             versions=describe_here(),
         )
         groups = [

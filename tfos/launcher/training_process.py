@@ -138,6 +138,7 @@ def _store(spec: TrainingSpec) -> CheckpointStore | None:
         spec.facts.job_name,
         keep=spec.checkpoint_keep,
         run_id=spec.facts.run_id,
+        passed_over=spec.passed_over,
     )
 
 

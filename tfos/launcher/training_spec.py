@@ -48,6 +48,8 @@ class TrainingSpec:
         ``train``; None when this is the first.
     checkpoint_url, checkpoint_keep
         Where checkpoints live (None: none are kept) and how many.
+    passed_over
+        Names of checkpoints that cannot be used; the driver has warned of them.
     wait_timeout_s
         Longest a reader waits for rows.
     log_level
@@ -65,6 +67,7 @@ class TrainingSpec:
     continue_at: FeedPosition | None
     checkpoint_url: str | None
     checkpoint_keep: int
+    passed_over: Sequence[str]
     wait_timeout_s: float
     log_level: str
 
@@ -84,6 +87,7 @@ class TrainingSpec:
                 "args": list(facts.args),
             },
             "app_directories": list(self.app_directories),
+            "passed_over": list(self.passed_over),
             "schemas": dict(self.schemas),
         }
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

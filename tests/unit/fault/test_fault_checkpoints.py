@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
+import tracemalloc
 import uuid
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import fsspec
 import pytest
 from support.checkpoint_places import Place, weights
 
-from tfos.errors import CheckpointError, ConfigError
+from tfos.errors import CheckpointCorruptError, CheckpointError, ConfigError
 from tfos.fault.checkpoint_storage_local import LocalStorage
 from tfos.fault.checkpoints import CheckpointStore
 
@@ -119,3 +121,70 @@ def test_relative_paths_and_file_urls_are_the_same_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     CheckpointStore("store", "fm").save(1, 1, weights("a"))
     assert CheckpointStore(f"file://{tmp_path}/store/", "fm").latest().step == 1
+
+
+def swap(path: Path, make) -> None:
+    """Put something else in a file's place."""
+    path.unlink()
+    make(path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        Path.mkdir,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5)),
+    ],
+    ids=["fifo", "directory", "link", "device"],
+)
+@pytest.mark.parametrize("file", ["COMMITTED", "MANIFEST.json", "model.index"])
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_not_opened_and_the_one_before_is_taken(tmp_path, caplog, make, file):
+    store = CheckpointStore(str(tmp_path), "fm")
+    kept = store.save(1, 1, weights("a"))
+    newest = store.save(2, 1, weights("b"))
+    try:
+        swap(Path(newest.path, file), make)
+    except PermissionError:
+        pytest.skip("only root makes devices")
+    assert store.judge() == (newest.name,)
+    assert store.latest_loaded(str(tmp_path)).info == kept
+    assert "not a regular file" in caplog.text
+    assert newest.path in caplog.text
+    assert len(caplog.records) == 1
+    store.remove_all()
+    assert os.listdir(tmp_path / "fm") == []
+
+
+@pytest.mark.timeout(20)
+def test_a_file_swapped_after_it_was_listed_is_not_opened_either(tmp_path):
+    store = CheckpointStore(str(tmp_path), "fm")
+    info = store.save(1, 1, weights("a"))
+    swap(Path(info.path, "model.index"), os.mkfifo)
+    with pytest.raises(CheckpointCorruptError, match=r"model.index .* is not a regular file"):
+        store.load(info, str(tmp_path))
+
+
+@pytest.mark.timeout(20)
+def test_a_checkpoint_that_is_a_fifo_is_passed_over(tmp_path, caplog):
+    store = CheckpointStore(str(tmp_path), "fm", keep=1)
+    kept = store.save(1, 1, weights("a"))
+    os.mkfifo(tmp_path / "fm" / "ckpt-000000000002-g1")
+    assert store.latest() == kept
+    assert "ckpt-000000000002-g1 is not a directory" in caplog.text
+    # Of no use to anybody: it goes like a damaged one.
+    last = store.save(3, 1, weights("b"))
+    assert os.listdir(tmp_path / "fm") == [last.name]
+
+
+def test_a_sparse_manifest_of_gigabytes_is_not_read(tmp_path, caplog):
+    store = CheckpointStore(str(tmp_path), "fm")
+    info = store.save(1, 1, weights("a"))
+    os.truncate(Path(info.path, "MANIFEST.json"), 3 << 30)
+    tracemalloc.start()
+    with pytest.raises(CheckpointCorruptError, match=r"has 3,221,225,472 bytes, 16,777,216 at mo"):
+        store.judge()
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()

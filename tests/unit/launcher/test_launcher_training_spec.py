@@ -43,6 +43,7 @@ def test_the_spec_survives_its_file_and_is_private(
         continue_at=continue_at,
         checkpoint_url=None,
         checkpoint_keep=3,
+        passed_over=[],
         wait_timeout_s=1.5,
         log_level="info",
     )
