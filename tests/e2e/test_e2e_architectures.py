@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.drills import TRAINING, command_line
+from support.waiting import wait_for
 
 from tfos.errors import ExitCode
 
@@ -150,16 +151,12 @@ def test_a_killed_client_leaves_nothing(submit):
     os.kill(process.pid, signal.SIGKILL)
     out, _ = process.communicate(timeout=60)
     submit.run_ids.update(re.findall(r"tfos: run (\S+) of ", out))
-    deadline = time.monotonic() + 30
-    while submit.processes() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    wait_for(lambda: not submit.processes(), poll_s=0.2)
 
 
 def _await_steps(submit) -> None:
-    deadline = time.monotonic() + 150
-    while time.monotonic() < deadline:
-        if sum(TRAINING in command_line(process) for process in submit.processes()) >= 4:
-            time.sleep(8)
-            return
-        time.sleep(0.2)
-    pytest.fail("the training processes did not come up")
+    def training() -> bool:
+        return sum(TRAINING in command_line(process) for process in submit.processes()) >= 4
+
+    wait_for(training, 150.0, poll_s=0.2)
+    time.sleep(8)

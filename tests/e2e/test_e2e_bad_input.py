@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.drills import TRAINING, command_line
 from support.small_disk import mounted
+from support.waiting import wait_for
 
 from tfos.errors import ExitCode
 
@@ -212,11 +213,12 @@ def test_zookeeper_that_dies_during_the_run(submit, tmp_path):
 
 def _await(submit, process, wanted) -> None:
     """Return once there is a process of the run whose command line is as wanted."""
-    deadline = time.monotonic() + 150
-    while not any(wanted(command_line(each)) for each in submit.processes()):
+
+    def found() -> bool:
         assert process.poll() is None
-        assert time.monotonic() < deadline, "the process has not come up"
-        time.sleep(0.2)
+        return any(wanted(command_line(each)) for each in submit.processes())
+
+    wait_for(found, 150.0, poll_s=0.2)
 
 
 def test_a_checkpoint_directory_that_cannot_be_written(submit, tmp_path):

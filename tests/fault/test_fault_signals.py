@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from support.drills import TRAINING, longest_run_s
+from support.waiting import wait_for
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun
@@ -49,9 +49,7 @@ def test_sigterm_from_elsewhere_is_a_death(cluster, tmp_path):
     ended: list[DrillRun] = []
     waiting = threading.Thread(target=lambda: ended.append(cluster.finish(process)))
     waiting.start()
-    deadline = time.monotonic() + 120.0
-    while not list(checkpoints.glob("*/ckpt-*/COMMITTED")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(lambda: list(checkpoints.glob("*/ckpt-*/COMMITTED")), 120.0)
     victim = first_training_process(cluster)
     assert victim is not None
     victim.send_signal(signal.SIGTERM)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import psutil
 import pytest
 from support.drills import command_line, longest_run_s
 from support.ensemble import Ensemble
+from support.waiting import wait_for
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun
@@ -68,11 +68,12 @@ def running(
     waiting.start()
     try:
         checkpoints = Path(options[options.index("--checkpoint-dir") + 1])
-        deadline = time.monotonic() + 180.0
-        while not list(checkpoints.glob("*/ckpt-*/COMMITTED")):
+
+        def saved() -> list[Path]:
             assert waiting.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+            return list(checkpoints.glob("*/ckpt-*/COMMITTED"))
+
+        wait_for(saved, 180.0)
 
         def finish(number: signal.Signals | None = None) -> DrillRun:
             if number is not None:
@@ -137,11 +138,13 @@ def test_what_a_killed_driver_leaves_ends_and_a_resubmit_resumes(cluster, job, t
         driver.kill()
         first = finish()
     assert first.code == ExitCode.INFRASTRUCTURE
-    deadline = time.monotonic() + 30.0
-    while cluster.processes() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    left = [command_line(process) for process in cluster.processes()]
-    assert [words for words in left if words] == []
+
+    def all_gone() -> bool:
+        left = [words for process in cluster.processes() if (words := command_line(process))]
+        assert left == [], left
+        return True
+
+    wait_for(all_gone, poll_s=0.1, not_yet=AssertionError)
     # Its lock frees itself: the next run waits for that, however soon it comes.
     record = tmp_path / "second.json"
     with running(cluster, *job, record=record) as finish:

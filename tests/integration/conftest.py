@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from support.waiting import wait_for
 
 
 @pytest.fixture(scope="session")
@@ -22,15 +22,13 @@ def s3_server(tmp_path_factory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("moto") / "log"
     with log.open("w") as out, subprocess.Popen(argv, stdout=out, stderr=out) as process:
         try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, log.read_text()
-                    assert time.monotonic() < deadline, log.read_text()
-                    time.sleep(0.1)
+
+            def serves() -> bool:
+                assert process.poll() is None, log.read_text()
+                urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
+                return True
+
+            wait_for(serves, 60.0, poll_s=0.1, not_yet=OSError)
             yield url
         finally:
             process.kill()

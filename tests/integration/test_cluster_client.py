@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.waiting import wait_for
 
 from tfos.config import JobConfig
 from tfos.errors import (
@@ -98,13 +99,6 @@ def cluster(tmp_path, monkeypatch):
     made = Cluster(tmp_path)
     monkeypatch.setattr(YarnClient, "open", lambda: contextlib.nullcontext(made))
     return made
-
-
-def await_true(what) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_run_that_has_ended_does_not_wait_for_another_container(cluster, monkeypatch):
@@ -227,7 +221,7 @@ def test_nothing_follows_the_application_of_a_client_that_was_killed(cluster):
             found[:] = psutil.Process(client.pid).children(recursive=True)
             return any(cluster.command[0] in each.cmdline() for each in found)
 
-        await_true(started)
+        wait_for(started, LIMIT_S)
         client.send_signal(signal.SIGKILL)
-    await_true(lambda: not any(each.is_running() for each in found))
-    await_true(lambda: not cluster.room.exists())
+    wait_for(lambda: not any(each.is_running() for each in found), LIMIT_S)
+    wait_for(lambda: not cluster.room.exists(), LIMIT_S)

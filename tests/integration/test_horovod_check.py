@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.services import tell_missing
+from support.waiting import wait_for
 
 from tfos.errors import HorovodError
 from tfos.horovod_build.allreduce import check_allreduce
@@ -46,17 +47,16 @@ def started_by(pid: int) -> list[psutil.Process]:
 
 def await_ranks(pid: int) -> list[psutil.Process]:
     """Return the check's two ranks as soon as both import TensorFlow."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
+
+    def both() -> list[psutil.Process]:
         ranks = []
         for process in started_by(pid):
             with contextlib.suppress(psutil.NoSuchProcess):
                 if process.cmdline()[1:] == ["-m", "tfos.horovod_build.allreduce_rank"]:
                     ranks.append(process)
-        if len(ranks) == 2:
-            return ranks
-        time.sleep(0.02)
-    raise AssertionError(f"no two ranks within {START_TIMEOUT_S:g} s")
+        return ranks if len(ranks) == 2 else []
+
+    return wait_for(both, START_TIMEOUT_S)
 
 
 def await_end(processes: list[psutil.Process]) -> None:

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_for
 
 HOST = """
 import sys, time
@@ -38,13 +38,6 @@ def janitors_of(mark: str) -> list[int]:
     return found
 
 
-def await_true(condition, within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_host_leaves_no_directory_and_no_janitor(tmp_path, number):
     spool = tmp_path / "spool"
@@ -55,12 +48,12 @@ def test_a_killed_host_leaves_no_directory_and_no_janitor(tmp_path, number):
         assert len(janitors_of(str(spool))) == 2
         host.send_signal(number)
         host.wait(5)
-    await_true(lambda: not spool.exists())
-    await_true(lambda: janitors_of(str(spool)) == [])
+    wait_for(lambda: not spool.exists())
+    wait_for(lambda: janitors_of(str(spool)) == [])
 
 
 def test_a_host_that_ends_tidies_up_itself(tmp_path):
     spool = tmp_path / "spool"
     subprocess.run([sys.executable, "-c", HOST, str(spool), "end"], check=True, timeout=20)
     assert not spool.exists()
-    await_true(lambda: janitors_of(str(spool)) == [])
+    wait_for(lambda: janitors_of(str(spool)) == [])

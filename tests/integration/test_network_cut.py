@@ -8,12 +8,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 
 import psutil
 import pytest
+from support.waiting import wait_for
 
 from tfos.launcher import network_cut
 from tfos.launcher.network_cut import cut_off, family_of
@@ -121,9 +121,7 @@ def test_a_process_that_is_not_ours_to_touch_is_told(caplog):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(network_cut, "_PIDFD_GETFD", -1)
         with cut(lambda: {os.getpid()}, LONG_S), socket.create_server(("127.0.0.1", 0)):
-            deadline = time.monotonic() + LONG_S
-            while "keeps its network" not in caplog.text and time.monotonic() < deadline:
-                time.sleep(0.01)
+            wait_for(lambda: "keeps its network" in caplog.text, LONG_S)
     assert caplog.text.count(f"process {os.getpid()} keeps its network") == 1
     with echo() as (_, port), socket.create_connection(("127.0.0.1", port)) as client:
         assert answers(client, BOUND_S)

@@ -1,10 +1,10 @@
 """A registry session against three real ZooKeeper servers of which some die."""
 
 import queue
-import time
 
 import pytest
 from support.ensemble import Ensemble
+from support.waiting import wait_for
 from support.waiting_host import WaitingHost
 
 from tfos.registry.contract import Connection, Generation, Member
@@ -88,10 +88,7 @@ class Sessions:
             pass
 
     def await_bounce(self, began):
-        deadline = time.monotonic() + BOUND_S
-        while Connection.CONNECTED not in self.states[began:]:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: Connection.CONNECTED in self.states[began:], BOUND_S)
         assert Connection.SUSPENDED in self.states[began:]
 
 

@@ -18,6 +18,7 @@ import pytest
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError, NotEmptyError
 from kazoo.security import make_digest_acl
+from support.waiting import wait_for
 from support.waiting_host import WaitingHost
 
 from tfos.errors import (
@@ -106,7 +107,7 @@ def freeze(process):
     """Stop a process; a busy machine takes its time until every thread of it stands."""
     process.suspend()
     tasks = Path(f"/proc/{process.pid}/task")
-    await_true(lambda: all(stands(task) for task in tasks.iterdir()))
+    wait_for(lambda: all(stands(task) for task in tasks.iterdir()), BOUND_S)
 
 
 def stands(task):
@@ -114,13 +115,6 @@ def stands(task):
         return (task / "stat").read_text().rpartition(") ")[2].startswith("T")
     except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
         return True
-
-
-def await_true(condition, within_s=BOUND_S):
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def next_until(told, wanted):
@@ -443,13 +437,13 @@ class TestEmbeddedServer:
             (jvm,) = lifeline.children()
             assert running == "True"
             parent.kill()
-        await_true(lambda: gone(jvm) and gone(lifeline) and not Path(directory).exists())
+        wait_for(lambda: gone(jvm) and gone(lifeline) and not Path(directory).exists(), BOUND_S)
 
     def test_the_server_dies_with_its_lifeline(self, own_server):
         jvm = server_process(own_server)
         own_server._process.send_signal(signal.SIGKILL)
         own_server._process.wait()
-        await_true(lambda: gone(jvm))
+        wait_for(lambda: gone(jvm), BOUND_S)
         assert not own_server.running
 
     def test_it_listens_on_its_host_only(self, shared_server):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.waiting import wait_for
 
 from tfos.errors import ConfigError
 from tfos.launcher.prerequisites import check_files, check_java, child_environment, parse_app
@@ -130,7 +131,7 @@ class Client:
         return self.end()
 
     def await_file(self, name: str) -> None:
-        await_true((self.directory / name).exists)
+        wait_for((self.directory / name).exists)
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -153,13 +154,6 @@ def session_members(session: int) -> list[int]:
             return False
 
     return [pid for pid in psutil.pids() if is_member(pid)]
-
-
-def await_true(condition, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.02)
 
 
 @pytest.fixture

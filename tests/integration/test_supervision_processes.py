@@ -6,6 +6,7 @@ The test is the driver: it orders over a registry in memory and reads what the r
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import re
 import stat
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.waiting import wait_for
 
 from tfos.config import JobConfig
 from tfos.errors import InfrastructureError, RendezvousTimeoutError
@@ -201,12 +203,13 @@ class Stage:
         return Failure.from_json(self.wait_for(lambda: self.driver.failures().get(life)))
 
     def wait_for(self, what: Callable[[], object]):
-        deadline = time.monotonic() + BOUND_S
-        while not (found := what()):
-            assert time.monotonic() < deadline
-            assert self._ended.empty(), self._ended.get()
-            time.sleep(0.01)
-        return found
+        @functools.wraps(what)
+        def look() -> object:
+            found = what()
+            assert found or self._ended.empty(), self._ended.get()
+            return found
+
+        return wait_for(look, BOUND_S)
 
     def stops(self) -> BaseException | None:
         """End the run as a driver does; return what the role's loop raised."""

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from support.waiting import wait_for
 
 from tfos.errors import InfrastructureError, LaunchError
 from tfos.fault.process_events import ControlMessage, Exited, Mailbox
@@ -92,17 +93,8 @@ def group_members(group: int) -> list[int]:
 
 def await_gone(*pids: int, timeout_s: float) -> float:
     begin = time.monotonic()
-    while any(runs(pid) for pid in pids):
-        assert time.monotonic() < begin + timeout_s, f"{pids} still run after {timeout_s} s"
-        time.sleep(0.01)
+    wait_for(lambda: not any(runs(pid) for pid in pids), timeout_s)
     return time.monotonic() - begin
-
-
-def await_true(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def on_disk(directory: Path) -> int:
@@ -252,7 +244,7 @@ def test_output_held_open_by_what_left_the_group_costs_two_seconds(host, caplog)
         assert 1.5 < time.monotonic() - begin < 8
         assert exited.last_lines == ("said",)
         assert "held open" in caplog.text
-        await_true(lambda: tfos_threads() == [])
+        wait_for(lambda: tfos_threads() == [])
     finally:
         os.kill(escaped, signal.SIGKILL)
 
@@ -284,8 +276,8 @@ def test_nothing_outlives_the_host(tmp_path, kill, guard_dies_first):
             members = group_members(pids["pid"])
             assert len(members) == 3
             (guard,) = set(members) - {pids["pid"], pids["child"]}
-            await_true(lambda: Path(f"/proc/{guard}/comm").read_text() == "tfos-guard\n")
-            await_true(lambda: len(os.listdir(f"/proc/{guard}/fd")) == 1)
+            wait_for(lambda: Path(f"/proc/{guard}/comm").read_text() == "tfos-guard\n")
+            wait_for(lambda: len(os.listdir(f"/proc/{guard}/fd")) == 1)
             if guard_dies_first:
                 os.kill(guard, signal.SIGKILL)
                 await_gone(guard, timeout_s=10)
@@ -398,7 +390,7 @@ def test_what_cannot_start_says_why_and_leaks_nothing(host, argv, cwd, named):
     assert host.supervisor.stop(1) is None
     assert not host.supervisor.running
     assert descriptors() == before
-    await_true(lambda: tfos_threads() == [])
+    wait_for(lambda: tfos_threads() == [])
 
 
 @pytest.mark.parametrize("argv", [[sys.executable, "-c", "input()"], ["/no/such/program"]])
@@ -457,7 +449,7 @@ def test_fifty_rounds_leave_no_zombie_no_descriptor_and_no_thread(host):
         host.supervisor.stop(0.0 if round_ % 3 else 2.0)
     print(f"50 rounds in {time.monotonic() - begin:.2f} s")
     assert descriptors() == before
-    await_true(lambda: tfos_threads() == [])
+    wait_for(lambda: tfos_threads() == [])
     # Zombies are children too; other tests' servers may be running beside.
     assert psutil.Process().children() == children
 

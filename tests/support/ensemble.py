@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from support.waiting import wait_for
 from tfos.registry.embedded import SETTINGS, end_server, start_server
 
 __all__ = ["Ensemble"]
@@ -15,7 +15,6 @@ __all__ = ["Ensemble"]
 _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 _HOST = "127.0.0.1"
 _START_BOUND_S = 60.0
-_POLL_S = 0.05
 
 
 class Ensemble:
@@ -100,12 +99,14 @@ class Ensemble:
             end_server(process, keep_data=keep_data)
 
     def _await_serving(self, index: int) -> None:
-        deadline = time.monotonic() + _START_BOUND_S
-        while "Mode:" not in self._ask(index):
-            if time.monotonic() > deadline or self._processes[index].poll() is not None:
-                log = (self._directories[index] / "server.log").read_text(errors="replace")
-                raise RuntimeError(f"server {index} does not serve; its last words:\n{log[-3000:]}")
-            time.sleep(_POLL_S)
+        log = self._directories[index] / "server.log"
+
+        def serves() -> bool:
+            ended = self._processes[index].poll() is not None
+            assert not ended, f"server {index} ended:\n{log.read_text(errors='replace')[-3000:]}"
+            return "Mode:" in self._ask(index)
+
+        wait_for(serves, _START_BOUND_S)
 
     def _ask(self, index: int) -> str:
         """Return what a server says of itself; empty when it does not answer."""

@@ -8,15 +8,15 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import psutil
 import pyspark
 
 from support.drills import TRAINING
+from support.waiting import wait_for
 from tfos.fault.checkpoint_place import open_file_system
 from tfos.testing import DrillCluster, DrillRun
 from tfos.testing.yarn import YarnCluster
@@ -39,6 +39,8 @@ INSTALLED = (
     *("--spark-conf", f"spark.yarn.jars=local:{Path(pyspark.__file__).parent}/jars/*"),
     *("--spark-conf", f"spark.pyspark.python={sys.executable}"),
 )
+
+T = TypeVar("T")
 
 
 class Training(NamedTuple):
@@ -111,25 +113,19 @@ class YarnRuns:
                     found.append(Training(role[1], process, directory, environ))
         return found
 
-    def wait_for(self, look, within_s: float = 120.0):
+    def wait_for(self, look: Callable[[], T], within_s: float = 120.0) -> T:
         """Look until something is found; a server that does not answer is asked again."""
-        deadline = time.monotonic() + within_s
-        while True:
-            try:
-                if found := look():
-                    return found
-            except OSError:
-                if time.monotonic() >= deadline:
-                    raise
-            assert time.monotonic() < deadline, "what was waited for has not come"
-            time.sleep(0.2)
+        return wait_for(look, within_s, poll_s=0.2, not_yet=OSError)
 
     def assert_nothing_left(self, within_s: float = 60.0) -> None:
         """Check that no container or file of these runs is left in the cluster."""
-        deadline = time.monotonic() + within_s
-        while (left := self._left() - self._before) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert left == set()
+
+        def nothing() -> bool:
+            left = self._left() - self._before
+            assert not left, sorted(left)
+            return True
+
+        wait_for(nothing, within_s, poll_s=0.2, not_yet=AssertionError)
 
     def _left(self) -> set[str]:
         # Files that NodeManagers remove meanwhile cannot be listed.

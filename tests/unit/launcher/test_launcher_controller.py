@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+from support.waiting import wait_for
 
 from tfos.config import JobConfig
 from tfos.errors import ExitCode, RendezvousClosedError
@@ -199,10 +200,7 @@ class Stage:
         return self.hosts
 
     def wait_for(self, what: Callable[[], object]) -> None:
-        deadline = time.monotonic() + BOUND_S
-        while not what():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_for(what, BOUND_S, poll_s=0.005)
 
     def falls_silent(self) -> None:
         """Cut the driver off from the registry, at a moment at which it only listens."""
