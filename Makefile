@@ -21,6 +21,12 @@ TENSORFLOW ?= tensorflow-cpu
 
 DEMO_ARGS ?= --arch ps --num-ps 1 --num-workers 2 -p data=$(CURDIR)/$(DATA) examples/fm_movielens/fm.py
 PYTEST_ARGS ?=
+# The tests that `make test` runs; continuous integration runs more: TIERS='not faults'.
+TIERS ?= not faults and not ci
+# Many tests mostly wait: for processes that start, and for silence to be noticed.
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE = $(MAKE) --no-print-directory -j4
 
 .PHONY: help
 help: ## Show this list.
@@ -30,13 +36,19 @@ help: ## Show this list.
 demo: java $(STAMP) $(DATA) ## Train a factorization machine on MovieLens: 1 PS, 2 workers, this machine.
 	$(BIN)/pl_submit $(DEMO_ARGS)
 
+.PHONY: check
+check: $(STAMP) ## Check style, spelling and types, run the unit tests: a minute or two.
+	@$(SIDE_BY_SIDE) --output-sync=target style types test-unit
+
 .PHONY: test
-test: java lint horovod $(DATA) $(CLASSES) ## Lint, check types, run every test.
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: java $(STAMP) ## Check, and run every test but those of YARN and of faults.
+	@$(SIDE_BY_SIDE) style types horovod $(DATA) $(CLASSES)
+	@echo "$$(date +%T) the checks passed and what the tests need is there; running them"
+	$(PYTEST) -m "$(TIERS)" $(PYTEST_ARGS)
 
 .PHONY: test-unit
-test-unit: $(STAMP) ## Run the unit tests: no Spark, ZooKeeper or TensorFlow; seconds.
-	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+test-unit: $(STAMP) ## Run the unit tests: no Spark, ZooKeeper or TensorFlow.
+	$(PYTEST) tests/unit $(PYTEST_ARGS)
 
 .PHONY: test-faults
 test-faults: java horovod ## Cause every fault at every point; writes docs/fault-matrix.md. Two hours.
@@ -44,10 +56,16 @@ test-faults: java horovod ## Cause every fault at every point; writes docs/fault
 	$(BIN)/python -m pytest -m faults tests/e2e $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(STAMP) ## Check style, spelling and types.
+lint: style types ## Check style, spelling and types.
+
+.PHONY: style
+style: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell tfos tests docs examples benchmarks conf README.md CHANGELOG.md CONTRIBUTING.md
+
+.PHONY: types
+types: $(STAMP)
 	$(BIN)/mypy
 
 .PHONY: horovod

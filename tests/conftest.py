@@ -13,6 +13,7 @@ from support.fault_table import FaultTable
 from support.services import tell_missing
 from support.spark_classes import jvm_options
 from support.telling import Telling
+from support.tiers import Tiers
 
 from tfos.java import QUICK_JVM
 
@@ -25,6 +26,10 @@ if "TFOS_FAULT_TABLE" not in os.environ:
     classes = Path(__file__).parents[1] / ".cache" / "spark-classes.jsa"
     options = " ".join([*QUICK_JVM, *jvm_options(classes)])
     os.environ.setdefault("JAVA_TOOL_OPTIONS", options)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Tiers())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,4 +1,4 @@
-"""Runs on YARN, and the mark of every test that needs it."""
+"""Runs on YARN."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ from support.yarn_runs import YarnRuns
 
 from tfos.testing import DrillCluster
 from tfos.testing.yarn import YarnCluster
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent.name == "yarn":
-            item.add_marker(pytest.mark.yarn)
 
 
 @pytest.fixture
