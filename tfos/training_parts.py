@@ -206,6 +206,9 @@ class Feed(Protocol):
 class HostLink(Protocol):
     """The training process's line to its role host."""
 
+    def notify(self, text: str, *, warning: bool = False) -> None:
+        """Publish one line for the run's log, where the user sees it within seconds."""
+
     def report(self, step: int, rows: int, metrics: Metrics) -> None:
         """Send progress; never blocks for longer than a moment and may drop a report."""
 

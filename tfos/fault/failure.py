@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-from tfos.errors import ExitCode, TfosError
+from tfos.errors import CheckpointError, CheckpointFencedError, ExitCode, TfosError
 from tfos.topology import TaskKey
 
 __all__ = [
@@ -35,6 +35,8 @@ class Cause(str, Enum):
     """The data could not be fed: a null, a type, no rows."""
     INFRASTRUCTURE = "infrastructure"
     """A port, a disk, Spark, ZooKeeper or the network."""
+    STORAGE = "storage"
+    """A checkpoint or the model could not be written or read: a restart would meet the same."""
     STALLED = "stalled"
     """A training process gave no sign of life, or made no progress, for as long as allowed."""
     PEER_LOST = "peer_lost"
@@ -55,6 +57,7 @@ _EXIT_CODES = {
     Cause.PROCESS_DEATH: ExitCode.INFRASTRUCTURE,
     Cause.DATA: ExitCode.USER_CODE,
     Cause.INFRASTRUCTURE: ExitCode.INFRASTRUCTURE,
+    Cause.STORAGE: ExitCode.INFRASTRUCTURE,
     Cause.STALLED: ExitCode.INFRASTRUCTURE,
     Cause.PEER_LOST: ExitCode.INFRASTRUCTURE,
     Cause.CONFIG: ExitCode.CONFIG,
@@ -64,6 +67,8 @@ _EXIT_CODES = {
 
 def cause_of(error: TfosError) -> Cause:
     """Return whose failure one of tfos's own errors is."""
+    if isinstance(error, CheckpointError) and not isinstance(error, CheckpointFencedError):
+        return Cause.STORAGE
     causes = {ExitCode.CONFIG: Cause.CONFIG, ExitCode.USER_CODE: Cause.DATA}
     return causes.get(error.exit_code, Cause.INFRASTRUCTURE)
 
@@ -150,6 +155,8 @@ class Outcome:
         Seconds since the epoch at which the role entered each phase, by phase name.
     artifacts
         Where things are that the role read or wrote: ``resumed_from``, ``checkpoint``, ``model``.
+    notices
+        Its latest lines for the run's log: `tfos.launcher.notices`.
     """
 
     key: TaskKey
@@ -161,6 +168,7 @@ class Outcome:
     rows: Mapping[str, int] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)
     artifacts: Mapping[str, str] = field(default_factory=dict)
+    notices: Sequence[Mapping[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON."""
@@ -174,6 +182,7 @@ class Outcome:
             "rows": dict(self.rows),
             "phases": dict(self.phases),
             "artifacts": dict(self.artifacts),
+            "notices": [dict(notice) for notice in self.notices],
         }
 
     @classmethod
@@ -190,6 +199,7 @@ class Outcome:
             rows=data["rows"],
             phases=data["phases"],
             artifacts=data["artifacts"],
+            notices=data.get("notices", ()),
         )
 
 

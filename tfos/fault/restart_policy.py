@@ -114,7 +114,8 @@ def react(
     budget
         How many are allowed.
     """
-    if failure.cause in (Cause.CONFIG, Cause.DATA, Cause.MEMORY) or budget.max_restarts == 0:
+    hopeless = (Cause.CONFIG, Cause.DATA, Cause.MEMORY, Cause.STORAGE)
+    if failure.cause in hopeless or budget.max_restarts == 0:
         return Reaction.STOP, ""
     if failure.cause is Cause.USER_CODE and failure.step < 0:
         return Reaction.STOP, ""

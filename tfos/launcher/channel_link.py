@@ -13,6 +13,7 @@ from typing import Any
 
 from tfos.errors import InfrastructureError
 from tfos.fault.control_channel import ControlChannel
+from tfos.launcher.notices import notice
 from tfos.read_plan import FeedPosition
 from tfos.topology import TaskKey
 from tfos.training_parts import HostLink, Metrics
@@ -72,6 +73,11 @@ class ChannelLink(HostLink):
     def tell(self, kind: str, **content: Any) -> None:
         """Send a message that must arrive."""
         self._channel.send({"type": kind, **content})
+
+    def notify(self, text: str, *, warning: bool = False) -> None:
+        """Publish one line for the run's log; see `HostLink.notify`."""
+        level = "warning" if warning else "info"
+        self.tell("notice", **notice(text, level, time.time()))
 
     def report(self, step: int, rows: int, metrics: Metrics) -> None:
         """Send progress, or keep it for `flush` when one was sent a moment ago."""

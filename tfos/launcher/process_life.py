@@ -23,6 +23,7 @@ from tfos.fault.failure import Cause, Failure, arrange_stacks, container_logs
 from tfos.fault.supervisor import ControlMessage, Exited, Supervisor, failure_from_exit
 from tfos.fault.watchdog import Watchdog
 from tfos.launcher.drills import HostDrill
+from tfos.launcher.notices import KEPT, notice
 from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Registry
@@ -123,7 +124,7 @@ class LifeReport:
         When it took its first step or handed out its first rows, seconds since the epoch.
     saving
         Whether it writes a checkpoint now.
-    phases, artifacts
+    phases, artifacts, notices
         As in `tfos.fault.failure.Outcome`.
     """
 
@@ -136,6 +137,7 @@ class LifeReport:
     saving: bool = False
     phases: dict[str, float] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
+    notices: list[dict[str, Any]] = field(default_factory=list)
 
 
 class TrainingLife:
@@ -294,6 +296,11 @@ class TrainingLife:
         elif kind == "artifact":
             self._watchdog.see_work(now)
             report.artifacts[message["name"]] = message["path"]
+        elif kind == "notice":
+            report.notices = [
+                *report.notices[1 - KEPT :],
+                notice(message["text"], message["level"], message["at"]),
+            ]
         elif kind == "saving":
             self._watchdog.see_work(now)
             report.saving = message["on"]

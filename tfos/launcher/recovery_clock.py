@@ -53,6 +53,6 @@ def _stepping_since(life: Life, progress: Mapping[TaskKey, Mapping[str, Any]]) -
     if document is None:
         return None
     now = (document["generation"], document["respawn"])
-    if now < (life.generation, life.respawn):
+    if now < (life.generation, life.respawn) or document["stepping_since"] is None:
         return None
     return float(document["stepping_since"])

@@ -16,6 +16,7 @@ from tfos.fault.run_events import (
     OutcomePublished,
     ProcessFailed,
 )
+from tfos.launcher.notices import NoticeLog
 from tfos.launcher.role_groups import RoleGroup
 from tfos.registry.contract import Member, Registry
 from tfos.topology import Life, Role, TaskKey
@@ -53,6 +54,7 @@ class RegistryReader:
         self._least_attempts: dict[Role, int] = {}
         self._failed: frozenset[Life] = frozenset()
         self._furthest = -1
+        self._notices = NoticeLog()
 
     def retire(self, key: TaskKey) -> Member | None:
         """Return the host that played a role last, and count it as gone from now on.
@@ -101,7 +103,10 @@ class RegistryReader:
             for number in {0, generation}
             for document in self._registry.outcomes(number).values()
         ]
-        return [OutcomePublished(Outcome.from_json(document)) for document in found]
+        outcomes = [Outcome.from_json(document) for document in found]
+        for outcome in outcomes:
+            self._notices.show(outcome.key, outcome.notices)
+        return [OutcomePublished(outcome) for outcome in outcomes]
 
     def failures(self, lives: frozenset[Life]) -> list[Event]:
         """Read the failures of lives that were not told yet."""
@@ -138,8 +143,13 @@ class RegistryReader:
         return [*outcomes, *self.members_changed()]
 
     def progress(self) -> dict[TaskKey, dict[str, Any]]:
-        """Read how far the roles are, and remember the furthest step: a lost role takes its own."""
+        """Read how far the roles are, and remember the furthest step: a lost role takes its own.
+
+        What they have for the run's log is logged.
+        """
         progress = self._registry.progress()
+        for key, document in progress.items():
+            self._notices.show(key, document.get("notices", ()))
         steps = [int(document["step"]) for document in progress.values()]
         self._furthest = max([self._furthest, *steps])
         return progress

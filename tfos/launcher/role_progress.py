@@ -48,10 +48,11 @@ class RoleProgress:
     def publish(self, report: LifeReport, *, at_once: bool = False) -> None:
         """Publish what a life has told, if it is time and there is news; blocks for one write.
 
-        That a checkpoint begins or is complete is told without delay.
+        That a checkpoint begins or is complete is told without delay, and so is a notice.
         """
         now = time.monotonic()
         at_once = at_once or report.saving != self._shown.get("saving", False)
+        at_once = at_once or report.notices != self._shown.get("notices", [])
         if (now < self._next and not at_once) or not self._session.connected:
             return
         document = {
@@ -61,8 +62,10 @@ class RoleProgress:
             "stepping_since": report.stepping_since,
             "saving": report.saving,
             "read": None if report.read is None else list(report.read),
+            "notices": list(report.notices),
         }
-        if document == self._shown or report.stepping_since is None:
+        nothing = report.stepping_since is None and not report.notices
+        if document == self._shown or nothing:
             return
         self._next = now + self._every_s
         try:

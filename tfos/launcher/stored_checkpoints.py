@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
@@ -31,7 +33,12 @@ FAILURES_EXCUSED: Final = 2
 """How many of the saves that come in turn may fail one after the other."""
 
 
+_NUMBER: Final = re.compile(r"\d+")
+
+
 class _Link(Protocol):
+    def notify(self, text: str, *, warning: bool = False) -> None: ...
+
     def tell(self, kind: str, **content: Any) -> None: ...
 
 
@@ -50,6 +57,8 @@ class StoredCheckpoints(Checkpoints):
         self._saving: Future[CheckpointInfo] | None = None
         self._saving_excused = False
         self._failed_in_row = 0
+        self._unwritten: str | None = None
+        self._last: CheckpointInfo | None = None
         self._downloads = ExitStack()
 
     def __enter__(self) -> StoredCheckpoints:
@@ -125,10 +134,27 @@ class StoredCheckpoints(Checkpoints):
         except CheckpointError as error:
             self._failed_in_row += 1
             if not excused or self._failed_in_row > FAILURES_EXCUSED:
-                raise
-            _log.warning("%s; training goes on without this checkpoint", error)
+                raise CheckpointError(f"{error}; {self._last_complete()}") from error
+            self._notify_unwritten(error)
             return False
         return True
+
+    def _notify_unwritten(self, error: CheckpointError) -> None:
+        """Tell the user when a checkpoint is missing first, and not again of the same cause."""
+        number = getattr(error.__cause__, "errno", None)
+        known = _NUMBER.sub("", str(error)) if number is None else os.strerror(number)
+        if known != self._unwritten:
+            self._unwritten = known
+            self._link.notify(
+                f"{error}; training goes on without this checkpoint; {self._last_complete()}",
+                warning=True,
+            )
+
+    def _last_complete(self) -> str:
+        if self._last is None:
+            return "no checkpoint is complete yet"
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._last.created))
+        return f"the last complete checkpoint is of step {self._last.step}, {at}"
 
     def flush(self, *, excused: bool = False) -> bool:
         """Wait for the last save; see `tfos.training_parts.Checkpoints`."""
@@ -152,6 +178,7 @@ class StoredCheckpoints(Checkpoints):
             os.rmdir(downloads)  # it was used where it lies
         if loaded is None:
             return None
+        self._last = loaded.info
         read(loaded.path)
         for name in ("resumed_from", "checkpoint"):
             self._link.tell("artifact", name=name, path=loaded.info.path)
@@ -159,6 +186,10 @@ class StoredCheckpoints(Checkpoints):
 
     def _tell(self, info: CheckpointInfo) -> None:
         self._failed_in_row = 0
+        self._last = info
+        if self._unwritten is not None:
+            self._unwritten = None
+            self._link.notify(f"checkpoints are written again: step {info.step} is complete")
         self._link.tell("artifact", name="checkpoint", path=info.path)
 
     def _flush(self, timeout_s: float) -> None:

@@ -146,6 +146,7 @@ class Supervision:
             rows=self._rows(),
             phases={**self._phases, **report.phases},
             artifacts=report.artifacts,
+            notices=report.notices,
         )
 
     def tell_failure(self) -> None:

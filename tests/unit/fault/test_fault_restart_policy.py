@@ -42,6 +42,7 @@ def test_every_cause_has_its_answer(cause, respawns):
         Cause.DATA: Reaction.STOP,
         Cause.CONFIG: Reaction.STOP,
         Cause.MEMORY: Reaction.STOP,
+        Cause.STORAGE: Reaction.STOP,
     }
     assert answer(failure(cause=cause), respawns=respawns) == (expected[cause], "")
 

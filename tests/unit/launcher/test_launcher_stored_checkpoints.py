@@ -21,6 +21,10 @@ class Link:
     def __init__(self) -> None:
         self.told: list[dict[str, str]] = []
         self.threads: set[str] = set()
+        self.notices: list[str] = []
+
+    def notify(self, text: str, *, warning: bool = False) -> None:
+        self.notices.append(text)
 
     def tell(self, kind: str, **content: str) -> None:
         json.dumps(content)
@@ -100,31 +104,46 @@ def full(directory: str) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_two_failures_in_a_row_are_excused_and_the_third_is_not(stored, caplog):
+def test_two_failures_in_a_row_are_excused_and_the_third_is_not(stored, link):
     assert stored.save(1, write, excused=True)
-    for _ in range(2):
-        assert not stored.save(2, full, excused=True)
-    assert caplog.text.count("training goes on without this checkpoint") == 2
-    assert stored.save(3, write, excused=True)
+    for step in (2, 3):
+        assert not stored.save(step, full, excused=True)
+    (told,) = link.notices  # the cause is still the same
+    assert "checkpoint of step 2 was not written: no space is left for " in told
+    assert "training goes on without this checkpoint" in told
+    assert "the last complete checkpoint is of step 1, 20" in told
+    assert stored.save(4, write, excused=True)
     stored.flush()
+    assert link.notices[1:] == ["checkpoints are written again: step 4 is complete"]
     # One that became complete ends the row.
     for _ in range(2):
         assert not stored.save(4, full, excused=True)
-    with pytest.raises(CheckpointError, match="no space is left"):
+    with pytest.raises(CheckpointError, match=r"no space is left.* complete checkpoint is of st"):
         stored.save(5, full, excused=True)
 
 
-def test_failures_in_the_background_count_as_well(stored, upload, caplog):
+def denied(directory: str) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), directory)
+
+
+def test_another_cause_is_told_as_well(stored, link):
+    for fails in (full, denied):
+        assert not stored.save(2, fails, excused=True)
+    assert ["no space" in each for each in link.notices] == [True, False]
+    assert all(each.endswith("no checkpoint is complete yet") for each in link.notices)
+
+
+def test_failures_in_the_background_count_as_well(stored, upload, link):
     upload.error = CheckpointError("the bucket is gone")
     upload.go.set()
     # Each begins well; that the one before it failed is heard first.
     assert all(stored.save(step, write, excused=True) for step in (1, 2, 3))
-    assert caplog.text.count("the bucket is gone; training goes on") == 2
+    assert "".join(link.notices).count("the bucket is gone; training goes on") == 1
     with pytest.raises(CheckpointError, match="the bucket is gone"):
         stored.save(4, write, excused=True)
 
 
-def test_the_last_save_is_tried_whatever_became_of_an_excused_one(stored, upload, caplog):
+def test_the_last_save_is_tried_whatever_became_of_an_excused_one(stored, upload, link):
     upload.error = CheckpointError("the bucket is gone")
     upload.go.set()
     assert stored.save(1, write, excused=True)
@@ -135,7 +154,7 @@ def test_the_last_save_is_tried_whatever_became_of_an_excused_one(stored, upload
     assert stored.save(3, write)
     assert stored.flush()
     assert [info.step for info in stored._store.list()] == [3]
-    assert caplog.text.count("the bucket is gone; training goes on") == 2
+    assert "".join(link.notices).count("the bucket is gone; training goes on") == 1
 
 
 def test_a_save_that_hangs_is_waited_for_once(stored, upload, monkeypatch):

@@ -33,7 +33,7 @@ def tensorflow_error(name: str, text: str) -> Exception:
         (ValueError("x"), Cause.USER_CODE),
         (NullValueError("nulls", column="a", rows=1), Cause.DATA),
         (SchemaMismatchError("no column"), Cause.CONFIG),
-        (CheckpointError("disk"), Cause.INFRASTRUCTURE),
+        (CheckpointError("disk"), Cause.STORAGE),
         (tensorflow_error("UnavailableError", "Socket closed"), Cause.PEER_LOST),
         (tensorflow_error("UnknownError", "Could not start gRPC server"), Cause.INFRASTRUCTURE),
         (tensorflow_error("UnknownError", "NullValueError: column a"), Cause.DATA),
