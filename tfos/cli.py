@@ -19,6 +19,7 @@ from tfos.config import JobConfig
 from tfos.config_files import load
 from tfos.errors import ConfigError, TfosError
 from tfos.launcher import client
+from tfos.terminal import one_line
 
 __all__ = ["SETTING_OF_OPTION", "main", "pl_submit"]
 
@@ -406,7 +407,7 @@ def _fail(ctx: click.Context, error: TfosError, record: str | None, quiet: bool 
         except ConfigError as second:
             messages.append(str(second))
     for message in messages:
-        click.echo(f"{ctx.command_path}: error: {' '.join(message.split())}", err=True)
+        click.echo(f"{ctx.command_path}: error: {one_line(message)}", err=True)
     return int(error.exit_code)
 
 

@@ -16,6 +16,7 @@ from tfos.fault.checkpoint_listing import (
     list_checkpoints,
     verify_checkpoints,
 )
+from tfos.terminal import one_line, printable
 
 __all__ = ["checkpoints"]
 
@@ -63,7 +64,7 @@ def checkpoints(
     """
 
     def tell(kind: str, what: str) -> None:
-        click.echo(f"{ctx.command_path}: {kind}: {' '.join(what.split())}", err=True)
+        click.echo(f"{ctx.command_path}: {kind}: {one_line(what)}", err=True)
 
     try:
         listed = list_checkpoints(url, name, lambda what: tell("warning", what))
@@ -103,7 +104,7 @@ def _show(url: str, listed: list[ListedCheckpoint]) -> None:
     from rich.text import Text
 
     if not listed:
-        click.echo(f"no checkpoints under {url}")
+        click.echo(f"no checkpoints under {printable(url)}")
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("")
@@ -114,12 +115,12 @@ def _show(url: str, listed: list[ListedCheckpoint]) -> None:
         state = entry.state.value + (", verified" if entry.verified and not entry.why else "")
         table.add_row(
             ">" if entry.resumes else "",
-            entry.job,
+            printable(entry.job),
             _or_dash(entry.step),
             "-" if entry.created is None else _when(entry.created, now),
             _size(entry.size_bytes),
             str(entry.files),
-            entry.run_id or "-",
+            printable(entry.run_id or "-"),
             _or_dash(entry.generation),
             Text(state, style=_STYLES[entry.state]),
         )
@@ -129,7 +130,7 @@ def _show(url: str, listed: list[ListedCheckpoint]) -> None:
     console.print(table)
     for entry in listed:
         if entry.why:
-            click.echo(f"{entry.state.value}: {entry.path}: {entry.why}")
+            click.echo(f"{entry.state.value}: {printable(f'{entry.path}: {entry.why}')}")
 
 
 def _or_dash(number: int | None) -> str:

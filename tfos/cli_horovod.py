@@ -16,6 +16,7 @@ from tfos.errors import ExitCode, TfosError
 from tfos.horovod_build import installation
 from tfos.horovod_build.wheel_build import KNOWN_TENSORFLOWS, Progress
 from tfos.horovod_build.wheel_cache import default_directory
+from tfos.terminal import one_line, printable_lines
 
 __all__ = ["horovod"]
 
@@ -68,8 +69,8 @@ def horovod(ctx: click.Context, cache: Path | None, check: bool, rebuild: bool) 
     except TfosError as error:
         last_lines = getattr(error, "last_lines", "")
         if last_lines:
-            click.echo(last_lines, err=True)
-        click.echo(f"{ctx.command_path}: error: {' '.join(str(error).split())}", err=True)
+            click.echo(printable_lines(last_lines), err=True)
+        click.echo(f"{ctx.command_path}: error: {one_line(str(error))}", err=True)
         sys.exit(int(error.exit_code))
     except KeyboardInterrupt:
         click.echo(f"{ctx.command_path}: interrupted", err=True)

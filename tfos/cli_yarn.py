@@ -26,6 +26,7 @@ from tfos.launcher.applications import (
 )
 from tfos.launcher.submission import resolve_paths
 from tfos.launcher.yarn_client import Application, YarnClient
+from tfos.terminal import one_line, printable_lines
 
 __all__ = ["kill", "logs", "status"]
 
@@ -40,7 +41,7 @@ def _answered(what: Callable[..., None]) -> Callable[..., None]:
         try:
             what(**given)
         except TfosError as error:
-            click.echo(f"{ctx.command_path}: error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"{ctx.command_path}: error: {one_line(str(error))}", err=True)
             sys.exit(int(error.exit_code))
 
     run.__doc__ = what.__doc__
@@ -82,12 +83,12 @@ def status(which: str, conf_files: tuple[Path, ...], as_json: bool) -> None:
         click.echo(json.dumps(told, indent=2))
         return
     for name, value in _described(application):
-        click.echo(f"{name:14} {value}")
+        click.echo(f"{name:14} {one_line(value)}")
     if record is not None:
         click.echo(f"{'run':14} {record.outcome}, exit code {record.exit_code}")
         click.echo(f"{'steps':14} {record.steps}")
         if record.error:
-            click.echo(f"{'error':14} {record.error}")
+            click.echo(f"{'error':14} {one_line(record.error)}")
 
 
 def _described(application: Application) -> list[tuple[str, str]]:
@@ -123,7 +124,7 @@ def logs(which: str, directory: Path | None) -> None:
                 click.echo(str(path))
                 continue
             click.echo(f"==> {path.relative_to(room)} <==")
-            click.echo(path.read_text(errors="replace"))
+            click.echo(printable_lines(path.read_text(errors="replace")))
 
 
 @click.command("kill", context_settings=_SETTINGS, epilog=_CODES)

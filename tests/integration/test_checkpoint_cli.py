@@ -228,6 +228,16 @@ def test_verify_goes_on_past_a_file_that_may_not_be_read(forbidden):
     assert (alone.returncode, alone.stdout) == (5, "")
 
 
+def test_names_in_storage_are_shown_with_nothing_for_a_terminal_to_obey(tmp_path):
+    evil = "job\x1b]0;owned\x07\x1b[2A\u202e"
+    CheckpointStore(str(tmp_path), "fm").save(5, 1, write)
+    (tmp_path / "fm").rename(tmp_path / evil)
+    shown = tfos(str(tmp_path))
+    text = shown.stdout + shown.stderr
+    assert r"job\x1b]0;owned\x07\x1b[2A\u202e" in text
+    assert not set(text) & {"\x1b", "\x07", "\u202e"}
+
+
 def test_help_teaches():
     told = tfos("--help")
     assert told.returncode == 0

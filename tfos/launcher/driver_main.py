@@ -32,6 +32,7 @@ from tfos.launcher.run_registry import erase_run
 from tfos.launcher.spark_refusal import explain_refusal
 from tfos.launcher.submission import Submission, master_kind
 from tfos.launcher.yarn_client import YarnClient
+from tfos.terminal import printable_lines
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -219,7 +220,7 @@ def _stop_spark(spark: SparkSession, code: int) -> None:
 def _explain(error: TfosError, result: RunResult) -> None:
     report = render_failures(result.failures, result.incidents)
     if isinstance(error, UserCodeError):
-        report = error.user_traceback
+        report = printable_lines(error.user_traceback)
     if report:
         print(report, file=sys.stderr)
     log.debug("the run ended with", exc_info=error)

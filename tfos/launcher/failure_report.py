@@ -10,6 +10,7 @@ from typing import Any
 
 from tfos.fault.restart_policy import Incident
 from tfos.launcher.run_directory import application_of_container
+from tfos.terminal import printable
 
 __all__ = ["render_failures"]
 
@@ -21,6 +22,8 @@ def render_failures(
     failures: Sequence[Mapping[str, Any]], incidents: Sequence[Mapping[str, Any]] = ()
 ) -> str:
     """Return the report, several lines without a last newline; empty without failures.
+
+    Whatever the records hold, a terminal may show it (`tfos.terminal.printable`).
 
     Parameters
     ----------
@@ -39,7 +42,7 @@ def render_failures(
     if incidents:
         lines.append("restarts before:")
         lines.extend(f"  {Incident.headline(incident)}" for incident in incidents)
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _body(record: Mapping[str, Any]) -> list[str]:

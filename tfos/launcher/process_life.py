@@ -27,6 +27,7 @@ from tfos.launcher.notices import KEPT, notice
 from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Registry
+from tfos.terminal import printable
 from tfos.topology import Life, Role, TaskKey
 
 __all__ = ["LifeReport", "TrainingLife", "WaitingProcess"]
@@ -65,7 +66,7 @@ class WaitingProcess:
         self.directory = directory
         self._handle: int | None = None
         self.supervisor = Supervisor(
-            name=str(key), sink=lambda line: print(line, file=sys.stderr, flush=True)
+            name=str(key), sink=lambda line: print(printable(line), file=sys.stderr, flush=True)
         )
         try:
             self.supervisor.start(

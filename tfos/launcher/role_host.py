@@ -38,6 +38,7 @@ from tfos.launcher.supervision import Supervision
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Member
+from tfos.terminal import TerminalFormatter
 from tfos.topology import Endpoint, Life, Role, TaskKey
 
 if TYPE_CHECKING:
@@ -384,7 +385,7 @@ def _log_to_stderr(key: TaskKey, level: str) -> None:
     Spark reuses Python workers: what an earlier task set up is replaced, not added to.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"[{key}] %(levelname).1s %(message)s"))
+    handler.setFormatter(TerminalFormatter(f"[{key}] %(levelname).1s %(message)s"))
     log.handlers = [handler]
     log.setLevel(level.upper())
     log.propagate = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tfos.errors import (
@@ -149,3 +151,18 @@ def test_the_report_leads_to_the_containers_output():
 
 def test_no_failures_no_report():
     assert render_failures([]) == ""
+
+
+def test_a_report_holds_nothing_that_a_terminal_obeys():
+    evil = "\x1b]0;owned\x07\rforged\nfirst failure: driver"
+    record = replace(
+        failure("chief-0"),
+        **dict.fromkeys(("message", "traceback", "stacks", "hint", "host"), evil),
+        last_lines=(evil,),
+    )
+    text = render_failures([record.to_json(), record.to_json()])
+    assert not set(text) & set(map(chr, range(32))) - {"\n"}
+    assert [line for line in text.splitlines() if line.strip() == line != ""] == [
+        "first failure: chief-0",
+        "what followed:",
+    ]

@@ -47,3 +47,10 @@ def test_sockets_have_room_in_the_temporary_directory(wait_in, tmp_path, levels)
     process.discard()
     assert not (deep / "process-1").exists()
     assert not os.path.exists(temporary)
+
+
+def test_output_reaches_the_terminal_with_nothing_to_obey(wait_in, tmp_path, capsys):
+    process = wait_in(tmp_path / "process-1")
+    process.supervisor.sink("[ps-0] \x1b]52;c;eA==\x07\x1b[A[chief-0] forged")
+    assert capsys.readouterr().err == "[ps-0] \\x1b]52;c;eA==\\x07\\x1b[A[chief-0] forged\n"
+    process.discard()
