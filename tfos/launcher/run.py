@@ -17,7 +17,7 @@ from tfos.errors import ConfigError, InterruptedRunError, TfosError
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState
-from tfos.frameworks.contract import TRAIN, Framework, load_framework
+from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_framework
 from tfos.launcher.application import UserCodeError, one_line, pickle_job, user_traceback
 from tfos.launcher.controller import Controller
 from tfos.launcher.datasets import FedFrames, check_frames
@@ -183,7 +183,10 @@ class _Run:
                 self.store.remove_all()
                 self.started_over()
             elif self.store is not None:
-                self.passed_over = self.store.judge()
+                judged = self.store.judge()
+                self.passed_over = judged.passed_over
+                if judged.latest is not None:
+                    check_resumes(framework, judged.latest)
             self.registry = RunRegistry(
                 config.registry, name, run_id, self._driver_host(), self.note_registry
             )
