@@ -35,9 +35,10 @@ __all__ = ["Job", "TrainContext"]
 class Job:
     """One training job. Subclass it, and override `pre_train` and `train`.
 
-    tfos builds the object on the driver with no arguments, calls `pre_train` there, and sends the
-    object (by cloudpickle) to the training processes: attributes set in `pre_train` are seen
-    in `train`. What cannot be pickled, such as the SparkSession, must not be kept on it.
+    tfos builds the object on the driver with no arguments, calls `pre_train` there, and sends its
+    attributes to the training processes, which import the application's modules: what `pre_train`
+    sets on ``self`` is seen in `train`. What cannot be pickled, such as the SparkSession, must not
+    be kept on it.
 
     Attributes
     ----------

@@ -28,6 +28,7 @@ SETTING_OF_OPTION = {
     "deploy_mode": "spark.deploy_mode",
     "name": "name",
     "arch": "arch",
+    "keras": "keras",
     "num_ps": "roles.num_ps",
     "num_workers": "roles.num_workers",
     "ps_memory": "roles.ps.memory",
@@ -155,6 +156,13 @@ _OPTIONS = (
         "--arch",
         type=click.Choice(["local", "ps", "session", "ring"]),
         help="Architecture; see below. Default: local.",
+    ),
+    _option(
+        _ROLES,
+        "--keras",
+        type=click.Choice(["2", "3"]),
+        help="What tf.keras is in every process: 2 (tf_keras, default) or 3. --arch ps and ring "
+        "need 2.",
     ),
     _option(_ROLES, "--num-ps", type=int, metavar="N", help="Parameter servers. Default: 1."),
     _option(_ROLES, "--num-workers", type=int, metavar="N", help="Workers. Default: 2."),

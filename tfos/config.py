@@ -50,6 +50,10 @@ def parse_duration(value: Any) -> Any:
     return float(match[1]) * _SECONDS[(match[2] or "s").lower()]
 
 
+def _parse_number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 
@@ -212,6 +216,10 @@ class JobConfig(_Section):
         description="Job name; checkpoints belong to it. Unset: the Job class's name.",
     )
     arch: Arch = Field("local", description="Which processes train: local, ps, session or ring.")
+    keras: Annotated[Literal[2, 3], BeforeValidator(_parse_number)] = Field(
+        2,
+        description="What tf.keras is in every process: 2 (tf_keras) or 3. ps and ring need 2.",
+    )
     params: dict[str, str] = Field(default_factory=dict, description="ctx.params and job.params.")
     args: list[str] = Field(default_factory=list, description="ctx.args and job.args.")
     model_dir: str | None = Field(None, description="Where ctx.export puts SavedModels.")

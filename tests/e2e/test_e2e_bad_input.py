@@ -60,7 +60,7 @@ def test_two_job_subclasses(submit, app):
 
 
 def test_an_application_that_cannot_be_imported(submit, app):
-    run = submit(app("import tfos\n1 / 0\n"))
+    run = submit(app("from tfos import Job\n1 / 0\nMade = make(Job)\n"))
     check(run, ExitCode.USER_CODE, "app.py", "ZeroDivisionError")
     assert 'app.py", line 2' in run.text
 

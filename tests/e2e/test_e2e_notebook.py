@@ -14,18 +14,20 @@ pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.m
 NOTEBOOK = """
 import json
 import tfos
-from pyspark.sql import SparkSession
+from pyspark.sql import SparkSession, functions as F
+
+spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+same = F.udf(lambda x: x, "bigint")
 
 class Count(tfos.Job):
     def pre_train(self, spark):
-        return spark.range(1000)
+        return spark.range(1000).select(same("id").alias("id"))
 
     def train(self, ctx):
         if self.params.get("fail"):
             raise ValueError("as asked")
         return sum(len(batch["id"]) for batch in ctx.batches(epochs=2))
 
-spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
 done = tfos.run(Count(), spark)
 try:
     tfos.run(Count(), spark, tfos.JobConfig(params={"fail": "yes"}))

@@ -86,7 +86,7 @@ class Client:
         submit.write_text(FAKE_SPARK.format(python=sys.executable))
         submit.chmod(0o755)
         (directory / "driver.py").write_text(DRIVER)
-        (directory / "app.py").write_text("")
+        (directory / "app.py").write_text("from jobs import *")
         (directory / "tmp").mkdir()
         self.record_file = directory / "record.json"
         self.process: subprocess.Popen[str] | None = None

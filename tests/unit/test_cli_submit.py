@@ -19,6 +19,7 @@ OPTIONS = [
     "--deploy-mode",
     "--name",
     "--arch",
+    "--keras",
     "--num-ps",
     "--num-workers",
     "--ps-memory",

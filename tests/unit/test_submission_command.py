@@ -215,7 +215,7 @@ def test_gpus_need_a_script_that_finds_them(tmp_path, name, sign):
 
 def test_a_dry_run_refuses_what_a_run_would(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path))
-    (tmp_path / "app.py").touch()
+    (tmp_path / "app.py").write_text("from jobs import *")
     given = config(arch="ps", roles={"worker": {"gpus": 1}}, spark={"master": "yarn"})
     with pytest.raises(ConfigError, match="GPUs of workers need a script"):
         submit(given, str(tmp_path / "app.py"), dry_run=True)

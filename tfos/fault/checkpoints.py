@@ -40,7 +40,7 @@ from tfos.fault.durable_files import (
 )
 from tfos.read_plan import FeedPosition
 
-__all__ = ["SAVE_WAIT_S", "CheckpointInfo", "CheckpointStore", "Judgement", "LoadedCheckpoint"]
+__all__ = ["SAVE_WAIT_S", "CheckpointInfo", "CheckpointStore", "LoadedCheckpoint"]
 
 SAVE_WAIT_S: Final = 1800.0
 """Longest wait for a save under way: tens of gigabytes on their way to an object store."""
@@ -59,22 +59,6 @@ class LoadedCheckpoint(NamedTuple):
 
     info: CheckpointInfo
     path: str
-
-
-class Judgement(NamedTuple):
-    """What a resume would meet.
-
-    Parameters
-    ----------
-    latest
-        The newest complete checkpoint, None without one.
-    passed_over
-        The names of those that cannot be used, for the stores of a run's other processes: each is
-        warned of once.
-    """
-
-    latest: CheckpointInfo | None
-    passed_over: tuple[str, ...]
 
 
 class CheckpointStore:
@@ -96,8 +80,6 @@ class CheckpointStore:
         Complete checkpoints kept, 1 or more.
     run_id
         The run that saves, for its fence; empty for none.
-    made_by
-        What the checkpoints it saves say of their writer: see `CheckpointInfo`.
     passed_over
         Names of checkpoints that cannot be used, of which `judge` has warned already.
 
@@ -114,7 +96,6 @@ class CheckpointStore:
         *,
         keep: int = 3,
         run_id: str = "",
-        made_by: Mapping[str, str] | None = None,
         passed_over: Iterable[str] = (),
     ) -> None:
         if keep < 1:
@@ -124,7 +105,6 @@ class CheckpointStore:
         self._storage = open_storage(url, job_name)
         self._keep = keep
         self._run_id = run_id
-        self._made_by = dict(made_by or {})
         self._passed_over = set(passed_over)
         # Held from the beginning of a save to its end in another thread.
         self._writing = threading.Lock()
@@ -193,7 +173,6 @@ class CheckpointStore:
             positions={int(k): FeedPosition(*v) for k, v in (positions or {}).items()},
             files={},
             metadata=dict(metadata or {}),
-            made_by=self._made_by,
         )
         write_manifest(draft)  # what is not JSON is told before the work, not after
         with ExitStack() as stack:
@@ -276,14 +255,16 @@ class CheckpointStore:
         self._warn_of(scan.unusable)
         return scan.complete
 
-    def judge(self) -> Judgement:
+    def judge(self) -> tuple[str, ...]:
         """Find, before a run costs anything, what a resume would meet; warn of what it passes over.
 
         Blocks for as long as the storage takes, for at most 2 minutes.
 
         Returns
         -------
-        Judgement
+        tuple of str
+            The names of the checkpoints that cannot be used, for `passed_over` of the stores of
+            this run's other processes: each is told once.
 
         Raises
         ------
@@ -304,7 +285,7 @@ class CheckpointStore:
         if scan.unusable and not scan.complete:
             raise self._none_is_whole([*scan.unusable.values()])
         self._warn_of(scan.unusable)
-        return Judgement(scan.complete[0] if scan.complete else None, (*scan.unusable,))
+        return (*scan.unusable,)
 
     def _warn_of(self, unusable: Mapping[str, CheckpointError]) -> None:
         for name, error in unusable.items():

@@ -35,6 +35,7 @@ class ParameterServerFramework(ParameterServed):
     """The chief alone runs ``train``; workers and parameter servers serve it."""
 
     name = "ps"
+    keras = (2,)
     workers_train = False
 
     @contextmanager

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from tfos.base import TrainContext
 from tfos.errors import ConfigError
-from tfos.frameworks.contract import STATE, saved_variables
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import FitPlan, FitResult
 
@@ -24,6 +23,7 @@ __all__ = ["LOST_RESULT", "OwnSteps", "StepResult", "Steps", "run_loop"]
 log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 1.0
+_CHECKPOINT_NAME = "state"
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,12 @@ def run_loop(
     check_resumed(resumed, loop.progress.positions)
     if loop.steps_left != 0:
         loop.run(make_steps(dict(loop.progress.positions)))
-    if loop.progress.step == resumed > 0 and ctx.facts.generation == 1 and not ctx.should_stop():
-        loop.evaluate_again()
+    if loop.progress.step == resumed > 0 and ctx.facts.generation == 1:
+        log.warning(
+            "nothing was left to train on after step %d, from which this run resumed: to train on "
+            "other data use another --name, or --fresh",
+            resumed,
+        )
     return FitResult(
         step=loop.progress.step,
         rows=loop.progress.rows,
@@ -231,31 +235,12 @@ class _Loop:
 
     def _evaluate_and_judge(self) -> bool:
         """Evaluate; return whether the user's rule says to stop."""
-        self._evaluated_epoch = self.progress.epochs_done
-        found = self._evaluate()
-        return self._plan.stop_when is not None and bool(self._plan.stop_when(found))
-
-    def _evaluate(self) -> dict[str, float]:
         assert self._plan.evaluate is not None
+        self._evaluated_epoch = self.progress.epochs_done
         found = {name: float(value) for name, value in self._plan.evaluate().items()}
         self.metrics.update({f"eval_{name}": value for name, value in found.items()})
         self._report(now=True)
-        return found
-
-    def evaluate_again(self) -> None:
-        """Evaluate a training that was complete before this run: its data may be another."""
-        if self._plan.evaluate is not None:
-            self._evaluate()
-        evaluated = "" if self._plan.evaluate is None else "it was evaluated again; "
-        self.notify(
-            f"nothing is left to train after step {self.progress.step}, from which this run "
-            f"resumed: {evaluated}to train on other data use another --name, or --fresh"
-        )
-
-    def notify(self, text: str, *, warning: bool = False) -> None:
-        """Publish a line for the run's log: the chief's, for the others have the same."""
-        if self._ctx.is_chief:
-            self._ctx.link.notify(text, warning=warning)
+        return self._plan.stop_when is not None and bool(self._plan.stop_when(found))
 
     def _report(self, now: bool = False) -> None:
         # Turning a metric into a number waits for the step on a device: not at every step.
@@ -292,7 +277,7 @@ class _Loop:
         import tensorflow as tf
 
         self._checkpoint.write(
-            os.path.join(directory, STATE),
+            os.path.join(directory, _CHECKPOINT_NAME),
             # The chief writes every shard: parameter servers may be on hosts that share no disk.
             options=tf.train.CheckpointOptions(experimental_io_device=_this_process()),
         )
@@ -301,13 +286,11 @@ class _Loop:
         import tensorflow as tf
 
         status = self._checkpoint.read(
-            saved_variables(directory, STATE, "ctx.fit"),
+            os.path.join(directory, _CHECKPOINT_NAME),
             options=tf.train.CheckpointOptions(experimental_io_device=_this_process()),
         )
         # Optimizer slots are made at the first step and restored then; what exists must match.
         status.assert_existing_objects_matched()
-        # Where no step is taken they are never made, which is nothing to warn of.
-        status.expect_partial()
 
     def resume(self) -> int:
         """Restore the latest checkpoint; return its step, 0 when there is none."""
@@ -319,14 +302,13 @@ class _Loop:
         self.metrics.update(found.metadata.get("metrics", {}))
         self.progress.positions = self._ctx.facts.continued_positions(found)
         if self.progress.positions != found.positions:
-            workers = len(found.metadata.get("row_orders", ()))
-            self.notify(
-                "rows come in another order than when the checkpoint was written "
-                f"({workers} workers then, {self.progress.num_feeds} now): the epoch that was "
-                "under way starts over",
-                warning=True,
+            log.warning(
+                "rows come in another order than when the checkpoint was written (%d workers then, "
+                "%d now): the epoch that was under way starts over",
+                len(found.metadata.get("row_orders", ())),
+                self.progress.num_feeds,
             )
-        self.notify(f"resumed from step {found.step} ({found.path})")
+        log.info("resumed from step %d (%s)", found.step, found.path)
         return found.step
 
 

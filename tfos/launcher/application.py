@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
 
-import cloudpickle
-
 from tfos.base import Job
-from tfos.errors import ConfigError, ExitCode, JobDefinitionError, TfosError
+from tfos.errors import ExitCode, JobDefinitionError, TfosError
+from tfos.launcher.application_archive import check_module_name, home_of_file
 
-__all__ = ["UserCodeError", "load_job", "one_line", "pickle_job", "user_traceback"]
+__all__ = ["UserCodeError", "load_job", "one_line", "user_traceback"]
 
 
 class UserCodeError(TfosError):
@@ -25,12 +23,14 @@ class UserCodeError(TfosError):
 
 
 def load_job(app: Path, class_name: str | None) -> Job:
-    """Import `app` and build its Job. Runs on the driver.
+    """Import `app` as a module of its own name, and build its Job. Runs on the driver.
 
     The application's own directory goes on ``sys.path``, so that it can import its neighbours.
 
     Raises
     ------
+    ConfigError
+        If a file of that name cannot be imported, or would hide another module.
     JobDefinitionError
         If the file holds no Job subclass, several without a name to choose by, or not that name.
     UserCodeError
@@ -48,35 +48,6 @@ def load_job(app: Path, class_name: str | None) -> Job:
         ) from error
 
 
-def pickle_job(job: Job) -> bytes:
-    """Pickle the Job by value: training processes need not find its module.
-
-    Modules beside the application are pickled by value too.
-
-    Raises
-    ------
-    JobDefinitionError
-        If an attribute cannot be pickled; says which.
-    """
-    home = getattr(sys.modules.get(type(job).__module__), "__file__", None)
-    neighbours = [] if home is None else _modules_in(Path(home).resolve().parent)
-    for module in neighbours:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        return bytes(cloudpickle.dumps(job))
-    except Exception as error:
-        culprits = [n for n, v in vars(job).items() if not _picklable(v)]
-        what = f"its attribute {culprits[0]!r}" if culprits else "it"
-        raise JobDefinitionError(
-            f"{type(job).__name__} cannot be sent to the training processes: {what} "
-            f"cannot be pickled ({one_line(error)}); do not keep Spark objects, files or locks "
-            "on the Job"
-        ) from error
-    finally:
-        for module in neighbours:
-            cloudpickle.unregister_pickle_by_value(module)
-
-
 def user_traceback(error: BaseException) -> str:
     """Format a traceback without tfos's own frames, unless nothing else is left."""
     ours = str(Path(__file__).resolve().parent.parent)
@@ -88,21 +59,17 @@ def user_traceback(error: BaseException) -> str:
 
 
 def _import(app: Path) -> ModuleType:
-    path = app.resolve()
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{app} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    home = home_of_file(app)
+    check_module_name(home)
+    for below in reversed(home.paths):
+        sys.path.insert(0, str(home.directory / below))
     try:
-        spec.loader.exec_module(module)
+        __import__(home.module)  # importlib's own function would show in tracebacks
     except (Exception, SystemExit) as error:
         raise UserCodeError(
             f"importing {app} raised {one_line(error)}", user_traceback=user_traceback(error)
         ) from error
-    return module
+    return sys.modules[home.module]
 
 
 def _job_classes(module: ModuleType) -> dict[str, type[Job]]:
@@ -133,22 +100,6 @@ def _choose(classes: dict[str, type[Job]], app: Path, class_name: str | None) ->
             f"{app} defines several Job subclasses ({names}); choose one: {app}:{min(classes)}"
         )
     return next(iter(classes.values()))
-
-
-def _modules_in(directory: Path) -> list[ModuleType]:
-    def is_neighbour(module: ModuleType) -> bool:
-        file = getattr(module, "__file__", None)
-        return file is not None and Path(file).resolve().parent == directory
-
-    return [m for name, m in list(sys.modules.items()) if name != "__main__" and is_neighbour(m)]
-
-
-def _picklable(value: object) -> bool:
-    try:
-        cloudpickle.dumps(value)
-    except Exception:
-        return False
-    return True
 
 
 def _inside(filename: str, directory: str) -> bool:

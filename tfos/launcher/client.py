@@ -27,7 +27,9 @@ from tfos.errors import (
     TfosError,
 )
 from tfos.frameworks.contract import load_framework
-from tfos.launcher.application_archive import pack_application
+from tfos.frameworks.keras import check_keras
+from tfos.launcher.application_archive import check_module_name, home_of_file, pack_application
+from tfos.launcher.application_check import check_source
 from tfos.launcher.cluster_client import run_in_cluster, staging_directory
 from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures
@@ -122,7 +124,9 @@ def record_error(path: str, error: TfosError, **known: str | None) -> None:
 
 def _dry_run(config: JobConfig, app: str) -> None:
     check_supported(config, dry_run=True)
-    path, _ = parse_app(app)
+    check_keras(load_framework(config.arch), config.keras)
+    path, job_class = parse_app(app)
+    _check_application(path, job_class)
     spark_home = find_spark_home()
     check_gpus(config, spark_home)
     planned = plan_shipping(config)
@@ -140,9 +144,12 @@ def _dry_run(config: JobConfig, app: str) -> None:
 
 def _submit(config: JobConfig, app: str) -> int:
     check_supported(config)
+    framework = load_framework(config.arch)
+    check_keras(framework, config.keras)
     if is_local(config.spark.master):
-        load_framework(config.arch).check_installed()
+        framework.check_installed()
     path, job_class = parse_app(app)
+    _check_application(path, job_class)
     check_files(config)
     if master_kind(config.spark.master) == "yarn":
         hadoop_conf_dir()
@@ -196,6 +203,17 @@ def _submit(config: JobConfig, app: str) -> int:
                 _erase_registry(submission.registry_file)
 
 
+def _check_application(path: Path, job_class: str | None) -> None:
+    check_module_name(home_of_file(path))
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    here = Path.cwd()
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    check_source(source, str(shown), job_class)
+
+
 def _staging(config: JobConfig) -> str:
     """Return where `ship` puts things; nowhere where it need not put any."""
     if master_kind(config.spark.master) == "yarn" or config.spark.staging_dir is not None:
@@ -213,9 +231,10 @@ def _submit_to_cluster(
     staging = staging_directory(config)
     with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
-        pack_application(path, room / "application.zip")
+        home = home_of_file(path)
+        (room / "application.zip").write_bytes(pack_application(home.directory))
         submission = Submission(
-            app=f"{APPLICATION_DIRECTORY}/{path.name}",
+            app=f"{APPLICATION_DIRECTORY}/{path.relative_to(home.directory)}",
             job_class=job_class,
             config=config.model_dump(mode="json"),
             pid_file="driver.pid",

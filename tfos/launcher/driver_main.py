@@ -19,6 +19,7 @@ import psutil
 
 from tfos.config import JobConfig
 from tfos.errors import ExitCode, InfrastructureError, InterruptedRunError, TfosError
+from tfos.frameworks.keras import keras_variables
 from tfos.launcher.application import UserCodeError, load_job
 from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures
@@ -50,6 +51,9 @@ def main(argv: list[str]) -> int:
     _write_pid(submission.pid_file)
     config = submission.job_config
     show_log(config.log_level)
+    os.environ.update(keras_variables(config.keras))
+    # An application that imports TensorFlow here, too, is not to bury its own output.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.update(configuration_in_container(os.environ, os.getcwd()))
     if submission.runs_root is not None:
         return _main_in_cluster(submission, config, submission.runs_root)
@@ -145,20 +149,14 @@ def _run_on_spark(
     interrupts: Interrupts,
     told: Mapping[str, Callable[..., None]],
 ) -> RunResult:
-    app = Path(submission.app)
-    job = load_job(app, submission.job_class)
+    # First, as the application's own lines may use it when it is imported.
     spark = _start_spark(config, submission.tag)
     interrupts.install()
     code = int(ExitCode.INTERNAL)
     try:
-        result = run(
-            job,
-            spark,
-            config,
-            app_directories=[str(app.resolve().parent)],
-            interrupts=interrupts,
-            **told,
-        )
+        sys.argv = [submission.app, *config.args]
+        job = load_job(Path(submission.app), submission.job_class)
+        result = run(job, spark, config, interrupts=interrupts, **told)
         code = result.exit_code
         return result
     except TfosError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -39,6 +40,7 @@ class Interrupts:
         self.sink: Callable[[str, str], None] | None = None
 
     def __enter__(self) -> Interrupts:
+        os.register_at_fork(after_in_child=self._give_back)
         try:
             self.install()
             if self._timeout_s is not None:
@@ -56,6 +58,11 @@ class Interrupts:
     def spent_s(self) -> float:
         """How much of the time is gone."""
         return max(time.time() - self._begun, 0.0)
+
+    def _give_back(self) -> None:
+        """Set the handlers of before; called in forked children too, such as a pool's."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def install(self) -> None:
         """Set the handlers; again after SparkContext has set one of its own for SIGINT."""
@@ -77,8 +84,7 @@ class Interrupts:
     def _restore(self) -> None:
         if self._timeout_s is not None:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._give_back()
 
     def _raise(self, error: TfosError) -> NoReturn:
         self._raised = error

@@ -33,6 +33,7 @@ from tfos.launcher.hadoop_conf import configuration_in_container
 from tfos.launcher.host_session import REJOIN_WITHIN_S, HostSession
 from tfos.launcher.ports import address_towards, reserve_port
 from tfos.launcher.registry_address import RegistryAddress
+from tfos.launcher.shipped_application import ShippedApplication, UnpackedApplication
 from tfos.launcher.submission import role_resources
 from tfos.launcher.supervision import Supervision
 from tfos.launcher.training_spec import TrainingSpec
@@ -94,8 +95,10 @@ class RoleHost:
         The DataFrames fed to this role; tagged by row when there are several.
     packed
         Whether its batches come packed, as a gang's do (`tfos.arrow_feed.gang`).
-    app_directories
-        Directories of the user's modules.
+    application
+        The files of the application; None when the Job needs none.
+    program
+        Its file as the user named it; empty in a notebook.
     passed_over
         Names of checkpoints that cannot be used; the driver has warned of them.
     versions
@@ -115,7 +118,8 @@ class RoleHost:
     schemas: Mapping[str, Any]
     feeds: tuple[str, ...]
     packed: bool
-    app_directories: tuple[str, ...]
+    application: ShippedApplication | None
+    program: str
     passed_over: tuple[str, ...]
     versions: Mapping[str, str | None]
 
@@ -156,6 +160,7 @@ class _Hosted:
         self._supervision: Supervision | None = None
         self._spool: SpoolWriter | None = None
         self._job_file = Path()
+        self._application: UnpackedApplication | None = None
 
     def play(self, batches: Iterator[pa.RecordBatch]) -> Outcome:
         try:
@@ -201,7 +206,7 @@ class _Hosted:
         try:
             self._check_versions()
             self._open_spool(places, stack)
-            self._write_job(directory)
+            self._write_application(directory)
         except Exception as error:
             self._fail(error)
             supervision.tell_failure()
@@ -238,7 +243,9 @@ class _Hosted:
             self._ended.set()
             self._supervision.tell_failure()
 
-    def _write_job(self, directory: Path) -> None:
+    def _write_application(self, directory: Path) -> None:
+        if self._program.application is not None:
+            self._application = self._program.application.unpack(directory / "application")
         self._job_file = directory / "job.pkl"
         with open(os.open(self._job_file, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             file.write(self._program.job)
@@ -267,7 +274,8 @@ class _Hosted:
             arch=config.arch,
             trains=program.trains,
             job_file=str(self._job_file),
-            app_directories=program.app_directories,
+            application=self._application,
+            program=program.program,
             schemas=program.schemas,
             spool=None if self._spool is None else str(self._spool.directory),
             feed_index=self._key.index,

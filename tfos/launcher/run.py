@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,16 +18,20 @@ from tfos.errors import ConfigError, InterruptedRunError, TfosError
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState
-from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_framework
-from tfos.launcher.application import UserCodeError, one_line, pickle_job, user_traceback
+from tfos.frameworks.contract import TRAIN, Framework, load_framework
+from tfos.frameworks.keras import check_keras
+from tfos.launcher.application import UserCodeError, one_line, user_traceback
+from tfos.launcher.application_check import check_job
 from tfos.launcher.controller import Controller
 from tfos.launcher.datasets import FedFrames, check_frames
 from tfos.launcher.interrupts import Interrupts
+from tfos.launcher.job_state import pickle_job
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, now_iso
 from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
 from tfos.launcher.run_registry import RunRegistry, erase_and_close, only_run_of_job
+from tfos.launcher.shipped_application import ShippedApplication, shipped_application
 from tfos.launcher.spark_security import unprotected
 from tfos.launcher.spark_stop import explain_stop, stopped_by_others
 from tfos.launcher.submission import (
@@ -54,7 +59,6 @@ def run(
     spark: SparkSession,
     config: JobConfig | None = None,
     *,
-    app_directories: Sequence[str] = (),
     interrupts: Interrupts | None = None,
     note_registry: Callable[[RegistryAddress], None] = lambda _: None,
     started_over: Callable[[], None] = lambda: None,
@@ -72,8 +76,6 @@ def run(
     config
         The configuration; the defaults of `JobConfig` when None. Its ``spark`` section was for
         starting the session and is not looked at.
-    app_directories
-        Directories of modules that the job's code imports.
     interrupts
         Signal handling of the calling program; None leaves signals alone (Ctrl-C still ends the
         run in order).
@@ -94,9 +96,8 @@ def run(
         If the run did not finish: `WorkerFailedError`, `ConfigError`, `RunTimeoutError` and so
         on; its ``result`` attribute is the `RunResult`.
     """
-    directories = tuple(app_directories)
     given = config or JobConfig()
-    return _Run(job, spark, given, directories, interrupts, note_registry, started_over).run()
+    return _Run(job, spark, given, interrupts, note_registry, started_over).run()
 
 
 @dataclass
@@ -104,7 +105,6 @@ class _Run:
     job: Job
     spark: SparkSession
     config: JobConfig
-    app_directories: tuple[str, ...]
     interrupts: Interrupts | None
     note_registry: Callable[[RegistryAddress], None]
     started_over: Callable[[], None]
@@ -167,6 +167,7 @@ class _Run:
 
     def _run(self, name: str, run_id: str) -> None:
         config = self.config
+        check_job(self.job)
         actual = self._actual_spark()
         check_supported(config.model_copy(update={"spark": actual}))
         if warning := unprotected(master_kind(self._master), actual.conf):
@@ -175,6 +176,7 @@ class _Run:
         resolve_master(self._master, slots_needed(config), cpus_per_task=cpus)
         framework = load_framework(config.arch)
         framework.check_installed()
+        check_keras(framework, config.keras)
         self._prepare_checkpoints(name)
         with ExitStack() as stack:
             stack.enter_context(only_run_of_job(config.registry, name, run_id, self._on_lock_lost))
@@ -183,22 +185,26 @@ class _Run:
                 self.store.remove_all()
                 self.started_over()
             elif self.store is not None:
-                judged = self.store.judge()
-                self.passed_over = judged.passed_over
-                if judged.latest is not None:
-                    check_resumes(framework, judged.latest)
+                self.passed_over = self.store.judge()
             self.registry = RunRegistry(
                 config.registry, name, run_id, self._driver_host(), self.note_registry
             )
             stack.enter_context(self.registry.serving())
+            application = stack.enter_context(shipped_application(self.job, self.spark))
             with self._noticing_stop():
                 frames = self._pre_train()
                 fed = FedFrames.prepare(frames, framework, framework.roles(config.roles))
-            self._train(framework, fed, self.registry.address(), name, run_id)
+            self._train(framework, fed, application, self.registry.address(), name, run_id)
 
     @property
     def _master(self) -> str:
         return str(self.spark.sparkContext.master)
+
+    @property
+    def _program(self) -> str:
+        """The file of the job's module; empty for a notebook."""
+        module = sys.modules.get(type(self.job).__module__)
+        return getattr(module, "__file__", None) or ""
 
     def _actual_spark(self) -> SparkConfig:
         # What started the session is done with; what it runs on is what must fit the roles.
@@ -285,6 +291,7 @@ class _Run:
         self,
         framework: Framework,
         fed: FedFrames,
+        application: ShippedApplication | None,
         address: RegistryAddress,
         name: str,
         run_id: str,
@@ -307,11 +314,12 @@ class _Run:
                 for key in spec.keys
             ),
             repeatable=fed.repeatable,
-            job=pickle_job(self.job),
+            job=pickle_job(self.job, config.keras),
             schemas={n: schema.to_json() for n, schema in fed.schemas.items()},
             feeds=(),
             packed=False,
-            app_directories=self.app_directories,
+            application=application,
+            program=self._program,
             passed_over=self.passed_over,
             versions=describe_here(),
         )

@@ -14,6 +14,7 @@ from tfos.config import JobConfig, SparkConfig
 from tfos.environments.properties import environment_properties
 from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
+from tfos.frameworks.keras import keras_variables
 from tfos.launcher.kubernetes import kubernetes_properties, pod_templates
 from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
 from tfos.launcher.spark_security import security_properties
@@ -179,6 +180,9 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(config.feed.batch_rows),
         "spark.python.task.killTimeout": "200ms",
     }
+    # For functions of the application that run in Spark's Python workers.
+    for name, value in keras_variables(config.keras).items():
+        properties[f"spark.executorEnv.{name}"] = value
     if config.spark.deploy_mode == "client":
         properties["spark.pyspark.driver.python"] = python
         properties["spark.driver.extraJavaOptions"] = _quiet_log_option()

@@ -25,6 +25,7 @@ from tfos.errors import (
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.fault.watchdog import Watchdog
 from tfos.frameworks.contract import load_framework
+from tfos.frameworks.keras import keras_variables
 from tfos.launcher.drills import HostDrill
 from tfos.launcher.host_session import (
     HostSession,
@@ -37,6 +38,7 @@ from tfos.launcher.host_session import (
 from tfos.launcher.process_life import LifeReport, TrainingLife, WaitingProcess
 from tfos.launcher.role_memory import has_room_for_standby
 from tfos.launcher.role_progress import RoleProgress
+from tfos.launcher.shipped_application import is_archive
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation
@@ -329,8 +331,10 @@ class Supervision:
             **load_framework(self._config.arch).environment(self._key, self._resources),
             **os.environ,
             **self._variables,
-            # The host's own import path, Spark's shipped files included.
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            **keras_variables(self._config.keras),
+            # The host's own import path, Spark's shipped files included; the application's come
+            # first there, and only once all else is imported.
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p and not is_archive(p)),
         }
         directory = self._directory / f"process-{self._started}"
         return WaitingProcess(self._key, self._config.arch, environment, directory)

@@ -19,9 +19,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import cloudpickle
-
-import tfos
 from tfos.base import Job, TrainContext
 from tfos.errors import CheckpointError, ConfigError, InfrastructureError
 from tfos.fault import guard
@@ -30,7 +27,9 @@ from tfos.fault.control_channel import ControlChannel
 from tfos.fault.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application import user_traceback
+from tfos.launcher.application_import import import_as_parent, import_from
 from tfos.launcher.channel_link import ChannelLink
+from tfos.launcher.job_state import unpickle_job
 from tfos.launcher.quiet_import import import_quietly
 from tfos.launcher.stored_checkpoints import StoredCheckpoints
 from tfos.launcher.training_feed import TrainingFeed
@@ -121,14 +120,11 @@ class TrainingProcess:
 
 
 def _load_job(spec: TrainingSpec) -> Job:
-    for directory in reversed(spec.app_directories):
-        if os.path.isdir(directory) and directory not in sys.path:
-            sys.path.insert(0, directory)
+    sys.argv = [spec.program, *spec.facts.args]
+    if spec.application is not None:
+        import_from(spec.application)
     # Written 0600 by this process's own role host, which had it by Spark's own channel.
-    job = cloudpickle.loads(Path(spec.job_file).read_bytes())
-    if not isinstance(job, Job):
-        raise ConfigError(f"the submitted object is a {type(job).__name__}, not a tfos.Job")
-    return job
+    return unpickle_job(Path(spec.job_file).read_bytes())
 
 
 def _store(spec: TrainingSpec) -> CheckpointStore | None:
@@ -139,14 +135,8 @@ def _store(spec: TrainingSpec) -> CheckpointStore | None:
         spec.facts.job_name,
         keep=spec.checkpoint_keep,
         run_id=spec.facts.run_id,
-        made_by=_made_by(spec.arch),
         passed_over=spec.passed_over,
     )
-
-
-def _made_by(arch: str) -> dict[str, str]:
-    versions = {"tfos": tfos.__version__, **load_framework(arch).versions()}
-    return {"arch": arch, **{name: each for name, each in versions.items() if each is not None}}
 
 
 def _require_json(result: Any) -> None:
@@ -181,10 +171,16 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
     raise StoppedError
 
 
+def prepare_children() -> None:
+    """Give what the application forks, such as a pool's processes, SIGTERM's own effect back."""
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
 def main() -> None:
     """Run the training process that a role host started; it says over the channel what to play."""
     guard.install()
     signal.signal(signal.SIGTERM, _on_sigterm)
+    prepare_children()
     # The terminal's Ctrl-C is the driver's to hear: it stops the run in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _write_stacks_when_asked()
@@ -228,3 +224,5 @@ def _write_stacks_when_asked() -> None:
 
 if __name__ == "__main__":
     main()
+elif __name__ == "__mp_main__":  # in a process that `multiprocessing` spawned from the one above
+    import_as_parent()

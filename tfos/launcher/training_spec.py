@@ -6,9 +6,10 @@ import json
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from tfos.launcher.shipped_application import UnpackedApplication
 from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Endpoint, TaskKey
 from tfos.training_parts import ProcessFacts
@@ -35,8 +36,10 @@ class TrainingSpec:
         Whether it runs ``Job.train``.
     job_file
         The pickled Job, written by its own role host.
-    app_directories
-        Put on ``sys.path``, first one first.
+    application
+        The application's files; None when the Job needs none.
+    program
+        The application's file as the user named it, for ``sys.argv``; empty in a notebook.
     schemas
         The schema of every fed DataFrame of the run, by name, as JSON.
     spool
@@ -60,7 +63,8 @@ class TrainingSpec:
     arch: str
     trains: bool
     job_file: str
-    app_directories: Sequence[str]
+    application: UnpackedApplication | None
+    program: str
     schemas: Mapping[str, Any]
     spool: str | None
     feed_index: int
@@ -86,7 +90,7 @@ class TrainingSpec:
                 "params": dict(facts.params),
                 "args": list(facts.args),
             },
-            "app_directories": list(self.app_directories),
+            "application": None if self.application is None else asdict(self.application),
             "passed_over": list(self.passed_over),
             "schemas": dict(self.schemas),
         }
@@ -105,8 +109,12 @@ class TrainingSpec:
         facts["store"] = None if facts["store"] is None else Endpoint.parse(facts["store"])
         facts["trainers"] = tuple(TaskKey.parse(key) for key in facts["trainers"])
         continue_at = document.pop("continue_at")
+        files = document.pop("application")
+        if files is not None:
+            files = UnpackedApplication(files["directory"], tuple(files["paths"]), files["home"])
         return cls(
             facts=ProcessFacts(**facts),
+            application=files,
             continue_at=None if continue_at is None else FeedPosition(*continue_at),
             **document,
         )

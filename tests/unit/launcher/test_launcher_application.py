@@ -1,20 +1,15 @@
-"""Finding the Job in an application file, and sending it."""
+"""Finding the Job in an application file."""
 
 from __future__ import annotations
 
-import subprocess
+import re
 import sys
-import threading
 from pathlib import Path
 
-import cloudpickle
 import pytest
 
-from tfos.base import Job
-from tfos.errors import ExitCode, JobDefinitionError
-from tfos.launcher.application import UserCodeError, load_job, pickle_job
-
-REPOSITORY = Path(__file__).parents[3]
+from tfos.errors import ConfigError, ExitCode, JobDefinitionError
+from tfos.launcher.application import UserCodeError, load_job
 
 
 @pytest.fixture
@@ -23,7 +18,7 @@ def app(tmp_path, monkeypatch, request):
 
     def write(source: str) -> Path:
         # A name of its own: modules stay in sys.modules.
-        path = tmp_path / f"{request.node.name.replace('[', '_').replace(']', '')}.py"
+        path = tmp_path / f"{re.sub(r'[^a-z0-9]', '_', request.node.name.lower())}.py"
         path.write_text("import tfos\n" + source)
         return path
 
@@ -76,43 +71,46 @@ def test_an_exit_is_the_users_error_too(app, source):
         load_job(app(source), None)
 
 
-def test_the_pickle_needs_neither_the_file_nor_its_neighbours(app, tmp_path):
-    (tmp_path / "neighbour_by_value.py").write_text("def double(x): return 2 * x\n")
-    path = app(
-        "from neighbour_by_value import double\n"
-        "class A(tfos.Job):\n"
-        "    def train(self, ctx): return double(21)\n"
+def test_a_job_is_imported_by_its_files_name_and_its_guarded_lines_do_not_run(app):
+    path = app("class A(tfos.Job): pass\nif __name__ == '__main__':\n    1 / 0\n")
+    assert type(load_job(path, None)).__module__ == path.stem
+
+
+def test_a_file_in_a_package_may_import_as_a_module_and_as_a_script(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    package = tmp_path / "shop_package" / "models"
+    package.mkdir(parents=True)
+    for directory in (package.parent, package):
+        (directory / "__init__.py").touch()
+    (package.parent / "sizes.py").write_text("SIZE = 7\n")
+    (package / "beside_the_tower.py").write_text("DEPTH = 2\n")
+    (package / "tower.py").write_text(
+        "import tfos\nfrom ..sizes import SIZE\nfrom beside_the_tower import DEPTH\n"
+        "class A(tfos.Job):\n    size = SIZE * DEPTH\n"
     )
-    pickled = tmp_path / "job.pkl"
-    pickled.write_bytes(pickle_job(load_job(path, None)))
-    path.unlink()
-    (tmp_path / "neighbour_by_value.py").unlink()
-    script = (
-        f"import cloudpickle; print(cloudpickle.load(open({str(pickled)!r}, 'rb')).train(None))"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=REPOSITORY,
-        input=pickled.read_bytes(),
-        capture_output=True,
-        check=True,
-    )
-    assert found.stdout == b"42\n"
+    job = load_job(package / "tower.py", None)
+    assert (job.size, type(job).__module__) == (14, "shop_package.models.tower")
 
 
-def test_names_the_attribute_that_cannot_be_pickled():
-    class Locked(Job):
-        def __init__(self) -> None:
-            self.fine = 1
-            self.lock = threading.Lock()
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("queue.py", "'queue', which is the name of a module of Python"),
+        ("yaml.py", "'yaml', which is the name of an installed module"),
+        ("my.app.py", "dot in 'my.app'"),
+        ("shop.py", "'shop', which is the name of the package beside it"),
+    ],
+)
+def test_refuses_a_name_that_is_not_the_files_alone(tmp_path, monkeypatch, name, words):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / name).write_text("import tfos\nclass A(tfos.Job): pass\n")
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    with pytest.raises(ConfigError, match=words):
+        load_job(tmp_path / name, None)
 
-    with pytest.raises(JobDefinitionError, match="its attribute 'lock' cannot be pickled"):
-        pickle_job(Locked())
 
-
-def test_a_notebooks_job_is_pickled_by_value():
-    class Local(Job):
-        def train(self, ctx):
-            return "here"
-
-    assert cloudpickle.loads(pickle_job(Local())).train(None) == "here"
+def test_any_other_name_will_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "2024-job.py").write_text("import tfos\nclass A(tfos.Job): pass\n")
+    assert type(load_job(tmp_path / "2024-job.py", None)).__module__ == "2024-job"

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import stat
-import tempfile
-import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +16,6 @@ from tfos.errors import (
     RendezvousClosedError,
 )
 from tfos.launcher import driver_main, run_directory
-from tfos.launcher.application_archive import pack_application
 from tfos.launcher.cluster_client import SubmitOutput, staging_directory
 from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
 from tfos.launcher.registry_address import RegistryAddress
@@ -232,56 +227,3 @@ def test_the_hadoop_configuration_is_found_and_read(tmp_path):
     (tmp_path / "core-site.xml").write_text("<oops")
     with pytest.raises(ConfigError, match=r"core-site.xml cannot be read"):
         default_file_system(tmp_path)
-
-
-def test_an_application_goes_with_its_neighbours(tmp_path):
-    for name in ("app.py", "near.py", "notes.txt", ".hidden.py"):
-        (tmp_path / name).write_text("")
-    for name in ("package/__init__.py", "package/data.csv", "package/__pycache__/x.pyc"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "huge.py").write_text("")
-    pack_application(tmp_path / "app.py", tmp_path / "app.zip")
-    with zipfile.ZipFile(tmp_path / "app.zip") as archive:
-        names = sorted(archive.namelist())
-    assert names == ["app.py", "near.py", "package/__init__.py", "package/data.csv"]
-
-
-@pytest.fixture
-def nobodys():
-    """A directory of a user who, unlike root, may not read everything; the test is that user."""
-    with tempfile.TemporaryDirectory() as directory:
-        os.chmod(directory, 0o777)
-        was = os.geteuid()
-        if was == 0:
-            os.seteuid(65534)
-        try:
-            yield Path(directory)
-        finally:
-            os.seteuid(was)
-
-
-def test_what_may_not_be_looked_into_is_no_package(nobodys):
-    app, archive = nobodys / "app.py", nobodys / "app.zip"
-    app.touch()
-    for name in ("private", "package"):
-        (nobodys / name).mkdir()
-        (nobodys / name / "__init__.py").touch()
-    for name in (".git", "sub"):
-        (nobodys / "package" / name).mkdir()
-        (nobodys / "package" / name / "file").touch()
-    (nobodys / "private").chmod(0)
-    pack_application(app, archive)
-    with zipfile.ZipFile(archive) as packed:
-        assert sorted(packed.namelist()) == ["app.py", "package/__init__.py", "package/sub/file"]
-    (nobodys / "package" / "sub").chmod(0)
-    with pytest.raises(ConfigError, match=r"package/sub, which you may not read"):
-        pack_application(app, archive)
-
-
-def test_what_is_no_code_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfos.launcher.application_archive.LIMIT_BYTES", 3)
-    (tmp_path / "app.py").write_text("long")
-    with pytest.raises(ConfigError, match="a directory of its own"):
-        pack_application(tmp_path / "app.py", tmp_path / "app.zip")

@@ -1,5 +1,6 @@
 """When a driver's own time is up."""
 
+import os
 import signal
 import time
 
@@ -33,3 +34,16 @@ def test_an_alarm_before_the_block_begins_leaves_no_handler(monkeypatch):
 def test_a_clock_that_is_ahead_gives_no_extra_time():
     with Interrupts(60, time.time() + 1000) as interrupts:
         assert interrupts.spent_s == 0
+
+
+def test_a_forked_child_has_the_handlers_of_before():
+    def ends_by_default() -> bool:
+        return signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    assert ends_by_default()
+    with Interrupts(None, time.time()):
+        assert not ends_by_default()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if ends_by_default() else 1)
+        assert os.waitpid(child, 0)[1] == 0

@@ -97,7 +97,7 @@ def test_gpus_are_those_that_kubernetes_knows():
 
 def test_the_dry_run_of_a_driver_in_the_cluster(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "app.py").write_text("")
+    (tmp_path / "app.py").write_text("from jobs import *")
     conf = {IMAGE: "i"}
     given = config(deploy_mode="cluster", staging_dir="s3a://b", env="venv:/e", conf=conf)
     assert submit(given, "app.py", dry_run=True) == 0

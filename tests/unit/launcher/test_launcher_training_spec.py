@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tfos.launcher.ports import address_towards, reserve_port
+from tfos.launcher.shipped_application import UnpackedApplication
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
@@ -36,7 +37,8 @@ def test_the_spec_survives_its_file_and_is_private(
         arch="ps",
         trains=False,
         job_file="/j",
-        app_directories=["/apps"],
+        application=UnpackedApplication("/unpacked", ("", "shop"), "/home/me"),
+        program="/home/me/shop/app.py",
         schemas={"train": []},
         spool="/s",
         feed_index=0,

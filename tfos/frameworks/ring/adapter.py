@@ -39,6 +39,7 @@ class RingFramework(Framework):
     """Workers only, all alike: worker-0 has rank 0."""
 
     name = "ring"
+    keras = (2,)
 
     def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
         """Return the workers, one gang."""
