@@ -24,6 +24,7 @@ from typing import NamedTuple
 from tfos.launcher.host_session import HostSession, Ordered
 from tfos.registry.contract import Document, Generation, Member
 from tfos.registry.embedded import EmbeddedZooKeeper
+from tfos.registry.identity import RunIdentity
 from tfos.registry.zookeeper import ZooKeeperRegistry
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
 
@@ -36,6 +37,7 @@ class Run(NamedTuple):
     address: str
     root: str
     secret: str
+    identity: RunIdentity
 
     def connect(self, *, create: bool) -> ZooKeeperRegistry:
         """Open a session with time-outs wide enough for an overloaded machine."""
@@ -45,6 +47,7 @@ class Run(NamedTuple):
             self.secret,
             session_timeout_s=120,
             connect_timeout_s=60,
+            identity=self.identity,
             create=create,
         )
 
@@ -101,9 +104,10 @@ def play_some(run: Run, indices: range, pipe: Connection) -> None:
         session.close()
 
 
-def measure(address: str, hosts: int, processes: int) -> Took:
+def measure(address: str, identity: RunIdentity, hosts: int, processes: int) -> Took:
     """Bring `hosts` together once."""
-    run = Run(address, f"/tfos/benchmark/run-{secrets.token_hex(4)}", secrets.token_hex(16))
+    root = f"/tfos/benchmark/run-{secrets.token_hex(4)}"
+    run = Run(address, root, secrets.token_hex(16), identity)
     driver = run.connect(create=True)
     driver.attend()
     complete = threading.Event()
@@ -154,8 +158,9 @@ def main() -> None:
     names = ["hosts", "register", "list", "median read", "last read", "all", "parse"]
     print("".join(f"{name:>12}" for name in names))
     for hosts in [*options.hosts, *([3000] if options.large else [])]:
-        with EmbeddedZooKeeper(start_timeout_s=60) as server:
-            took = measure(server.address, hosts, options.processes)
+        identity = RunIdentity.draw()
+        with EmbeddedZooKeeper(identity=identity, start_timeout_s=60) as server:
+            took = measure(server.address, identity, hosts, options.processes)
         total = took.register + took.list_ + took.last_read
         seconds = [took.register, took.list_, took.median_read, took.last_read, total, took.parse]
         print(f"{hosts:>12}" + "".join(f"{part:>10.3f} s" for part in seconds), flush=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tfos.errors import TfosError
+from tfos.private_directory import refuse_foreign
 
 __all__ = ["cache_directory", "locked"]
 
@@ -45,7 +46,8 @@ def locked(
     on_wait
         Called once if another process is at it.
     error
-        What is raised if that process does not end, or the cache cannot be written.
+        What is raised if that process does not end, or the cache cannot be written or belongs to
+        another user.
     instead
         How another cache is named: the end of the error's message.
     """
@@ -54,7 +56,8 @@ def locked(
         return error(f"the cache {root} cannot be written: {cause}; {instead}")
 
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(0o755, parents=True, exist_ok=True)
+        refuse_foreign(root, instead=instead, error=error)
         lock = (root / ".lock").open("w")
     except OSError as cause:
         raise unwritable(cause) from cause

@@ -7,6 +7,7 @@ import pytest
 
 from tfos.registry.contract import Registry
 from tfos.registry.embedded import EmbeddedZooKeeper
+from tfos.registry.identity import RunIdentity
 from tfos.registry.memory import InMemoryRegistry, InMemoryRun
 from tfos.registry.zookeeper import ZooKeeperRegistry
 
@@ -28,14 +29,20 @@ class MemoryBackend:
 
 
 class ZooKeeperBackend:
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, identity: RunIdentity) -> None:
         self._address = address
+        self._identity = identity
         self._root = f"/tfos/contract/run-{next(_RUNS)}"
         self._sessions: list[ZooKeeperRegistry] = []
 
     def connect(self) -> Registry:
         session = ZooKeeperRegistry(
-            self._address, self._root, "secret", session_timeout_s=10, connect_timeout_s=20
+            self._address,
+            self._root,
+            "secret",
+            session_timeout_s=10,
+            connect_timeout_s=20,
+            identity=self._identity,
         )
         self._sessions.append(session)
         return session
@@ -46,9 +53,10 @@ class ZooKeeperBackend:
 
 
 @pytest.fixture(scope="session")
-def zookeeper_address() -> Iterator[str]:
-    with EmbeddedZooKeeper(start_timeout_s=60) as server:
-        yield server.address
+def zookeeper() -> Iterator[tuple[str, RunIdentity]]:
+    identity = RunIdentity.draw()
+    with EmbeddedZooKeeper(identity=identity, start_timeout_s=60) as server:
+        yield server.address, identity
 
 
 @pytest.fixture(params=["memory", pytest.param("zookeeper", marks=pytest.mark.zookeeper)])
@@ -56,7 +64,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[MemoryBackend | ZooKeepe
     made = (
         MemoryBackend()
         if request.param == "memory"
-        else ZooKeeperBackend(request.getfixturevalue("zookeeper_address"))
+        else ZooKeeperBackend(*request.getfixturevalue("zookeeper"))
     )
     yield made
     made.close()

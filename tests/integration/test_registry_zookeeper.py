@@ -29,8 +29,10 @@ from tfos.errors import (
     RendezvousError,
     SessionLostError,
 )
+from tfos.launcher.registry_address import RegistryAddress
 from tfos.registry.contract import Connection, Generation, Member, StopNotice
 from tfos.registry.embedded import EmbeddedZooKeeper
+from tfos.registry.identity import RunIdentity
 from tfos.registry.zookeeper import ZooKeeperRegistry
 from tfos.topology import ClusterSpec, Endpoint, Life, Role, TaskKey
 
@@ -50,7 +52,8 @@ def shared_server():
 
 @pytest.fixture
 def own_server():
-    with EmbeddedZooKeeper(start_timeout_s=60) as server:
+    """As a run has it; the shared one stands for an ensemble elsewhere."""
+    with EmbeddedZooKeeper(identity=RunIdentity.draw(), start_timeout_s=60) as server:
         yield server
 
 
@@ -64,6 +67,7 @@ def connect():
             root,
             secret,
             session_timeout_s=timeout_s,
+            identity=server.identity,
             **{"connect_timeout_s": BOUND_S, **more},
         )
         sessions.append(session)
@@ -225,15 +229,14 @@ class TestConnecting:
         with pytest.raises(ConfigError, match="--zookeeper"):
             self.connect_to(hosts, 0.5)
 
-    def test_a_server_that_starts_late_is_awaited(self, own_server):
+    def test_a_server_that_starts_late_is_awaited(self, own_server, connect):
         own_server.halt()
         with ThreadPoolExecutor(1) as pool:
-            connecting = pool.submit(self.connect_to, own_server.address, BOUND_S)
+            connecting = pool.submit(connect, own_server)
             time.sleep(0.3)
             own_server.restart()
             session = connecting.result()
         assert session.members() == {}
-        session.close()
 
     def test_close_leaves_no_thread(self, shared_server, connect):
         before = set(threading.enumerate())
@@ -304,7 +307,8 @@ class TestServerFaults:
                 full.setblocking(False)
                 full.connect_ex(down.getsockname())
             ensemble = SimpleNamespace(
-                address=f"127.0.0.1:{down.getsockname()[1]},{own_server.address}"
+                address=f"127.0.0.1:{down.getsockname()[1]},{own_server.address}",
+                identity=own_server.identity,
             )
             # Each session tries the servers in an order of its own.
             for _ in range(6):
@@ -381,17 +385,19 @@ class TestServerFaults:
         told = queue.SimpleQueue()
         driver.watch_members(told.put)
         script = (
-            "import sys, time\n"
+            "import time\n"
+            "from tfos.launcher.registry_address import RegistryAddress\n"
             "from tfos.registry.contract import Member\n"
-            "from tfos.registry.zookeeper import ZooKeeperRegistry\n"
             "from tfos.topology import *\n"
-            f"registry = ZooKeeperRegistry({own_server.address!r}, {ROOT!r}, input(),"
-            " session_timeout_s=10, connect_timeout_s=20)\n"
+            "registry = RegistryAddress.from_text(input()).connect()\n"
             "registry.register(Member(TaskKey(Role.WORKER, 0), Endpoint('h', 1), 'h', 1, 0))\n"
             "time.sleep(60)\n"
         )
         with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as host:
-            host.stdin.write(SECRET.encode() + b"\n")
+            address = RegistryAddress(
+                own_server.address, ROOT, SECRET, 10.0, BOUND_S, own_server.identity
+            )
+            host.stdin.write(address.to_text().encode() + b"\n")
             host.stdin.flush()
             next_until(told, {WORKER})
             host.kill()
@@ -492,14 +498,14 @@ class TestEmbeddedServer:
             EmbeddedZooKeeper("203.0.113.1").start()
 
 
-def test_two_hundred_hosts_get_the_cluster_quickly(own_server, connect):
+def test_two_hundred_hosts_get_the_cluster_quickly(shared_server, connect):
     count = 200
-    driver = connect(own_server)
+    driver = connect(shared_server)
     complete = threading.Event()
     driver.watch_members(lambda keys: complete.set() if len(keys) == count else None)
 
     def play(index):
-        host = connect(own_server, create=False)
+        host = connect(shared_server, create=False)
         host.register(member(index))
         generation = WaitingHost(host, TaskKey(Role.WORKER, index)).next(0, BOUND_S)
         host.publish_outcome(1, TaskKey(Role.WORKER, index), {"index": index})

@@ -12,6 +12,7 @@ PACKAGE = ROOT / "tfos"
 
 LEVELS = [
     {"errors"},
+    {"private_directory"},
     {"config", "topology", "read_plan", "horovod_installed", "cache_directory", "java", "terminal"},
     {"training_parts"},
     # Settings' layers and what the rooms are made of; none of these knows another.

@@ -26,6 +26,7 @@ from tfos.arrow_feed.segment_index import IndexWriter, SegmentEntry, write_abort
 from tfos.arrow_feed.segments import overhead_bytes, write_segment
 from tfos.config import FeedConfig
 from tfos.errors import FeedError, SchemaMismatchError
+from tfos.private_directory import make_private
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +35,9 @@ __all__ = ["SpoolWriter"]
 
 log = logging.getLogger(__name__)
 
+_INSTEAD = (
+    "set feed.spool_dir, or spark.local.dir of its host, to a directory of root's or your own"
+)
 # The first segments are small, so that training starts while Spark still computes.
 _FIRST_SEGMENT_BYTES = 256 << 10
 _SEGMENT_GROWTH = 4
@@ -81,6 +85,8 @@ class SpoolWriter:
     ------
     FileExistsError
         If the spool exists already.
+    ConfigError
+        If a place lies in a directory of another user.
     """
 
     def __init__(
@@ -95,7 +101,7 @@ class SpoolWriter:
         total = sum(place.limit_bytes for place in places)
         self._segment_bytes = min(config.segment_bytes, max(total // 8, 1))
         for place in places:
-            place.path.mkdir(mode=0o700, parents=True)
+            make_private(place.path, instead=_INSTEAD)
         self._feeds = {
             name: self._new_feed(name, schema, config) for name, schema in schemas.items()
         }

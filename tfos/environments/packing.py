@@ -19,6 +19,7 @@ from tfos.environments.interpreter import compile_bytecode, copy_interpreter
 from tfos.environments.progress import Progress, in_words, percent_of
 from tfos.environments.specification import EnvironmentSpec
 from tfos.errors import ConfigError, InfrastructureError
+from tfos.private_directory import refuse_foreign
 
 __all__ = ["KEPT_ARCHIVES", "PackedEnvironment", "pack"]
 
@@ -81,6 +82,7 @@ def pack(
             "there what is then missing"
         )
     directory = cache or cache_directory(os.environ, "environments")
+    refuse_foreign(directory, instead=_INSTEAD, error=InfrastructureError)
     name, installed, editable = _listed(inspection)
     archive = directory / name
     is_new = not archive.exists() and _make(inspection, installed, editable, archive, progress)

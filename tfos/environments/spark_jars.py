@@ -10,8 +10,11 @@ from pathlib import Path
 from tfos.cache_directory import cache_directory, locked
 from tfos.environments.progress import Progress, percent_of
 from tfos.errors import InfrastructureError
+from tfos.private_directory import refuse_foreign
 
 __all__ = ["pack_spark_jars"]
+
+_INSTEAD = "let XDG_CACHE_HOME name another directory"
 
 
 def pack_spark_jars(spark_home: Path, progress: Progress, *, cache: Path | None = None) -> Path:
@@ -31,10 +34,11 @@ def pack_spark_jars(spark_home: Path, progress: Progress, *, cache: Path | None 
     Raises
     ------
     InfrastructureError
-        If it cannot be written.
+        If it cannot be written, or belongs to another user.
     """
     jars = sorted((spark_home / "jars").glob("*.jar"))
     directory = cache or cache_directory(os.environ, "spark-jars")
+    refuse_foreign(directory, instead=_INSTEAD, error=InfrastructureError)
     target = directory / f"spark-jars-{_digest(jars)}.zip"
     if target.exists():
         return target
@@ -42,7 +46,7 @@ def pack_spark_jars(spark_home: Path, progress: Progress, *, cache: Path | None 
         directory,
         lambda: progress.say("another process packs Spark's jars: waiting for it"),
         error=InfrastructureError,
-        instead="let XDG_CACHE_HOME name another directory",
+        instead=_INSTEAD,
     ) as work:
         if not target.exists():
             progress.say("packing Spark's jars, once")
@@ -50,8 +54,8 @@ def pack_spark_jars(spark_home: Path, progress: Progress, *, cache: Path | None 
                 _write(jars, work / target.name, progress)
             except OSError as error:
                 raise InfrastructureError(
-                    f"Spark's jars cannot be packed into {directory}: {error}; let XDG_CACHE_HOME "
-                    "name another directory, or set spark.yarn.archive"
+                    f"Spark's jars cannot be packed into {directory}: {error}; {_INSTEAD}, or set "
+                    "spark.yarn.archive"
                 ) from error
             for other in directory.glob("spark-jars-*.zip"):
                 other.unlink()

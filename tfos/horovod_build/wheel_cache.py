@@ -12,11 +12,14 @@ from pathlib import Path
 
 from tfos.cache_directory import cache_directory, locked
 from tfos.errors import HorovodError
+from tfos.private_directory import refuse_foreign
 
 __all__ = ["VERSION", "WheelCache", "build_settings", "default_directory"]
 
 VERSION = "0.28.1"
 """The version of Horovod that is built: its last one."""
+
+_INSTEAD = "name another by --cache"
 
 # What changes the wheel. Everything else that begins with HOROVOD_ is for running.
 _SETTING_PREFIXES = tuple(
@@ -66,7 +69,14 @@ class WheelCache:
         return self.directory / f"build-{_python_tag()}.log"
 
     def wheel(self) -> Path | None:
-        """Return the wheel for this Python and platform; None if it is not built yet."""
+        """Return the wheel for this Python and platform; None if it is not built yet.
+
+        Raises
+        ------
+        HorovodError
+            If the cache belongs to another user.
+        """
+        refuse_foreign(self.root, instead=_INSTEAD, error=HorovodError)
         pattern = f"horovod-{VERSION}-{_python_tag()}-*{_platform_tag()}.whl"
         return next(iter(sorted(self.directory.glob(pattern))), None)
 
@@ -96,8 +106,7 @@ class WheelCache:
         HorovodError
             If the other build does not end, or the directory cannot be written.
         """
-        instead = "name another by --cache"
-        with locked(self.root, on_wait, error=HorovodError, instead=instead) as work:
+        with locked(self.root, on_wait, error=HorovodError, instead=_INSTEAD) as work:
             self.directory.mkdir(exist_ok=True)
             try:
                 yield work

@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass, field
 
 from tfos.registry.contract import Registry
+from tfos.registry.identity import RunIdentity
 from tfos.topology import Endpoint
 
 __all__ = ["RegistryAddress"]
@@ -14,13 +15,28 @@ __all__ = ["RegistryAddress"]
 
 @dataclass(frozen=True)
 class RegistryAddress:
-    """Where the run's registry is, and the secret that opens it. Travels by Spark's own channel."""
+    """Where the run's registry is, and what opens it. Travels by Spark's own channel.
+
+    Parameters
+    ----------
+    hosts
+        ``host:port,host:port``.
+    root
+        The run's own node.
+    secret
+        Opens the run's nodes.
+    session_timeout_s, connect_timeout_s
+        As of `ZooKeeperRegistry`.
+    identity
+        Opens the run's own server; None for an external ensemble.
+    """
 
     hosts: str
     root: str
     secret: str = field(repr=False)
     session_timeout_s: float
     connect_timeout_s: float
+    identity: RunIdentity | None = None
 
     def connect(self, *, create: bool = False) -> Registry:
         """Open a session; raises RendezvousConnectionError within `connect_timeout_s`.
@@ -36,6 +52,7 @@ class RegistryAddress:
             self.secret,
             session_timeout_s=self.session_timeout_s,
             connect_timeout_s=self.connect_timeout_s,
+            identity=self.identity,
             create=create,
         )
 
@@ -51,7 +68,10 @@ class RegistryAddress:
     @classmethod
     def from_text(cls, text: str) -> RegistryAddress:
         """Read back what `to_text` returned; raises ValueError or TypeError."""
-        return cls(**json.loads(text))
+        fields = dict(json.loads(text))
+        if identity := fields.get("identity"):
+            fields["identity"] = RunIdentity(**identity)
+        return cls(**fields)
 
     def note(self, path: str) -> None:
         """Write this to a new file that only its owner can read."""

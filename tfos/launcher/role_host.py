@@ -37,6 +37,7 @@ from tfos.launcher.shipped_application import ShippedApplication, UnpackedApplic
 from tfos.launcher.submission import role_resources
 from tfos.launcher.supervision import Supervision
 from tfos.launcher.training_spec import TrainingSpec
+from tfos.private_directory import make_private, private_name
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Member
 from tfos.terminal import TerminalFormatter
@@ -176,12 +177,12 @@ class _Hosted:
 
     def _play(self, batches: Iterator[pa.RecordBatch], stack: contextlib.ExitStack) -> Outcome:
         program = self._program
-        name = f"tfos-{program.run_id}-{self._key}-{self._attempt}"
+        name = private_name(f"{program.run_id}-{self._key}-{self._attempt}")
         directory = host_directory(f"{name}-host")
         places = choose_places(self._config.feed, name)
         # Spark kills Python workers without a word: this tidies up whatever becomes of us.
         stack.enter_context(removed_at_end([directory, *(place.path for place in places)]))
-        directory.mkdir(mode=0o700)
+        make_private(directory, instead="set TMPDIR on its host to one of root's or your own")
         address = address_towards(program.registry.first)
         endpoint = stack.enter_context(reserve_port(address))
         session = HostSession(

@@ -18,6 +18,7 @@ from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import now_iso
 from tfos.registry.contract import Registry
 from tfos.registry.embedded import EmbeddedZooKeeper
+from tfos.registry.identity import RunIdentity
 
 if TYPE_CHECKING:
     from tfos.registry.job_lock import JobLock
@@ -149,7 +150,10 @@ class RunRegistry:
         self._node = f"/tfos/{job_name}/{run_id}"
         self._secret = secrets.token_hex(16)
         self._note = note
-        self._server = None if config.zookeeper is not None else EmbeddedZooKeeper(host)
+        self._identity = None if config.zookeeper is not None else RunIdentity.draw()
+        self._server = (
+            None if self._identity is None else EmbeddedZooKeeper(host, identity=self._identity)
+        )
         self._starting: Future[None] | None = None
 
     @contextmanager
@@ -188,6 +192,7 @@ class RunRegistry:
             secret=self._secret,
             session_timeout_s=self._config.session_timeout_s,
             connect_timeout_s=self._config.connect_timeout_s,
+            identity=self._identity,
         )
 
     @property

@@ -7,11 +7,12 @@ import importlib.util
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ import psutil
 from tfos.errors import LaunchError
 from tfos.java import QUICK_JVM, find_java
 from tfos.registry import lifeline
+from tfos.registry.identity import RunIdentity
 
 __all__ = ["SETTINGS", "EmbeddedZooKeeper", "end_server", "start_server"]
 
@@ -56,24 +58,56 @@ forceSync=no
 """
 """The lines of a server's configuration that do not depend on where it runs."""
 
+# Netty closes a connection whose handshake takes longer than 10 s.
+_TLS: Final = """\
+serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory
+ssl.clientAuth=need
+ssl.protocol=TLSv1.3
+ssl.enabledProtocols=TLSv1.3
+"""
+# A line for each connection that fails to authenticate would fill the disk in a flood of them.
+_LOGGING: Final = """\
+rootLogger.level=error
+rootLogger.appenderRef.console.ref=console
+appender.console.type=Console
+appender.console.name=console
+appender.console.layout.type=PatternLayout
+appender.console.layout.pattern=%d{ISO8601} %t %p %m%n%ex
+filter.burst.type=BurstFilter
+filter.burst.level=error
+filter.burst.rate=1
+filter.burst.maxBurst=100
+"""
+
 
 class EmbeddedZooKeeper:
     """A ZooKeeper server on this host, for as long as this process lives. A context manager.
 
     It listens on `host` only, on a port found free, keeps its data in a private directory of its
-    own, and is killed, its directory removed, when this process ends, even by SIGKILL. Anyone who
-    reaches the port may connect; what a run keeps there is protected by its ACLs. Not thread-safe.
+    own, and is killed, its directory removed, when this process ends, even by SIGKILL.
+    Not thread-safe.
 
     Parameters
     ----------
     host
         Name or address of this host to listen on: one that every role host can reach.
+    identity
+        Only clients that have it get further than the TLS handshake. With None there is no TLS, and
+        anyone who reaches the port may connect, take over any session and end it: for tests, where
+        it stands for an ensemble elsewhere.
     start_timeout_s
         Time for the server to answer; it takes about 1 s on an idle machine.
     """
 
-    def __init__(self, host: str = "127.0.0.1", *, start_timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        *,
+        identity: RunIdentity | None = None,
+        start_timeout_s: float = 30.0,
+    ) -> None:
         self._host = host
+        self._identity = identity
         self._start_timeout_s = start_timeout_s
         self._port = 0
         self._directory: Path | None = None
@@ -92,6 +126,11 @@ class EmbeddedZooKeeper:
         if not self._port:
             raise LaunchError("the embedded ZooKeeper was not started")
         return f"{self._host}:{self._port}"
+
+    @property
+    def identity(self) -> RunIdentity | None:
+        """What clients need to connect."""
+        return self._identity
 
     @property
     def running(self) -> bool:
@@ -167,16 +206,26 @@ class EmbeddedZooKeeper:
         assert self._directory is not None
         directory = self._directory
         config = directory / "zoo.cfg"
-        config.write_text(
-            f"{SETTINGS}dataDir={directory / 'data'}\n"
-            f"clientPort={self._port}\nclientPortAddress={self._host}\n"
-        )
+        config.write_text(f"{SETTINGS}dataDir={directory / 'data'}\n{self._listening(directory)}")
         self._process = start_server(_MAIN, config)
         self._await_ready()
 
+    def _listening(self, directory: Path) -> str:
+        """Return the lines of the configuration that say where it listens, and to whom."""
+        if self._identity is None:
+            return f"clientPort={self._port}\nclientPortAddress={self._host}\n"
+        keys = directory / "identity.pem"
+        keys.touch(0o600)
+        keys.write_text(self._identity.pem)
+        return (
+            f"{_TLS}ssl.keyStore.location={keys}\nssl.trustStore.location={keys}\n"
+            f"secureClientPort={self._port}\nsecureClientPortAddress={self._host}\n"
+        )
+
     def _await_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s
-        while not _serves(self._host, self._port):
+        tls = None if self._identity is None else self._identity.client_context()
+        while not _serves(self._host, self._port, tls):
             if not self.running:
                 self._end(keep_data=True)
                 lines = self._last_lines()
@@ -213,7 +262,15 @@ def start_server(main: str, config: Path) -> subprocess.Popen[bytes]:
         If PySpark's jars are missing.
     """
     directory = config.parent
-    server = [find_java(_NEEDS_JAVA), *_JVM, main, str(config)]
+    logging = directory / "log4j2.properties"
+    logging.write_text(_LOGGING)
+    server = [
+        find_java(_NEEDS_JAVA),
+        *_JVM,
+        f"-Dlog4j2.configurationFile={logging}",
+        main,
+        str(config),
+    ]
     with (directory / "server.log").open("wb") as log:
         # A session of its own: Ctrl-C at the terminal must not take the server before the
         # driver has told the roles to stop.
@@ -287,10 +344,13 @@ def _free_port(host: str) -> int:
         ) from error
 
 
-def _serves(host: str, port: int) -> bool:
+def _serves(host: str, port: int, tls: ssl.SSLContext | None) -> bool:
     """Ask whether a ZooKeeper server answers."""
     try:
-        with socket.create_connection((host, port), timeout=1.0) as link:
+        with ExitStack() as open_links:
+            link = open_links.enter_context(socket.create_connection((host, port), timeout=1.0))
+            if tls is not None:
+                link = open_links.enter_context(tls.wrap_socket(link))
             link.sendall(b"srvr")
             return link.recv(64).startswith(b"Zookeeper version")
     except OSError:

@@ -28,6 +28,7 @@ from kazoo.security import make_acl
 from tfos.errors import ConfigError, RendezvousConnectionError, RendezvousError
 from tfos.registry.contract import Connection, Subscription
 from tfos.registry.delivery import Delivery
+from tfos.registry.identity import RunIdentity
 from tfos.registry.node_session import (
     Create,
     Delete,
@@ -75,6 +76,8 @@ class ZooKeeperRegistry(TreeRegistry):
         it has been cut off for so long. Servers bound it, to 2 and 20 of their ticks by default.
     connect_timeout_s
         Time to reach a server at all.
+    identity
+        What the run's own server asks of its clients; None for a server that takes everyone.
     create
         Create the run's tree where it is missing. With False, a missing tree means that the run has
         ended, and calls raise `RendezvousClosedError`: for role hosts, which may come late.
@@ -97,11 +100,14 @@ class ZooKeeperRegistry(TreeRegistry):
         *,
         session_timeout_s: float,
         connect_timeout_s: float,
+        identity: RunIdentity | None = None,
         create: bool = True,
     ) -> None:
         if not root.startswith("/") or root.endswith("/") or "//" in root:
             raise ConfigError(f"the registry's root is {root!r}: it must be a path such as /a/b")
-        session = ZooKeeperSession(hosts, secret, session_timeout_s, connect_timeout_s)
+        session = ZooKeeperSession(
+            hosts, secret, session_timeout_s, connect_timeout_s, identity=identity
+        )
         try:
             super().__init__(session, root, create=create)
         except BaseException:
@@ -123,6 +129,7 @@ class ZooKeeperSession:
         connect_timeout_s: float,
         *,
         readable: bool = False,
+        identity: RunIdentity | None = None,
     ) -> None:
         self._timeout_s = session_timeout_s
         self._session_id = 0
@@ -133,7 +140,9 @@ class ZooKeeperSession:
         self._delivery = Delivery("tfos-registry-listeners")
         self._state = SessionState(self._server, session_timeout_s, self._delivery)
         self._state.at_end(self._end)
-        self._make_client = functools.partial(make_client, hosts, session_timeout_s, secret=secret)
+        self._make_client = functools.partial(
+            make_client, hosts, session_timeout_s, secret=secret, identity=identity
+        )
         self._client = self._make_client(readable=readable)
         self._client.add_listener(self._on_kazoo_state)
         self._client.start_async()

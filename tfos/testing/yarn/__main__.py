@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from tfos.cache_directory import cache_directory
 from tfos.errors import TfosError
 from tfos.testing.yarn.cluster import ClusterRecord, YarnCluster
 from tfos.testing.yarn.jars import default_cache
@@ -17,8 +19,8 @@ from tfos.testing.yarn.jars import default_cache
 _directory = click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("/tmp/tfos-yarn"),
-    show_default=True,
+    default=cache_directory(os.environ, "yarn"),
+    show_default="~/.cache/tfos/yarn",
     help="Where the cluster keeps its data, logs and configuration.",
 )
 
