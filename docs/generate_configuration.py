@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tfos.cli import SETTING_OF_OPTION, pl_submit
-from tfos.config import JobConfig, parse_bytes, parse_duration
+from tfos.config import LOCATION, JobConfig, parse_bytes, parse_duration
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
@@ -43,7 +43,8 @@ is no setting is refused, with the file, the nearest known name, or the line of 
 to copy from, `conf/example-*.yaml` are starting points.
 
 Sizes are bytes, or text such as `512m` and `1.5g` (powers of 1024). Durations are seconds, or text
-such as `90s`, `15m` and `2h`. Relative paths start from the directory of `pl_submit`'s caller.
+such as `90s`, `15m` and `2h`. Relative paths, in files too,
+start from the current directory of the caller of `pl_submit`, `tfos` or `tfos.run`.
 """
 
 FILE_PREFACE = """\
@@ -136,6 +137,8 @@ def _base_type(annotation: Any, metadata: list[Any]) -> str:
         return "size"
     if parse_duration in validators:
         return "duration"
+    if LOCATION in metadata:
+        return "path or URL"
     origin = typing.get_origin(annotation)
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in typing.get_args(annotation))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
+    "LOCATION",
     "Arch",
     "CheckpointConfig",
     "FeedConfig",
@@ -54,8 +56,17 @@ def _parse_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _as_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+LOCATION = "location"
+"""Marks the settings that hold a path or a URL: relative paths start from the caller's current
+directory, once for all of them (`tfos.launcher.submission.resolve_paths`)."""
+
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
+Location = Annotated[str | None, BeforeValidator(_as_text), LOCATION]
 
 
 class _Section(BaseModel):
@@ -101,7 +112,7 @@ class SparkConfig(_Section):
     wait: bool = Field(
         True, description="Whether pl_submit waits for a run in cluster mode to end."
     )
-    staging_dir: str | None = Field(
+    staging_dir: Location = Field(
         None,
         description="Directory or URL in the cluster's file system for records of runs and what is "
         "shipped; unset: .tfos in the user's home in HADOOP_CONF_DIR's fs.defaultFS.",
@@ -112,7 +123,7 @@ class SparkConfig(_Section):
     principal: str | None = Field(
         None, description="Kerberos principal that Spark logs in as (YARN, Kubernetes)."
     )
-    keytab: str | None = Field(None, description="File with that principal's keys.")
+    keytab: Location = Field(None, description="File with that principal's keys.")
     env: str = Field("none", description="Python environment shipped to executors.")
     conf: dict[str, str] = Field(default_factory=dict, description="Further Spark properties.")
     py_files: list[str] = Field(default_factory=list, description="Python files for every process.")
@@ -141,7 +152,7 @@ class RegistryConfig(_Section):
 class FeedConfig(_Section):
     """How the DataFrame travels to the training processes."""
 
-    spool_dir: str | None = Field(
+    spool_dir: Location = Field(
         None,
         description="Local directory of spools; unset: memory-backed, then a disk of Spark's or "
         "YARN's.",
@@ -169,7 +180,7 @@ class FeedConfig(_Section):
 class CheckpointConfig(_Section):
     """Where and when training state is kept."""
 
-    dir: str | None = Field(None, description="Directory or URL of checkpoints; unset keeps none.")
+    dir: Location = Field(None, description="Directory or URL of checkpoints; unset keeps none.")
     every_s: Seconds = Field(60.0, gt=0, description="Seconds between checkpoints.")
     keep: int = Field(3, ge=1, description="Complete checkpoints kept.")
     fresh: bool = Field(False, description="Remove this job's checkpoints and start over.")
@@ -222,8 +233,8 @@ class JobConfig(_Section):
     )
     params: dict[str, str] = Field(default_factory=dict, description="ctx.params and job.params.")
     args: list[str] = Field(default_factory=list, description="ctx.args and job.args.")
-    model_dir: str | None = Field(None, description="Where ctx.export puts SavedModels.")
-    result_json: str | None = Field(None, description="Where the record of the run is written.")
+    model_dir: Location = Field(None, description="Where ctx.export puts SavedModels.")
+    result_json: Location = Field(None, description="Where the record of the run is written.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="How much tfos itself says."
     )

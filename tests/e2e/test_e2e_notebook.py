@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.m
 
 NOTEBOOK = """
 import json
+from pathlib import Path
 import tfos
 from pyspark.sql import SparkSession, functions as F
 
@@ -26,9 +28,16 @@ class Count(tfos.Job):
     def train(self, ctx):
         if self.params.get("fail"):
             raise ValueError("as asked")
+        import tensorflow as tf
+
+        model = tf.Module()
+        model.weight = tf.Variable(2.0)
+        ctx.checkpoints.save(1, lambda directory: (Path(directory) / "state").write_text("1"))
+        ctx.export(model)
         return sum(len(batch["id"]) for batch in ctx.batches(epochs=2))
 
-done = tfos.run(Count(), spark)
+paths = {"model_dir": "m", "checkpoints": {"dir": Path("ck")}, "result_json": "r.json"}
+done = tfos.run(Count(), spark, tfos.JobConfig(**paths))
 try:
     tfos.run(Count(), spark, tfos.JobConfig(params={"fail": "yes"}))
 except tfos.TfosError as error:
@@ -44,10 +53,11 @@ print(json.dumps([
 """
 
 
-def test_a_notebook_runs_jobs_on_its_own_session():
+def test_a_notebook_runs_jobs_on_its_own_session(tmp_path):
     found = subprocess.run(
         [sys.executable, "-c", NOTEBOOK],
         env={**os.environ, "PYSPARK_PYTHON": sys.executable},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=180,
@@ -58,3 +68,9 @@ def test_a_notebook_runs_jobs_on_its_own_session():
     assert (code, error) == (4, "chief-0: ValueError: as asked")
     assert refused == "InsufficientExecutorsError"
     assert alive == 3
+    # Relative paths lead beside the notebook, and what the record names is there after the run.
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert Path(record["model"]).parent == tmp_path / "m"
+    assert Path(record["model"], "saved_model.pb").is_file()
+    assert Path(record["checkpoint"]).is_relative_to(tmp_path / "ck")
+    assert Path(record["checkpoint"], "state").is_file()

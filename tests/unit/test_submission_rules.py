@@ -1,8 +1,12 @@
 """What a submission is refused for, and the slots and masters it asks for."""
 
+from pathlib import Path
+from typing import Literal, get_origin
+
 import pytest
 
-from tfos.config import JobConfig
+from tfos.config import LOCATION, JobConfig
+from tfos.config_files import known_settings
 from tfos.errors import ConfigError, ExitCode, InsufficientExecutorsError
 from tfos.launcher.submission import (
     Submission,
@@ -305,6 +309,43 @@ def test_files_of_this_machine_are_the_same_from_any_directory(monkeypatch, give
     settings = {"checkpoints": {"dir": given}, "spark": {"staging_dir": given}}
     resolved = resolve_paths(config(**settings), "/srv")
     assert resolved.checkpoints.dir == resolved.spark.staging_dir == meant
+
+
+def test_every_setting_that_holds_a_path_is_resolved():
+    """Each text setting is a location or known to be none: a new one has to choose."""
+    others = {
+        *("name", "arch", "keras", "log_level", "spark.master", "spark.deploy_mode", "spark.queue"),
+        *("spark.principal", "spark.env", "registry.zookeeper", "feed.nulls"),
+    }
+    texts = {
+        path
+        for path in known_settings()
+        if _setting(JobConfig, path).annotation in (str, str | None)
+        or get_origin(_setting(JobConfig, path).annotation) is Literal
+    }
+    locations = {p for p in texts if LOCATION in _setting(JobConfig, p).metadata}
+    assert texts == locations | others
+    given = {}
+    for path in locations:
+        *parents, last = path.split(".")
+        section = given
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = Path("x")
+    given["spark"]["principal"] = "u@R"
+    resolved = resolve_paths(config(**given), "/srv")
+    assert {path: _setting(resolved, path) for path in locations} == dict.fromkeys(
+        locations, "/srv/x"
+    )
+    assert resolve_paths(resolved, "/other") == resolved
+
+
+def _setting(of, path):
+    """Return the value of a dotted setting, or its field where `of` is the model itself."""
+    *parents, last = path.split(".")
+    for parent in parents:
+        of = of.model_fields[parent].annotation if isinstance(of, type) else getattr(of, parent)
+    return of.model_fields[last] if isinstance(of, type) else getattr(of, last)
 
 
 def test_submission_round_trip():

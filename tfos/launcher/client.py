@@ -44,7 +44,7 @@ from tfos.launcher.prerequisites import (
     submitting_environment,
 )
 from tfos.launcher.registry_address import RegistryAddress
-from tfos.launcher.result import RunResult, now_iso
+from tfos.launcher.result import RunResult, discard_record, now_iso
 from tfos.launcher.run_directory import runs_root
 from tfos.launcher.run_registry import erase_last_run
 from tfos.launcher.shipping import plan_shipping, ship
@@ -106,7 +106,8 @@ def submit(config: JobConfig, app: str, *, dry_run: bool = False) -> int:
         _dry_run(config, app)
         return ExitCode.OK
     try:
-        _discard_old_record(config)
+        if config.result_json is not None:
+            discard_record(config.result_json)
         return _submit(config, app)
     except TfosError as error:
         if config.result_json is not None and _read_record(config.result_json) is None:
@@ -329,20 +330,6 @@ def _unrecorded(config: JobConfig, ended: SparkExit) -> TfosError:
 def _how(ended: SparkExit) -> str:
     code = ended.returncode
     return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _discard_old_record(config: JobConfig) -> None:
-    """Remove an earlier run's record: after a crash it would be taken for this one's."""
-    if config.result_json is None:
-        return
-    path = Path(config.result_json)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--result-json {path}: cannot be written: {error.strerror or error}"
-        ) from error
 
 
 def _properties_text(properties: Mapping[str, str]) -> str:

@@ -156,7 +156,14 @@ def _run_on_spark(
     try:
         sys.argv = [submission.app, *config.args]
         job = load_job(Path(submission.app), submission.job_class)
-        result = run(job, spark, config, interrupts=interrupts, **told)
+        result = run(
+            job,
+            spark,
+            # Its client may be on another host, and owes the record whatever the end.
+            config.model_copy(update={"result_json": None}),
+            interrupts=interrupts,
+            **told,
+        )
         code = result.exit_code
         return result
     except TfosError as error:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,8 @@ _STACKS_WAIT_S = 1.0
 _STACKS_CHARS = 32_000
 _POLL_S = 0.02
 _LONGEST_TEMPORARY = 70
+_SPEC_FILE, _OUTPUT_FILE, _TEMPORARY = "spec.json", "output.log", "tmp"
+_OWN = re.compile("|".join(map(re.escape, (_SPEC_FILE, _OUTPUT_FILE, STACKS_FILE))) + "|tmp$|core")
 
 
 class WaitingProcess:
@@ -63,6 +67,7 @@ class WaitingProcess:
         self, key: TaskKey, arch: str, environment: Mapping[str, str], directory: Path
     ) -> None:
         directory.mkdir(mode=0o700)
+        (directory / _TEMPORARY).mkdir(mode=0o700)
         self.directory = directory
         self._handle: int | None = None
         self.supervisor = Supervisor(
@@ -74,22 +79,33 @@ class WaitingProcess:
                 # TensorFlow's tracing leaves files behind in a process that is ended.
                 env={**environment, "TMPDIR": self._temporary()},
                 cwd=str(directory),
-                log_path=str(directory / "output.log"),
+                log_path=str(directory / _OUTPUT_FILE),
             )
         except BaseException:
             self.discard()
             raise
 
     def _temporary(self) -> str:
-        """Return a path of the directory that leaves room for the names of sockets in it.
+        """Return a path of its directory for temporary files that leaves room for sockets' names.
 
         A socket's path has 107 characters at most, and a container's directory takes more: what
         makes sockets, as Python's multiprocessing does, goes by this process's handle of it.
         """
-        if len(str(self.directory)) <= _LONGEST_TEMPORARY:
-            return str(self.directory)
-        self._handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        temporary = self.directory / _TEMPORARY
+        if len(str(temporary)) <= _LONGEST_TEMPORARY:
+            return str(temporary)
+        self._handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
         return f"/proc/{os.getpid()}/fd/{self._handle}"
+
+    def files_of_job(self) -> list[str]:
+        """Return the names of files and directories that ``train`` made in its working directory.
+
+        They go with it: a relative path leads there. None of them is tfos's own, which are the
+        spec, the output, the stacks and temporary files.
+        """
+        with suppress(OSError):
+            return sorted(name for name in os.listdir(self.directory) if not _OWN.match(name))
+        return []
 
     @property
     def alive(self) -> bool:
@@ -182,7 +198,7 @@ class TrainingLife:
 
     def begin(self) -> None:
         """Give the process its spec; it starts to play its role."""
-        path = self._process.directory / "spec.json"
+        path = self._process.directory / _SPEC_FILE
         try:
             self.spec.write(str(path))
         except OSError as error:
@@ -249,6 +265,14 @@ class TrainingLife:
 
     def close(self) -> None:
         """Make sure that nothing of the process is left."""
+        if self.report.done and (names := self._process.files_of_job()):
+            some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+            log.warning(
+                "%s wrote %s in its working directory, which is removed with it: write to absolute "
+                "paths, or publish with ctx.export (--model-dir)",
+                self.life.key,
+                some,
+            )
         self._process.discard()
 
     def send(self, message: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from tfos.errors import ConfigError, ExitCode, TfosError
 
-__all__ = ["RunOutcome", "RunResult", "now_iso", "outcome_of"]
+__all__ = ["RunOutcome", "RunResult", "discard_record", "now_iso", "outcome_of"]
 
 RunOutcome = Literal["done", "failed", "interrupted", "timed_out", "already_running"]
 
@@ -170,6 +170,21 @@ class RunResult:
     def read(cls, path: str | os.PathLike[str]) -> RunResult:
         """Read what `write` wrote; raises OSError or ValueError."""
         return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def discard_record(path: str | os.PathLike[str]) -> None:
+    """Remove an earlier run's record: after a crash it would be taken for this one's.
+
+    Makes missing directories; raises ConfigError where no record can be written.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--result-json {target}: cannot be written: {error.strerror or error}"
+        ) from error
 
 
 def _without_nan(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import uuid
@@ -27,7 +28,7 @@ from tfos.launcher.datasets import FedFrames, check_frames
 from tfos.launcher.interrupts import Interrupts
 from tfos.launcher.job_state import pickle_job
 from tfos.launcher.registry_address import RegistryAddress
-from tfos.launcher.result import RunResult, now_iso
+from tfos.launcher.result import RunResult, discard_record, now_iso
 from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
 from tfos.launcher.run_registry import RunRegistry, erase_and_close, only_run_of_job
@@ -40,6 +41,7 @@ from tfos.launcher.submission import (
     is_local,
     master_kind,
     resolve_master,
+    resolve_paths,
     slots_needed,
 )
 from tfos.launcher.task_slots import count_executors, count_task_slots
@@ -75,7 +77,8 @@ def run(
         A running session. It keeps running.
     config
         The configuration; the defaults of `JobConfig` when None. Its ``spark`` section was for
-        starting the session and is not looked at.
+        starting the session and is not looked at. Relative paths in it start from the current
+        directory. With ``result_json`` the record is written there, however the run ends.
     interrupts
         Signal handling of the calling program; None leaves signals alone (Ctrl-C still ends the
         run in order).
@@ -96,7 +99,7 @@ def run(
         If the run did not finish: `WorkerFailedError`, `ConfigError`, `RunTimeoutError` and so
         on; its ``result`` attribute is the `RunResult`.
     """
-    given = config or JobConfig()
+    given = resolve_paths(config or JobConfig(), os.getcwd())
     return _Run(job, spark, given, interrupts, note_registry, started_over).run()
 
 
@@ -122,6 +125,8 @@ class _Run:
         name = self.config.name or type(self.job).__name__
         run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self.known = {"job": name, "run_id": run_id}
+        if self.config.result_json is not None:
+            discard_record(self.config.result_json)
         try:
             with self._shutting_down():
                 self._run(name, run_id)
@@ -139,6 +144,17 @@ class _Run:
         error.result = result  # type: ignore[attr-defined]
 
     def _reported(self, result: RunResult) -> RunResult:
+        """Write what is asked for of the record: the report of failures, the record itself."""
+        result = self._with_report(result)
+        if self.config.result_json is not None:
+            try:
+                result.write(self.config.result_json)
+            except ConfigError as error:
+                # The run has ended as it has: its caller has the record in any case.
+                log.warning("%s", error)
+        return result
+
+    def _with_report(self, result: RunResult) -> RunResult:
         """Keep what failed beside the checkpoints, where anything did and there are any."""
         if self.store is None or not (result.failures or result.incidents):
             return result

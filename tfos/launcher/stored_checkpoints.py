@@ -170,7 +170,9 @@ class StoredCheckpoints(Checkpoints):
         if self._store is None:
             return None
         self.flush()
-        downloads = tempfile.mkdtemp(prefix="checkpoint-", dir=os.getcwd())
+        downloads = tempfile.mkdtemp(
+            prefix="checkpoint-", dir=os.path.realpath(tempfile.gettempdir())
+        )
         # What was downloaded stays: variables that the first step makes are read only then.
         self._downloads.callback(shutil.rmtree, downloads, ignore_errors=True)
         loaded = self._store.latest_loaded(downloads)

@@ -9,9 +9,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from tfos.config import JobConfig, RoleResources
+from pydantic import BaseModel
+
+from tfos.config import LOCATION, JobConfig, RoleResources
 from tfos.environments.properties import check_environment
 from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError, InsufficientExecutorsError
@@ -53,6 +55,7 @@ _INSTEAD = {
     "gpus": "roles see the GPUs that CUDA_VISIBLE_DEVICES names on their hosts, none without it",
 }
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_Section = TypeVar("_Section", bound=BaseModel)
 _RELATIVE_FILE_URL = re.compile(r"file:(?://)?(?!/)(.+)")
 
 
@@ -342,32 +345,26 @@ def _unavailable(what: str, instead: str) -> ConfigError:
 def resolve_paths(config: JobConfig, directory: str) -> JobConfig:
     """Return `config` with its relative local paths made absolute from `directory`.
 
-    Processes on other hosts and in other directories read them; URLs stay as they are.
+    Processes on other hosts and in other directories read them; URLs stay as they are. Every
+    setting marked with `tfos.config.LOCATION` is one; resolving twice changes nothing.
     """
+    return _resolved(config, directory)
 
-    def absolute(path: str | None) -> str | None:
-        if path is None:
-            return None
-        relative = _RELATIVE_FILE_URL.fullmatch(path)
-        path = relative[1] if relative else path
-        if _URL.match(path):
-            return path
-        return os.path.normpath(os.path.join(directory, os.path.expanduser(path)))
 
-    checkpoints = config.checkpoints.model_copy(update={"dir": absolute(config.checkpoints.dir)})
-    feed = config.feed.model_copy(update={"spool_dir": absolute(config.feed.spool_dir)})
-    spark = config.spark.model_copy(
-        update={
-            "keytab": absolute(config.spark.keytab),
-            "staging_dir": absolute(config.spark.staging_dir),
-        }
-    )
-    return config.model_copy(
-        update={
-            "checkpoints": checkpoints,
-            "feed": feed,
-            "spark": spark,
-            "model_dir": absolute(config.model_dir),
-            "result_json": absolute(config.result_json),
-        }
-    )
+def _resolved(section: _Section, directory: str) -> _Section:
+    resolved: dict[str, Any] = {}
+    for name, setting in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            resolved[name] = _resolved(value, directory)
+        elif LOCATION in setting.metadata and value is not None:
+            resolved[name] = _absolute(value, directory)
+    return section.model_copy(update=resolved)
+
+
+def _absolute(path: str, directory: str) -> str:
+    relative = _RELATIVE_FILE_URL.fullmatch(path)
+    path = relative[1] if relative else path
+    if _URL.match(path):
+        return path
+    return os.path.normpath(os.path.join(directory, os.path.expanduser(path)))

@@ -16,8 +16,8 @@ from tfos.topology import Role, TaskKey
 class FakeSupervisor:
     running = False
 
-    def __init__(self, **kinds) -> None:
-        pass
+    def __init__(self, *, name, sink) -> None:
+        self.sink = sink
 
     def start(self, command, *, env, cwd, log_path) -> None:
         self.temporary, self.cwd = env["TMPDIR"], cwd
@@ -39,14 +39,27 @@ def test_sockets_have_room_in_the_temporary_directory(wait_in, tmp_path, levels)
     process = wait_in(deep / "process-1")
     temporary = process.supervisor.temporary
     assert process.supervisor.cwd == str(deep / "process-1")
-    assert os.path.samefile(temporary, deep / "process-1")
+    assert os.path.samefile(temporary, deep / "process-1" / "tmp")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{temporary}/pymp-abcdefgh-listener-abcdefg")
-    assert (deep / "process-1" / "pymp-abcdefgh-listener-abcdefg").is_socket()
+    assert (deep / "process-1" / "tmp" / "pymp-abcdefgh-listener-abcdefg").is_socket()
     process.discard()
     process.discard()
     assert not (deep / "process-1").exists()
     assert not os.path.exists(temporary)
+
+
+def test_what_train_writes_by_relative_paths_is_told_apart_from_our_own_files(wait_in, tmp_path):
+    process = wait_in(tmp_path / "process-1")
+    for name in ("spec.json", "output.log", "output.log.tail.old", "stacks.txt", "tmp/x", "core.7"):
+        (process.directory / name).touch()
+    assert process.files_of_job() == []
+    (process.directory / "logs").mkdir()
+    for name in ("metrics.csv", "tmp.h5", "logs/events"):
+        (process.directory / name).touch()
+    assert process.files_of_job() == ["logs", "metrics.csv", "tmp.h5"]
+    process.discard()
+    assert process.files_of_job() == []
 
 
 def test_output_reaches_the_terminal_with_nothing_to_obey(wait_in, tmp_path, capsys):
