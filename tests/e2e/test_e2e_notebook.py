@@ -14,6 +14,8 @@ pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.m
 
 NOTEBOOK = """
 import json
+import os
+import sys
 from pathlib import Path
 import tfos
 from pyspark.sql import SparkSession, functions as F
@@ -46,8 +48,18 @@ try:
     tfos.run(Count(), spark, tfos.JobConfig(arch="ps"))
 except tfos.TfosError as error:
     refused = error
+class Again(tfos.Job):
+    def pre_train(self, spark):
+        tfos.run(Count(), spark, one_place)
+
+one_place = tfos.JobConfig(name="count", checkpoints={"dir": sys.argv[1], "fresh": True})
+try:
+    tfos.run(Again(), spark, one_place)
+except tfos.TfosError as error:
+    second = error
 print(json.dumps([
     done.result, done.rows, failed.exit_code, failed.error, type(refused).__name__,
+    second.result.exit_code, str(second), os.listdir(f"{sys.argv[1]}/count"),
     spark.range(3).count(),
 ]))
 """
@@ -55,7 +67,7 @@ print(json.dumps([
 
 def test_a_notebook_runs_jobs_on_its_own_session(tmp_path):
     found = subprocess.run(
-        [sys.executable, "-c", NOTEBOOK],
+        [sys.executable, "-c", NOTEBOOK, str(tmp_path)],
         env={**os.environ, "PYSPARK_PYTHON": sys.executable},
         cwd=tmp_path,
         capture_output=True,
@@ -63,10 +75,14 @@ def test_a_notebook_runs_jobs_on_its_own_session(tmp_path):
         timeout=180,
     )
     assert found.returncode == 0, found.stderr[-4000:]
-    result, rows, code, error, refused, alive = json.loads(found.stdout.splitlines()[-1])
+    told = json.loads(found.stdout.splitlines()[-1])
+    result, rows, code, error, refused, second, why, left, alive = told
     assert (result, rows) == (2000, {"train": 1000})
     assert (code, error) == (4, "chief-0: ValueError: as asked")
     assert refused == "InsufficientExecutorsError"
+    # A run within another's pre_train, on the same checkpoints: nothing of them was removed.
+    assert (second, left) == (7, [])
+    assert "this job is already running (run " in why
     assert alive == 3
     # Relative paths lead beside the notebook, and what the record names is there after the run.
     record = json.loads((tmp_path / "r.json").read_text())

@@ -15,7 +15,7 @@ import fsspec
 import pytest
 from support.killed_saver import kill_savers
 
-from tfos.errors import CheckpointCorruptError, CheckpointError, ConfigError
+from tfos.errors import AlreadyRunningError, CheckpointCorruptError, CheckpointError, ConfigError
 from tfos.fault.checkpoint_listing import list_checkpoints
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.publish import publish_directory
@@ -258,3 +258,15 @@ def test_a_server_that_is_silent_is_told_in_time(bucket):
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         told = told_of_a_place_that_cannot_be_written(bucket, endpoint)
     assert f"{bucket.url}/fm did not answer within 20 s; let --checkpoint-dir" in told
+
+
+def test_one_run_at_a_time_holds_the_lease(bucket):
+    with bucket.store().lease("run-1", print) as first:
+        first._write()
+        assert bucket.keys() == ["lease-run-1/even", "lease-run-1/odd"]
+        with pytest.raises(AlreadyRunningError, match="run run-1, on "):
+            bucket.store().lease("run-2", print).__enter__()
+        assert bucket.entries() == ["lease-run-1"]
+    assert bucket.entries() == []
+    with bucket.store().lease("run-2", print):
+        assert bucket.entries() == ["lease-run-2"]

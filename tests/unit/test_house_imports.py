@@ -13,7 +13,16 @@ PACKAGE = ROOT / "tfos"
 LEVELS = [
     {"errors"},
     {"private_directory"},
-    {"config", "topology", "read_plan", "horovod_installed", "cache_directory", "java", "terminal"},
+    {
+        "config",
+        "topology",
+        "read_plan",
+        "run_holder",
+        "horovod_installed",
+        "cache_directory",
+        "java",
+        "terminal",
+    },
     {"training_parts"},
     # Settings' layers and what the rooms are made of; none of these knows another.
     {"config_files", "base", "arrow_feed", "fault", "frameworks", "registry"},

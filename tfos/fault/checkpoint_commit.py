@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from tfos.errors import CheckpointError, CheckpointFencedError
+from tfos.fault.checkpoint_lease import refuse_if_taken_over
 from tfos.fault.checkpoint_manifest import (
     COMMIT_NAME,
     MANIFEST_NAME,
@@ -109,6 +110,7 @@ def told(storage: CheckpointStorage, step: int) -> AbstractContextManager[None]:
 
 
 def _refuse_if_over(storage: CheckpointStorage, draft: CheckpointInfo, scan: StorageScan) -> None:
+    refuse_if_taken_over(storage, draft.run_id)
     newest = scan.newest_generation(draft.run_id)
     if draft.generation < newest:
         raise CheckpointFencedError(

@@ -22,6 +22,7 @@ from tfos.errors import (
     ConfigError,
 )
 from tfos.fault.checkpoint_commit import commit_staged, remove_or_warn, retain, told
+from tfos.fault.checkpoint_lease import CheckpointLease
 from tfos.fault.checkpoint_manifest import (
     COMMIT_NAME,
     CheckpointInfo,
@@ -39,6 +40,7 @@ from tfos.fault.durable_files import (
     sha256_of,
 )
 from tfos.read_plan import FeedPosition
+from tfos.run_holder import holder_here
 
 __all__ = ["SAVE_WAIT_S", "CheckpointInfo", "CheckpointStore", "LoadedCheckpoint"]
 
@@ -233,6 +235,10 @@ class CheckpointStore:
             If an argument is not of the kind asked for.
         """
         return keep_report(self._storage, run_id, report)
+
+    def lease(self, run_id: str, on_lost: Callable[[str], None]) -> CheckpointLease:
+        """Return the right to train on this job's checkpoints: see `CheckpointLease`."""
+        return CheckpointLease(self._storage, holder_here(run_id), on_lost)
 
     def latest(self) -> CheckpointInfo | None:
         """Return the newest complete checkpoint, None without one.

@@ -115,7 +115,7 @@ class _Run:
     phases: dict[str, float] = field(default_factory=dict)
     known: dict[str, Any] = field(default_factory=dict)
     controller: Controller | None = None
-    lock_lost: str | None = None
+    lost: str | None = None
     registry: RunRegistry | None = None
     store: CheckpointStore | None = None
     passed_over: tuple[str, ...] = ()
@@ -196,12 +196,15 @@ class _Run:
         self._prepare_checkpoints(name)
         with ExitStack() as stack:
             stack.enter_context(only_run_of_job(config.registry, name, run_id, self._on_lock_lost))
-            if self.store is not None and config.checkpoints.fresh:
-                # Not before: another run of the job may be training on them.
-                self.store.remove_all()
-                self.started_over()
-            elif self.store is not None:
-                self.passed_over = self.store.judge()
+            if self.store is not None:
+                # Runs with a ZooKeeper each of their own do not see each other there.
+                stack.enter_context(self.store.lease(run_id, self._on_lost))
+                if config.checkpoints.fresh:
+                    # Not before: another run of the job may be training on them.
+                    self.store.remove_all()
+                    self.started_over()
+                else:
+                    self.passed_over = self.store.judge()
             self.registry = RunRegistry(
                 config.registry, name, run_id, self._driver_host(), self.note_registry
             )
@@ -248,8 +251,11 @@ class _Run:
         self.store = store
 
     def _on_lock_lost(self) -> None:
-        self.lock_lost = "the job's lock in ZooKeeper was lost: another run of it may begin"
-        self._give_up(self.lock_lost)
+        self._on_lost("the job's lock in ZooKeeper was lost: another run of it may begin")
+
+    def _on_lost(self, why: str) -> None:
+        self.lost = why
+        self._give_up(why)
 
     def _give_up(self, why: str) -> None:
         if self.controller is not None:
@@ -390,8 +396,8 @@ class _Run:
                 open_store=lambda: framework.open_store(self._driver_host()),
                 server_pid=None if self.registry is None else self.registry.server_pid,
             )
-            if self.lock_lost is not None:
-                controller.give_up(self.lock_lost)
+            if self.lost is not None:
+                controller.give_up(self.lost)
             if self.interrupts is not None:
                 self.interrupts.sink = controller.interrupt
             try:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 import secrets
-import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,10 +12,10 @@ from typing import TYPE_CHECKING
 from tfos.config import RegistryConfig
 from tfos.errors import AlreadyRunningError, RendezvousError
 from tfos.launcher.registry_address import RegistryAddress
-from tfos.launcher.result import now_iso
 from tfos.registry.contract import Registry
 from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.registry.identity import RunIdentity
+from tfos.run_holder import holder_here
 
 if TYPE_CHECKING:
     from tfos.registry.job_lock import JobLock
@@ -55,18 +52,11 @@ def _job_lock(
 ) -> JobLock:
     from tfos.registry.job_lock import JobLock
 
-    holder = {
-        "run_id": run_id,
-        "host": socket.gethostname(),
-        "pid": str(os.getpid()),
-        "user": getpass.getuser(),
-        "started": now_iso(),
-    }
     session_s, connect_s = timeouts
     return JobLock(
         hosts,
         f"{job}/lock",
-        holder=holder,
+        holder=holder_here(run_id),
         session_timeout_s=session_s,
         connect_timeout_s=connect_s,
         on_lost=on_lost,
