@@ -18,7 +18,7 @@ from tfos.launcher.spark_command import (
     spark_properties,
     spark_submit_command,
 )
-from tfos.launcher.spark_security import unprotected
+from tfos.launcher.spark_security import unprotected, with_drawn_secret
 
 HOME = Path("/opt/spark")
 SECRETS = {"spark.authenticate.secret": "s3cr3t", "spark.hadoop.fs.s3a.access.key": "k3y"}
@@ -288,6 +288,38 @@ def test_encryption_is_three_properties_and_off_by_default(master):
     given = confs(command(config(spark={"master": master, "encrypt": True})))
     assert {name: given[name] for name in ENCRYPTED} == ENCRYPTED
     assert ENCRYPTED.keys().isdisjoint(confs(command(config(spark={"master": master}))))
+
+
+CLUSTER = "local-cluster[1,1,1024]"
+
+
+def test_a_cluster_on_this_machine_authenticates_by_a_secret_of_its_own():
+    spark = config(spark={"master": CLUSTER}).spark
+    drawn = [with_drawn_secret(spark, "local-cluster") for _ in range(2)]
+    assert drawn[0].conf["spark.authenticate.secret"] != drawn[1].conf["spark.authenticate.secret"]
+    words = command(config(spark=drawn[0].model_dump()), properties_file="/run/secrets.conf")
+    assert confs(words)["spark.authenticate"] == "true"
+    assert not [word for word in words if drawn[0].conf["spark.authenticate.secret"] in word]
+    assert "spark.network.crypto.enabled" not in confs(words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "master", "conf"),
+    [
+        ("local", "local[2]", {}),
+        ("yarn", "yarn", {}),
+        ("standalone", "spark://h:1", {}),
+        ("local-cluster", CLUSTER, {"spark.authenticate": "false"}),
+        ("local-cluster", CLUSTER, {"spark.authenticate.secret": "mine"}),
+    ],
+)
+def test_elsewhere_and_against_the_users_wish_no_secret_is_drawn(kind, master, conf):
+    spark = config(spark={"master": master, "conf": conf}).spark
+    assert with_drawn_secret(spark, kind) == spark
+    found = spark_properties(config(spark={"master": master, "conf": conf}))
+    assert found.get("spark.authenticate") == conf.get(
+        "spark.authenticate", "true" if kind == "local-cluster" else None
+    )
 
 
 def test_the_secret_of_an_encrypted_standalone_run_is_in_no_argument():

@@ -200,10 +200,6 @@ REFUSED = [
         "--encrypt needs spark.authenticate.secret with --master spark://h:1, the one its master "
         "and workers have: set it below spark.conf of a --conf FILE",
     ),
-    (
-        {"spark": {"encrypt": True, "master": "local-cluster[1,1,1024]"}},
-        "--encrypt needs spark.authenticate.secret with --master local-cluster[1,1,1024]: set it",
-    ),
     ({"spark": {"principal": "u@R"}}, "--principal needs --keytab"),
     ({"spark": {"keytab": "/k"}}, "--keytab needs --principal"),
     (
@@ -237,6 +233,7 @@ def test_what_cannot_be_done_is_refused_not_ignored(settings, says):
         {"spark": {"master": "yarn"}, "roles": {"worker": {"memory": "2g", "gpus": 1}}},
         {"spark": {"encrypt": True}},
         {"spark": {"encrypt": True, "conf": {"spark.authenticate": "true"}}},
+        {"spark": {"encrypt": True, "master": "local-cluster[1,1,1024]"}},
         {
             "spark": {
                 "encrypt": True,

@@ -56,6 +56,7 @@ from tfos.launcher.spark_command import (
     spark_submit_command,
 )
 from tfos.launcher.spark_process import SparkExit, raised_signals, run_spark_submit
+from tfos.launcher.spark_security import with_drawn_secret
 from tfos.launcher.submission import (
     Submission,
     check_supported,
@@ -165,6 +166,8 @@ def _submit(config: JobConfig, app: str) -> int:
         tag = f"tfos-{uuid.uuid4().hex}"
         tagged = {"tags": [*shipped.spark.tags, tag]}
         shipped = shipped.model_copy(update={"spark": shipped.spark.model_copy(update=tagged)})
+    protected = with_drawn_secret(shipped.spark, master_kind(config.spark.master))
+    shipped = shipped.model_copy(update={"spark": protected})
     with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
         result_file = config.result_json or str(room / "result.json")
@@ -186,7 +189,7 @@ def _submit(config: JobConfig, app: str) -> int:
             spark_home=spark_home,
             default_name=path.stem,
             properties_file=_write_private(
-                room / "secrets.conf", _properties_text(secret_properties(config))
+                room / "secrets.conf", _properties_text(secret_properties(shipped))
             ),
         )
         check_java()

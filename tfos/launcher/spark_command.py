@@ -200,7 +200,7 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
         properties.update(_yarn_properties(config.spark))
     if kind == "k8s":
         properties.update(kubernetes_properties(config.spark))
-    properties.update(security_properties(config.spark))
+    properties.update(security_properties(config.spark, kind))
     return _with_users(properties, config.spark.conf)
 
 

@@ -1,7 +1,8 @@
-"""Decide by which Spark properties a run is protected, and refuse what Spark could not do. Pure."""
+"""Decide by which Spark properties a run is protected, and refuse what Spark could not do."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,7 @@ from tfos.errors import ConfigError
 if TYPE_CHECKING:
     from tfos.launcher.submission import MasterKind
 
-__all__ = ["check_security", "security_properties", "unprotected"]
+__all__ = ["check_security", "security_properties", "unprotected", "with_drawn_secret"]
 
 AUTHENTICATE: Final = "spark.authenticate"
 SECRET: Final = "spark.authenticate.secret"
@@ -22,13 +23,30 @@ _ENCRYPTION: Final = (
 )
 
 
-def security_properties(spark: SparkConfig) -> dict[str, str]:
-    """Return the Spark properties that ``--encrypt`` and the Kerberos options stand for."""
-    properties = dict.fromkeys(_ENCRYPTION, "true") if spark.encrypt else {}
+def security_properties(spark: SparkConfig, kind: MasterKind) -> dict[str, str]:
+    """Return the Spark properties that ``--encrypt`` and the Kerberos options stand for.
+
+    The master and the workers of ``local-cluster`` listen on this machine: they take nothing from
+    others there.
+    """
+    properties = {AUTHENTICATE: "true"} if kind == "local-cluster" else {}
+    if spark.encrypt:
+        properties.update(dict.fromkeys(_ENCRYPTION, "true"))
     if spark.principal is not None and spark.keytab is not None:
         properties["spark.kerberos.principal"] = spark.principal
         properties["spark.kerberos.keytab"] = spark.keytab
     return properties
+
+
+def with_drawn_secret(spark: SparkConfig, kind: MasterKind) -> SparkConfig:
+    """Return the settings with a new secret where authentication needs one that nobody has given.
+
+    That is on ``local-cluster``; elsewhere Spark draws it, or the cluster has one.
+    """
+    off = spark.conf.get(AUTHENTICATE, "true").strip().lower() != "true"
+    if kind != "local-cluster" or off or spark.conf.get(SECRET):
+        return spark
+    return spark.model_copy(update={"conf": {**spark.conf, SECRET: secrets.token_hex(32)}})
 
 
 def check_security(spark: SparkConfig, kind: MasterKind) -> None:
@@ -57,11 +75,10 @@ def _check_encryption(spark: SparkConfig, kind: MasterKind) -> None:
         if value.strip().lower() != "true":
             raise ConfigError(f"--encrypt cannot have {name}={value}: leave one of them out")
     # On YARN and Kubernetes, and in one JVM, Spark draws a secret for each application.
-    if kind in ("standalone", "local-cluster") and not spark.conf.get(SECRET):
-        daemons = ", the one its master and workers have" if kind == "standalone" else ""
+    if kind == "standalone" and not spark.conf.get(SECRET):
         raise ConfigError(
-            f"--encrypt needs {SECRET} with --master {spark.master}{daemons}: set it below "
-            "spark.conf of a --conf FILE that only you can read"
+            f"--encrypt needs {SECRET} with --master {spark.master}, the one its master and "
+            "workers have: set it below spark.conf of a --conf FILE that only you can read"
         )
 
 
