@@ -76,6 +76,7 @@ def test_an_application_that_cannot_be_imported(submit, app):
         ("unsupported_type", ExitCode.CONFIG, ["bag", "map<"]),
         ("null", ExitCode.USER_CODE, ["value", "null"]),
         ("spark_raises", ExitCode.USER_CODE, ["bad row"]),
+        ("pre_train_stops", ExitCode.CONFIG, ["pre_train stopped the Spark session"]),
         ("spark_stops", ExitCode.INFRASTRUCTURE, ["Spark was stopped by somebody else"]),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,17 @@ same = F.udf(lambda x: x, "bigint")
 
 class Count(tfos.Job):
     def pre_train(self, spark):
-        return spark.range(1000).select(same("id").alias("id"))
+        rows = spark.range(1000).select(same("id").alias("id"))
+        how = self.params.get("rows")
+        if how == "stream":
+            return spark.readStream.format("rate").load()
+        if how == "unplanned":
+            return spark.sql("select cast('x' as int) as y from range(10)")
+        if how == "bad_udf":
+            return rows.withColumn("z", F.udf(lambda x: 1 // (x - 700), "long")("id"))
+        if how == "stop":
+            spark.stop()
+        return rows
 
     def train(self, ctx):
         if self.params.get("fail"):
@@ -38,16 +49,16 @@ class Count(tfos.Job):
         ctx.export(model)
         return sum(len(batch["id"]) for batch in ctx.batches(epochs=2))
 
+def error_of(**settings):
+    try:
+        tfos.run(Count(), spark, tfos.JobConfig(**settings))
+    except tfos.TfosError as error:
+        return error
+
 paths = {"model_dir": "m", "checkpoints": {"dir": Path("ck")}, "result_json": "r.json"}
 done = tfos.run(Count(), spark, tfos.JobConfig(**paths))
-try:
-    tfos.run(Count(), spark, tfos.JobConfig(params={"fail": "yes"}))
-except tfos.TfosError as error:
-    failed = error.result
-try:
-    tfos.run(Count(), spark, tfos.JobConfig(arch="ps"))
-except tfos.TfosError as error:
-    refused = error
+failed = error_of(params={"fail": "yes"})
+refused = error_of(arch="ps")
 class Again(tfos.Job):
     def pre_train(self, spark):
         tfos.run(Count(), spark, one_place)
@@ -57,10 +68,15 @@ try:
     tfos.run(Again(), spark, one_place)
 except tfos.TfosError as error:
     second = error
+rows = {how: error_of(params={"rows": how}) for how in ("stream", "unplanned", "bad_udf")}
+alive = spark.range(3).count()
+rows["stop"] = error_of(params={"rows": "stop"})
 print(json.dumps([
-    done.result, done.rows, failed.exit_code, failed.error, type(refused).__name__,
+    done.result, done.rows, failed.result.exit_code, failed.result.error,
+    getattr(failed, "__notes__", failed.args[0].splitlines()[1:])[0], type(refused).__name__,
     second.result.exit_code, str(second), os.listdir(f"{sys.argv[1]}/count"),
-    spark.range(3).count(),
+    alive, {how: (error.result.exit_code, error.result.error) for how, error in rows.items()},
+    rows["bad_udf"].result.to_json()["failures"],
 ]))
 """
 
@@ -76,9 +92,10 @@ def test_a_notebook_runs_jobs_on_its_own_session(tmp_path):
     )
     assert found.returncode == 0, found.stderr[-4000:]
     told = json.loads(found.stdout.splitlines()[-1])
-    result, rows, code, error, refused, second, why, left, alive = told
+    result, rows, code, error, note, refused, second, why, left, alive, others, of_udf = told
     assert (result, rows) == (2000, {"train": 1000})
-    assert (code, error) == (4, "chief-0: ValueError: as asked")
+    assert (code, error.partition(" (")[0]) == (4, "chief-0: ValueError: as asked")
+    assert 'raise ValueError("as asked")' in note or "in train" in note
     assert refused == "InsufficientExecutorsError"
     # A run within another's pre_train, on the same checkpoints: nothing of them was removed.
     assert (second, left) == (7, [])
@@ -90,3 +107,14 @@ def test_a_notebook_runs_jobs_on_its_own_session(tmp_path):
     assert Path(record["model"], "saved_model.pb").is_file()
     assert Path(record["checkpoint"]).is_relative_to(tmp_path / "ck")
     assert Path(record["checkpoint"], "state").is_file()
+    # The same lines as on the terminal.
+    assert re.search(r"tfos: run \S+ of Count", found.stderr)
+    # What a user of Spark can get wrong in pre_train.
+    assert [others[how][0] for how in ("stream", "unplanned", "bad_udf", "stop")] == [2, 4, 4, 2]
+    assert "streaming DataFrame" in others["stream"][1]
+    assert "CAST_INVALID_INPUT" in others["unplanned"][1]
+    assert "stopped the Spark session" in others["stop"][1]
+    # The query's error comes first; what a role host met by it is no failure of its own.
+    assert "ZeroDivisionError" in of_udf[0]["message"]
+    assert of_udf[0]["cause"] == "user_code"
+    assert "ArrowInvalid" not in json.dumps(of_udf)

@@ -75,7 +75,7 @@ PROGRAM = """
     if act == "raise":
         failure = dict(
             cause="user_code", message="ZeroDivisionError: oh", hint="", exit_code=None,
-            traceback="line 1",
+            traceback="line 1", lasting=False,
         )
     if act == "run":
         receive("stop")

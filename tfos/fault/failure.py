@@ -103,6 +103,9 @@ class Failure:
         What to do about it; empty when nothing sensible can be said.
     logs
         URL of the output of its container; empty where there is none. See `container_logs`.
+    lasting
+        Whether its cause is there for the next process as well: a mistake in the code, a full
+        disk. Starting again does not help then.
     """
 
     key: str
@@ -119,6 +122,7 @@ class Failure:
     stacks: str = ""
     hint: str = ""
     logs: str = ""
+    lasting: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON."""

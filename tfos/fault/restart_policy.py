@@ -117,7 +117,7 @@ def react(
     hopeless = (Cause.CONFIG, Cause.DATA, Cause.MEMORY, Cause.STORAGE)
     if failure.cause in hopeless or budget.max_restarts == 0:
         return Reaction.STOP, ""
-    if failure.cause is Cause.USER_CODE and failure.step < 0:
+    if failure.lasting or (failure.cause is Cause.USER_CODE and failure.step <= 0):
         return Reaction.STOP, ""
     if _stuck(failure, step, incidents):
         return Reaction.STOP, (

@@ -15,6 +15,8 @@ from typing import Any
 from tfos.errors import LaunchError
 from tfos.fault.bounded_log import BoundedLog
 from tfos.fault.child_process import ChildProcess
+from tfos.fault.error_text import last_error
+from tfos.fault.exhaustion import exhausted
 from tfos.fault.failure import Cause, Failure, container_logs, describe_exit, hint_for_exit
 from tfos.fault.process_events import ControlMessage, Exited, ProcessEvent
 from tfos.fault.process_output import OutputLimits, OutputReader
@@ -219,6 +221,9 @@ def failure_from_exit(
         cause = Cause.PROCESS_DEATH if died else Cause.USER_CODE
     if exited.returncode == 0:
         words += " before it reported how training went"
+    elif last_words := last_error(exited.last_lines):
+        words += f": {last_words}"
+    scarce = exhausted(exited.last_lines)
     return Failure(
         key=key,
         cause=cause,
@@ -230,6 +235,7 @@ def failure_from_exit(
         signal_name=signal_name,
         step=step,
         last_lines=tuple(exited.last_lines),
-        hint=hint_for_exit(exited.returncode),
+        hint=scarce or hint_for_exit(exited.returncode),
         logs=container_logs(os.environ),
+        lasting=scarce is not None,
     )

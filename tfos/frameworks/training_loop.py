@@ -148,7 +148,13 @@ def run_loop(
     resumed = loop.resume()
     check_resumed(resumed, loop.progress.positions)
     if loop.steps_left != 0:
-        loop.run(make_steps(dict(loop.progress.positions)))
+        try:
+            loop.run(make_steps(dict(loop.progress.positions)))
+        except Exception:
+            # To the step: an error that comes again at the same one is not answered again.
+            if loop.progress.step > resumed:
+                loop.report_step()
+            raise
     if loop.progress.step == resumed > 0 and ctx.facts.generation == 1:
         log.warning(
             "nothing was left to train on after step %d, from which this run resumed: to train on "
@@ -248,6 +254,10 @@ class _Loop:
             return
         self._next_report = time.monotonic() + REPORT_EVERY_S
         self.metrics.update({name: float(value) for name, value in self.progress.last.items()})
+        self.report_step()
+
+    def report_step(self) -> None:
+        """Report how far the loop is, with the metrics known so far."""
         # The rows of all are told once.
         rows = self.progress.rows if self._ctx.is_chief else 0
         self._ctx.report(self.progress.step, rows=rows, **self.metrics)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-import traceback
 from pathlib import Path
 from types import ModuleType
 
 from tfos.base import Job
 from tfos.errors import ExitCode, JobDefinitionError, TfosError
+from tfos.fault.error_text import headline, user_traceback
 from tfos.launcher.application_archive import check_module_name, home_of_file
 
-__all__ = ["UserCodeError", "load_job", "one_line", "user_traceback"]
+__all__ = ["UserCodeError", "load_job"]
 
 
 class UserCodeError(TfosError):
@@ -42,20 +42,10 @@ def load_job(app: Path, class_name: str | None) -> Job:
         return job_class()
     except (Exception, SystemExit) as error:
         raise UserCodeError(
-            f"{app.name}: {job_class.__name__}() raised {one_line(error)}; "
+            f"{app.name}: {job_class.__name__}() raised {headline(error)}; "
             "tfos builds the Job with no arguments",
             user_traceback=user_traceback(error),
         ) from error
-
-
-def user_traceback(error: BaseException) -> str:
-    """Format a traceback without tfos's own frames, unless nothing else is left."""
-    ours = str(Path(__file__).resolve().parent.parent)
-    formatted = traceback.TracebackException.from_exception(error, compact=True)
-    kept = [frame for frame in formatted.stack if not _inside(frame.filename, ours)]
-    if kept:
-        formatted.stack = traceback.StackSummary.from_list(kept)
-    return "".join(formatted.format()).rstrip()
 
 
 def _import(app: Path) -> ModuleType:
@@ -67,7 +57,7 @@ def _import(app: Path) -> ModuleType:
         __import__(home.module)  # importlib's own function would show in tracebacks
     except (Exception, SystemExit) as error:
         raise UserCodeError(
-            f"importing {app} raised {one_line(error)}", user_traceback=user_traceback(error)
+            f"importing {app} raised {headline(error)}", user_traceback=user_traceback(error)
         ) from error
     return sys.modules[home.module]
 
@@ -100,13 +90,3 @@ def _choose(classes: dict[str, type[Job]], app: Path, class_name: str | None) ->
             f"{app} defines several Job subclasses ({names}); choose one: {app}:{min(classes)}"
         )
     return next(iter(classes.values()))
-
-
-def _inside(filename: str, directory: str) -> bool:
-    return filename.startswith((directory, "<frozen"))
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's type and text on one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

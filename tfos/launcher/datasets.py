@@ -23,7 +23,7 @@ def check_frames(returned: Any, job_name: str) -> Mapping[str, Any]:
     ------
     JobDefinitionError
         If it returned nothing, or anything but a DataFrame or a mapping of names to DataFrames
-        with one named "train".
+        with one named "train"; or if one of them is a streaming one.
     """
     if returned is None:
         raise JobDefinitionError(
@@ -37,6 +37,11 @@ def check_frames(returned: Any, job_name: str) -> Mapping[str, Any]:
                 f"{job_name}.pre_train returned {type(frame).__name__}"
                 + (f" for {name!r}" if isinstance(returned, Mapping) else "")
                 + ": a pyspark.sql.DataFrame is expected"
+            )
+        if frame.isStreaming:
+            raise JobDefinitionError(
+                f"{job_name}.pre_train returned a streaming DataFrame for {name!r}: a role trains "
+                "on rows that have an end; use spark.read in place of spark.readStream"
             )
     if TRAIN not in frames:
         raise JobDefinitionError(

@@ -151,6 +151,7 @@ def _run_on_spark(
 ) -> RunResult:
     # First, as the application's own lines may use it when it is imported.
     spark = _start_spark(config, submission.tag)
+    application = str(spark.sparkContext.applicationId)
     interrupts.install()
     code = int(ExitCode.INTERNAL)
     try:
@@ -170,7 +171,7 @@ def _run_on_spark(
         code = int(error.exit_code)
         raise
     finally:
-        _stop_spark(spark, code)
+        _stop_spark(spark, application, code)
 
 
 def _start_spark(config: JobConfig, tag: str | None) -> SparkSession:
@@ -203,20 +204,21 @@ def _kill_tagged(tag: str) -> None:
         log.warning("what was submitted to YARN may still wait there: %s", error)
 
 
-def _stop_spark(spark: SparkSession, code: int) -> None:
+def _stop_spark(spark: SparkSession, application: str, code: int) -> None:
     from py4j.protocol import Py4JError
+    from pyspark import SparkContext
 
-    context = spark.sparkContext
-    kind = master_kind(str(context.master))
-    application = ""
+    kind = master_kind(str(spark.sparkContext.master))
+    # The user's code may have stopped the session that it was given, and started another.
+    context = SparkContext._active_spark_context
     # A JVM that is gone has nothing left to stop, and must not hide how the run ended.
     with contextlib.suppress(Py4JError, OSError):
-        application = str(context.applicationId)
-        if kind == "yarn":
+        if context is not None and kind == "yarn":
             # Otherwise YARN takes a driver in client mode that failed for one that succeeded.
             context._jsc.sc().stop(code)
-    spark.stop()
-    if kind == "local-cluster" and application:
+    if context is not None:
+        context.stop()
+    if kind == "local-cluster":
         # Its executors' files go below SPARK_HOME, wherever that is, and nothing clears them.
         work = Path(os.environ.get("SPARK_HOME", ".")) / "work"
         shutil.rmtree(work / application, ignore_errors=True)

@@ -16,8 +16,8 @@ import cloudpickle
 
 from tfos.base import Job
 from tfos.errors import ConfigError, JobDefinitionError
+from tfos.fault.error_text import headline
 from tfos.frameworks.keras import check_keras_class
-from tfos.launcher.application import one_line
 
 __all__ = ["pickle_job", "unpickle_job"]
 
@@ -48,7 +48,7 @@ def pickle_job(job: Job, keras: int) -> bytes:
         what = f"its attribute {culprits[0]!r}" if culprits else "it"
         raise JobDefinitionError(
             f"{type(job).__name__} cannot be sent to the training processes: {what} "
-            f"cannot be pickled ({one_line(error)}); do not keep Spark objects, files or locks "
+            f"cannot be pickled ({headline(error)}); do not keep Spark objects, files or locks "
             "on the Job"
         ) from error
     return pickle.dumps((pickler.sources, written.getvalue()))

@@ -357,6 +357,7 @@ class TrainingLife:
             hint=told["hint"],
             exit_code=told["exit_code"],
             traceback=told["traceback"],
+            lasting=told["lasting"],
         )
 
     def _judge(self, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 from tfos.errors import RendezvousError
@@ -165,6 +166,10 @@ class RegistryReader:
 
 
 def _vanished(member: Member, told: Failure | None) -> Failure:
+    if told is not None and told.cause is Cause.USER_CODE:
+        # The user's query failed; that its task went with it is only how it came out.
+        key = str(member.key)
+        return replace(told, key=key, host=member.host, pid=member.pid, logs=member.logs)
     container = f", container {member.executor}" if member.executor else ""
     left = "left without a word" if told is None else f"ended: {told.message}"
     return Failure(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfos.arrow_feed.gang import read_shuffled
 from tfos.errors import InsufficientExecutorsError, InterruptedRunError
+from tfos.fault.error_text import telling
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.launcher.resource_profiles import profile_of
 from tfos.launcher.role_host import SUBMISSION_PROPERTY, first_attempt
@@ -336,7 +337,7 @@ def _headline(text: str) -> str:
     """Return the line that says most: a Python error's last, a JVM error's last cause or first."""
     lines = [line.strip() for line in text.partition("JVM stacktrace:")[0].splitlines()]
     lines = [line for line in lines if line]
-    if any(line.startswith("Traceback (most recent call last)") for line in lines):
-        return lines[-1][:500]
+    if any(line.endswith("Traceback (most recent call last):") for line in lines):
+        return str(telling("PythonException", text, carries=True))[:500]
     causes = [line for line in lines if line.startswith("Caused by:")]
     return _ADVICE.sub("", (causes or lines or [""])[-1 if causes else 0])[:500]

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from tfos.arrow_feed.places import Place, choose_places, host_directory
 from tfos.config import JobConfig
 from tfos.environments.versions import describe_here, differences
-from tfos.errors import ConfigError, RendezvousClosedError, TfosError
+from tfos.errors import ConfigError, InfrastructureError, RendezvousClosedError, TfosError
+from tfos.fault.error_text import headline, text_of
 from tfos.fault.failure import Cause, Failure, Outcome, cause_of, container_logs
 from tfos.fault.janitor import removed_at_end
 from tfos.frameworks.contract import load_framework
@@ -56,6 +57,9 @@ log = logging.getLogger("tfos")
 SUBMISSION_PROPERTY = "tfos.submission"
 """Spark's local property that tells a role host how often its group had been submitted before."""
 _ATTEMPTS_A_SUBMISSION = 1000
+
+SPARK_TELLS_WITHIN_S = 10.0
+"""How long a host whose rows ended early leaves it to Spark to tell the driver why."""
 
 
 def first_attempt(submission: int) -> int:
@@ -311,6 +315,7 @@ class _Hosted:
         from tfos.arrow_feed.tags import split_by_tag, tag_order
 
         feeds = self._program.feeds
+        batches = _from_spark(batches)
         if self._program.packed:
             batches = unpack_batches(batches)
         tags = tag_order(feeds) if len(feeds) > 1 else None
@@ -323,6 +328,14 @@ class _Hosted:
                     return
             spool.finish()
             supervision.mark("feed_ended")
+        except _InputEndedError as ended:
+            # By an error of the user's query, or because the task is killed: Spark tells the driver
+            # which, and whatever this host said of it would only hide that.
+            if not self._ended.wait(SPARK_TELLS_WITHIN_S):
+                spool.abort(ended)
+                self._fail(
+                    InfrastructureError(f"Spark stopped sending rows to {self._key}: {ended}")
+                )
         except Exception as error:
             spool.abort(error)
             self._fail(error)
@@ -355,7 +368,7 @@ class _Hosted:
         return Failure(
             key=str(self._key),
             cause=cause_of(error) if isinstance(error, TfosError) else Cause.INFRASTRUCTURE,
-            message=f"{type(error).__name__}: {' '.join(str(error).split())}",
+            message=f"{type(error).__name__}: {' '.join(text_of(error).split())}",
             time=time.time(),
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -363,6 +376,18 @@ class _Hosted:
             traceback="" if expected else "".join(traceback.format_exception(error)),
             logs=container_logs(os.environ),
         )
+
+
+class _InputEndedError(Exception):
+    """Spark ended a task's rows before their end."""
+
+
+def _from_spark(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Return the batches; tells errors that Spark sends in their place from one's own."""
+    try:
+        yield from batches
+    except Exception as error:
+        raise _InputEndedError(headline(error)) from error
 
 
 def _gpus_of(context: TaskContext, config: JobConfig, role: Role) -> dict[str, str]:

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Any
 from tfos.base import Job
 from tfos.config import JobConfig, SparkConfig
 from tfos.environments.versions import describe_here
-from tfos.errors import ConfigError, InterruptedRunError, TfosError
+from tfos.errors import ConfigError, InterruptedRunError, JobDefinitionError, TfosError
 from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.error_text import headline, user_traceback
 from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState
 from tfos.frameworks.contract import TRAIN, Framework, load_framework
 from tfos.frameworks.keras import check_keras
-from tfos.launcher.application import UserCodeError, one_line, user_traceback
+from tfos.launcher.application import UserCodeError
 from tfos.launcher.application_check import check_job
+from tfos.launcher.console import log_shown
 from tfos.launcher.controller import Controller
 from tfos.launcher.datasets import FedFrames, check_frames
+from tfos.launcher.failure_report import render_failures
 from tfos.launcher.interrupts import Interrupts
 from tfos.launcher.job_state import pickle_job
 from tfos.launcher.registry_address import RegistryAddress
@@ -34,7 +37,7 @@ from tfos.launcher.role_host import RoleHost
 from tfos.launcher.run_registry import RunRegistry, erase_and_close, only_run_of_job
 from tfos.launcher.shipped_application import ShippedApplication, shipped_application
 from tfos.launcher.spark_security import unprotected
-from tfos.launcher.spark_stop import explain_stop, stopped_by_others
+from tfos.launcher.spark_stop import explain_stop, stopped_by_others, stopped_here
 from tfos.launcher.submission import (
     check_supported,
     in_containers,
@@ -128,7 +131,7 @@ class _Run:
         if self.config.result_json is not None:
             discard_record(self.config.result_json)
         try:
-            with self._shutting_down():
+            with log_shown(self.config.log_level), self._shutting_down():
                 self._run(name, run_id)
         except TfosError as error:
             self._attach_result(error)
@@ -142,6 +145,9 @@ class _Run:
     def _attach_result(self, error: TfosError) -> None:
         result = self._reported(RunResult.from_error(error, **self._fields()))
         error.result = result  # type: ignore[attr-defined]
+        report = render_failures(result.failures, result.incidents)
+        if report:
+            _add_note(error, report)
 
     def _reported(self, result: RunResult) -> RunResult:
         """Write what is asked for of the record: the report of failures, the record itself."""
@@ -211,8 +217,7 @@ class _Run:
             stack.enter_context(self.registry.serving())
             application = stack.enter_context(shipped_application(self.job, self.spark))
             with self._noticing_stop():
-                frames = self._pre_train()
-                fed = FedFrames.prepare(frames, framework, framework.roles(config.roles))
+                fed = self._prepare(self._pre_train(), framework)
             self._train(framework, fed, application, self.registry.address(), name, run_id)
 
     @property
@@ -269,7 +274,7 @@ class _Run:
 
     # -- the user's driver code ----------------------------------------------------------------
 
-    def _pre_train(self) -> Mapping[str, Any]:
+    def _pre_train(self) -> Any:
         self.job.params = dict(self.config.params)
         self.job.args = list(self.config.args)
         self.phases["pre_train"] = time.time()
@@ -279,10 +284,29 @@ class _Run:
             raise
         except BaseException as error:
             raise UserCodeError(
-                f"pre_train raised {one_line(error)}",
+                f"pre_train raised {headline(error)}",
                 user_traceback=user_traceback(error),
             ) from error
-        return check_frames(returned, type(self.job).__name__)
+        if stopped_here(self.spark):
+            raise JobDefinitionError(
+                f"{type(self.job).__name__}.pre_train stopped the Spark session that it was given: "
+                "training runs on it; leave out spark.stop(), tfos stops it at the end"
+            )
+        return returned
+
+    def _prepare(self, returned: Any, framework: Framework) -> FedFrames:
+        from py4j.protocol import Py4JError
+        from pyspark.errors import PySparkException
+
+        try:
+            frames = check_frames(returned, type(self.job).__name__)
+            return FedFrames.prepare(frames, framework, framework.roles(self.config.roles))
+        except (PySparkException, Py4JError) as error:
+            # Spark plans a query when it is asked about it, not when the query is written.
+            raise UserCodeError(
+                f"Spark refuses the DataFrame that pre_train returned: {headline(error)}",
+                user_traceback=user_traceback(error),
+            ) from error
 
     @contextmanager
     def _noticing_stop(self) -> Iterator[None]:
@@ -423,3 +447,12 @@ class _Run:
             f"{describe_keys(missing)} found none, or could not reach ZooKeeper; add executors, "
             "free the cluster, or raise registry.register_timeout_s"
         )
+
+
+def _add_note(error: TfosError, text: str) -> None:
+    """Have a traceback of the error end with `text`: what failed was in another process."""
+    add = getattr(error, "add_note", None)
+    if add is None:  # Python 3.10
+        error.args = (f"{error.message}\n{text}",)
+    else:
+        add(text)

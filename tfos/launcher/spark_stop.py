@@ -12,7 +12,7 @@ from tfos.launcher.yarn_client import YarnClient
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-__all__ = ["explain_stop", "is_stopped", "stopped_by_others"]
+__all__ = ["explain_stop", "is_stopped", "stopped_by_others", "stopped_here"]
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def is_stopped(spark: SparkSession) -> bool:
     from py4j.protocol import Py4JError
 
     try:
-        return _stopped_here(spark) or bool(spark.sparkContext._jsc.sc().isStopped())
+        return stopped_here(spark) or bool(spark.sparkContext._jsc.sc().isStopped())
     except (Py4JError, OSError):
         return True  # with its JVM
 
@@ -32,10 +32,11 @@ def stopped_by_others(spark: SparkSession) -> bool:
 
     Spark stops its own context when its application has ended in the cluster.
     """
-    return not _stopped_here(spark) and is_stopped(spark)
+    return not stopped_here(spark) and is_stopped(spark)
 
 
-def _stopped_here(spark: SparkSession) -> bool:
+def stopped_here(spark: SparkSession) -> bool:
+    """Whether this program stopped it."""
     # So PySpark marks a context of which ``stop`` was called.
     return spark.sparkContext._jsc is None
 

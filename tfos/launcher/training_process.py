@@ -24,9 +24,9 @@ from tfos.errors import CheckpointError, ConfigError, InfrastructureError
 from tfos.fault import guard
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.control_channel import ControlChannel
+from tfos.fault.error_text import user_traceback
 from tfos.fault.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
-from tfos.launcher.application import user_traceback
 from tfos.launcher.application_import import import_as_parent, import_from
 from tfos.launcher.channel_link import ChannelLink
 from tfos.launcher.job_state import unpickle_job

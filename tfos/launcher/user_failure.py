@@ -2,65 +2,159 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from tfos.errors import TfosError
+from tfos.fault.error_text import builtin_kind, headline, leaves_of, repr_of, text_of, told_by
+from tfos.fault.exhaustion import exhausted
 from tfos.fault.failure import Cause, cause_of
 
 __all__ = ["describe_error"]
 
 _PEER_ERRORS = {"UnavailableError", "AbortedError", "ConnectionResetError", "CancelledError"}
+# What a process hears that talks to the place of one that has been replaced since.
+_PEER_REPLACED = (
+    "Unable to find the relevant tensor remote_handle",
+    "Unable to find a context_id matching",
+    "Primary device is not remote",
+    "unknown device",
+)
 # What collectives of Horovod 0.28.1 say once a rank has gone; the second amid a transfer.
 _RING_BROKEN = ("Horovod has been shut down", "gloo/transport")
 _PEER_HINT = "another role went away; its own failure is the one to look at"
 _MAX_TRACEBACK = 16_000
 _MAX_MESSAGE = 2_000
+_MAX_CAUSES = 20
+
+_MISTAKES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""Errors of the code itself: what raised one raises it again on the same data."""
+_TENSORFLOW_MISTAKES = {"InvalidArgumentError", "UnimplementedError"}
 
 
 def describe_error(error: BaseException, traceback: str) -> dict[str, Any]:
-    """Return cause, message, traceback, hint and exit code of a failure, JSON-ready."""
-    cause, hint = _cause_and_hint(error)
+    """Return cause, message, traceback, hint, exit code of a failure and whether it lasts, as JSON.
+
+    Holds for any exception, whatever its own methods do.
+    """
+    try:
+        return _description(error, traceback)
+    except Exception as second:
+        own = f"{type(error).__name__} (of which no more can be told: {type(second).__name__})"
+        return {
+            "cause": Cause.USER_CODE.value,
+            "message": own,
+            "traceback": _shortened(traceback),
+            "hint": "",
+            "exit_code": None,
+            "lasting": False,
+        }
+
+
+def _description(error: BaseException, traceback: str) -> dict[str, Any]:
+    texts = [text_of(each) for each in _chain(error)]
+    cause, hint = _cause_and_hint(error, texts[0])
+    scarce = exhausted(texts)
     code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else None
     return {
         "cause": cause.value,
-        "message": _message(error)[:_MAX_MESSAGE],
-        "traceback": traceback[-_MAX_TRACEBACK:],
-        "hint": hint,
+        "message": _message(error, texts[0]),
+        "traceback": _shortened(traceback),
+        "hint": hint or scarce or "",
         "exit_code": code,
+        "lasting": cause is not Cause.PEER_LOST and (scarce is not None or _is_mistake(error)),
     }
 
 
-def _message(error: BaseException) -> str:
+def _message(error: BaseException, text: str) -> str:
     if isinstance(error, SystemExit):
-        return f"train called sys.exit({error.code!r})"
-    if _is_of_broken_ring(error):
+        return f"train called sys.exit({repr_of(error.code)})"
+    if _is_of_broken_ring(text):
         return f"{type(error).__name__}: the ring is broken: another rank left it"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    if isinstance(error, TfosError):  # says all there is to say, on one line
+        return f"{type(error).__name__}: {' '.join(text.split())}"[:_MAX_MESSAGE]
+    return headline(error)
 
 
-def _is_of_broken_ring(error: BaseException) -> bool:
-    return any(words in str(error) for words in _RING_BROKEN)
+def _shortened(traceback: str) -> str:
+    """Keep both ends: frames come first, what was raised last, and either may be long."""
+    if len(traceback) <= _MAX_TRACEBACK:
+        return traceback
+    half = _MAX_TRACEBACK // 2 - 8
+    return f"{traceback[:half]}\n...\n{traceback[-half:]}"
 
 
-def _cause_and_hint(error: BaseException) -> tuple[Cause, str]:
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Return an error and what it was raised from."""
+    seen: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if seen is None:
+            return
+        yield seen
+        seen = seen.__cause__
+
+
+def _is_mistake(error: BaseException) -> bool:
+    return all(_is_of_the_code(leaf) for leaf in leaves_of(error))
+
+
+def _is_of_the_code(error: BaseException) -> bool:
+    if isinstance(error, _MISTAKES):
+        return True
+    if not type(error).__module__.startswith("tensorflow"):
+        return False
+    # AutoGraph has an exception of its own for one that it cannot build; data sets and functions
+    # in Python arrive as an error of the operation that called them.
+    origin = error.__context__ if hasattr(error, "ag_error_metadata") else None
+    if isinstance(origin, _MISTAKES):
+        return True
+    name = told_by(error).kind
+    kind = builtin_kind(name)
+    return name in _TENSORFLOW_MISTAKES or (kind is not None and issubclass(kind, _MISTAKES))
+
+
+def _is_of_broken_ring(text: str) -> bool:
+    return any(words in text for words in _RING_BROKEN)
+
+
+def _cause_and_hint(error: BaseException, text: str) -> tuple[Cause, str]:
     if isinstance(error, TfosError):
         return cause_of(error), ""
-    from_tensorflow = type(error).__module__.startswith("tensorflow")
-    if from_tensorflow and "Could not start gRPC server" in str(error):
+    if type(error).__module__.startswith("tensorflow"):
+        told = _told_by_tensorflow(error, text)
+        if told is not None:
+            return told
+    if _is_of_broken_ring(text):
+        return Cause.PEER_LOST, _PEER_HINT
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return Cause.USER_CODE, "memory ran out: use a smaller batch or model, or more memory"
+    return Cause.USER_CODE, ""
+
+
+def _told_by_tensorflow(error: BaseException, text: str) -> tuple[Cause, str] | None:
+    if "Could not start gRPC server" in text:
         return (
             Cause.INFRASTRUCTURE,
             "the port that the role host reserved could not be bound: TF_GRPC_REUSE_PORT must be "
             "true in the training process's environment",
         )
-    if from_tensorflow and "UnsupportedTypeError" not in str(error):
+    if "UnsupportedTypeError" not in text:
         for name in ("NullValueError", "SpoolFullError", "FeedError"):
-            if f"{name}:" in str(error):
+            if f"{name}:" in text:
                 return Cause.DATA, ""
-    if from_tensorflow and type(error).__name__ in _PEER_ERRORS:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & _PEER_ERRORS or any(words in text for words in _PEER_REPLACED):
         return Cause.PEER_LOST, _PEER_HINT
-    if _is_of_broken_ring(error):
-        return Cause.PEER_LOST, _PEER_HINT
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return Cause.USER_CODE, "memory ran out: use a smaller batch or model, or more memory"
-    return Cause.USER_CODE, ""
+    return None

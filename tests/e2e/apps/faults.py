@@ -30,6 +30,10 @@ class FaultyJob(tfos.Job):
         if fault == "spark_raises":
             bad = "if(id = 50, bigint(raise_error('bad row')), id) as value"
             return spark.range(100).selectExpr(bad)
+        if fault == "pre_train_stops":
+            spark.stop()
+            other = type(spark).builder.master("local[2]").getOrCreate()
+            return other.range(100)
         if fault == "pre_train_hangs":
             time.sleep(600)
         if fault == "pre_train_waits":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -47,9 +48,20 @@ def test_every_cause_has_its_answer(cause, respawns):
     assert answer(failure(cause=cause), respawns=respawns) == (expected[cause], "")
 
 
-@pytest.mark.parametrize(("step", "expected"), [(-1, Reaction.STOP), (0, Reaction.NEW_GENERATION)])
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(-1, Reaction.STOP), (0, Reaction.STOP), (1, Reaction.NEW_GENERATION)],
+)
 def test_the_users_code_that_fails_before_its_first_step_would_fail_again(step, expected):
     assert answer(failure(cause=Cause.USER_CODE, step=step)) == (expected, "")
+
+
+@pytest.mark.parametrize("cause", Cause)
+@pytest.mark.parametrize("respawns", [True, False])
+@pytest.mark.parametrize("step", [-1, 0, 9])
+def test_a_lasting_cause_is_not_met_again(cause, respawns, step):
+    given = replace(failure(cause=cause, step=step), lasting=True)
+    assert answer(given, respawns=respawns, step=step) == (Reaction.STOP, "")
 
 
 @pytest.mark.parametrize("cause", [Cause.PROCESS_DEATH, Cause.STALLED, Cause.PEER_LOST])
