@@ -71,7 +71,10 @@ class Job:
         Returns
         -------
         Any
-            A small JSON value; the chief's becomes ``RunResult.result``.
+            Anything small; the chief's becomes ``RunResult.result``, as a JSON value. Arrays,
+            tensors, dataclasses such as `FitResult`, paths and dates are converted; other objects
+            are kept as their repr and what takes more than 100,000 bytes of JSON is left out,
+            each with a warning.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define train(self, ctx)")
 

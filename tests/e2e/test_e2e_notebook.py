@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(300)]
 
 NOTEBOOK = """
 import json
@@ -88,7 +88,7 @@ def test_a_notebook_runs_jobs_on_its_own_session(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=280,
     )
     assert found.returncode == 0, found.stderr[-4000:]
     told = json.loads(found.stdout.splitlines()[-1])

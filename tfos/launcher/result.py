@@ -58,7 +58,7 @@ class RunResult:
     metrics
         The last metrics reported.
     result
-        What ``train`` returned on the chief, a JSON value.
+        What ``train`` returned on the chief, as a JSON value; see `Job.train`.
     steps
         Training steps completed, counted over resumes; 0 when none was reported.
     rows

@@ -8,7 +8,6 @@ phases, beats, progress, artifacts, and at the end one outcome.
 from __future__ import annotations
 
 import faulthandler
-import json
 import logging
 import os
 import signal
@@ -20,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from tfos.base import Job, TrainContext
-from tfos.errors import CheckpointError, ConfigError, InfrastructureError
+from tfos.errors import CheckpointError, InfrastructureError
 from tfos.fault import guard
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.control_channel import ControlChannel
@@ -30,6 +29,7 @@ from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application_import import import_as_parent, import_from
 from tfos.launcher.channel_link import ChannelLink
 from tfos.launcher.job_state import unpickle_job
+from tfos.launcher.json_value import as_json
 from tfos.launcher.quiet_import import import_quietly
 from tfos.launcher.stored_checkpoints import StoredCheckpoints
 from tfos.launcher.training_feed import TrainingFeed
@@ -37,6 +37,8 @@ from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.launcher.user_failure import describe_error
 
 log = logging.getLogger("tfos")
+
+_CHANGES_SHOWN = 5
 
 
 class StoppedError(BaseException):
@@ -95,9 +97,15 @@ class TrainingProcess:
                 runtime=runtime,
                 export_to=self._export,
             )
-            result = job.train(ctx)
-            _require_json(result)
-        return result
+            returned = as_json(job.train(ctx))
+        if returned.changed:
+            more = len(returned.changed) - _CHANGES_SHOWN
+            lines = [
+                *returned.changed[:_CHANGES_SHOWN],
+                *([f"and {more} more"] if more > 0 else []),
+            ]
+            self._link.notify(f"of what train returned, {'; '.join(lines)}", warning=True)
+        return returned.value
 
     def _export(self, write: Callable[[str], None], step: int) -> str | None:
         if self._spec.facts.model_dir is None:
@@ -137,21 +145,6 @@ def _store(spec: TrainingSpec) -> CheckpointStore | None:
         run_id=spec.facts.run_id,
         passed_over=spec.passed_over,
     )
-
-
-def _require_json(result: Any) -> None:
-    try:
-        size = len(json.dumps(result))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"train returned a {type(result).__name__} that is no JSON value ({error}); "
-            "return numbers, text, lists and mappings of them, or nothing"
-        ) from error
-    if size > 100_000:
-        raise ConfigError(
-            f"train returned {size:,} bytes of JSON; 100,000 is the limit: write large results "
-            "to a file and return its path"
-        )
 
 
 def _shut_down(job: Job) -> None:
