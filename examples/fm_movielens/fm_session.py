@@ -22,7 +22,7 @@ class FMSessionJob(tfos.Job):
 
     def pre_train(self, spark: Any) -> Any:
         """Return the ratings to train on and to evaluate on."""
-        from etl import prepare  # here: the Job travels to processes that need no PySpark
+        from etl import prepare  # here: training processes need no PySpark
 
         frames, self.catalogue = prepare(spark, self.params)
         return frames

@@ -6,10 +6,12 @@ variable is set in every process before the application is imported.
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from tfos.errors import ConfigError
 from tfos.frameworks.contract import Framework
 
-__all__ = ["KERAS_VARIABLE", "check_keras", "check_keras_class", "keras_variables"]
+__all__ = ["KERAS_VARIABLE", "check_keras", "check_same_keras", "keras_variables"]
 
 KERAS_VARIABLE = "TF_USE_LEGACY_KERAS"
 
@@ -34,20 +36,30 @@ def check_keras(framework: Framework, keras: int) -> None:
         )
 
 
-def check_keras_class(defined: type, keras: int) -> None:
-    """Check that a class of a notebook derives from the Keras that training processes have.
+def check_same_keras(used: object, keras: int) -> None:
+    """Check that what a notebook's code uses is not of another Keras than training processes have.
+
+    Parameters
+    ----------
+    used
+        A module, a class or any other object.
 
     Raises
     ------
     ConfigError
-        If it derives from the other one: its layers and optimizers would not work together there.
+        If it is of the other one: its layers and optimizers would not work together there.
     """
-    packages = {base.__module__.partition(".")[0] for base in defined.__mro__}
+    if isinstance(used, ModuleType):
+        names = [used.__name__]
+    else:
+        kind = used if isinstance(used, type) else type(used)
+        names = [base.__module__ for base in kind.__mro__]
     other, its_package = (3, "keras") if keras == 2 else (2, "tf_keras")
-    if its_package in packages:
+    if its_package in {name.partition(".")[0] for name in names}:
+        what = getattr(used, "__name__", type(used).__name__)
         value = keras_variables(keras)[KERAS_VARIABLE]
         raise ConfigError(
-            f"{defined.__name__} is a class of Keras {other}, and training processes have Keras "
-            f"{keras}: set os.environ[{KERAS_VARIABLE!r}] = {value!r} in the first cell, before "
-            f"TensorFlow is imported, or run with JobConfig(keras={other}) (--keras {other})"
+            f"{what}, which the notebook uses, is of Keras {other}, and training processes have "
+            f"Keras {keras}: set os.environ[{KERAS_VARIABLE!r}] = {value!r} in the first cell, "
+            f"before TensorFlow is imported, or run with JobConfig(keras={other})"
         )

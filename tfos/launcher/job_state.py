@@ -17,7 +17,8 @@ import cloudpickle
 from tfos.base import Job
 from tfos.errors import ConfigError, JobDefinitionError
 from tfos.fault.error_text import headline
-from tfos.frameworks.keras import check_keras_class
+from tfos.frameworks.keras import check_same_keras
+from tfos.launcher.spark_stand_in import StandIn
 
 __all__ = ["pickle_job", "unpickle_job"]
 
@@ -35,12 +36,15 @@ def pickle_job(job: Job, keras: int) -> bytes:
     JobDefinitionError
         If an attribute cannot be pickled; says which.
     ConfigError
-        If a class of a notebook derives from the other Keras.
+        If a notebook uses the other Keras.
     """
     written = io.BytesIO()
     pickler = _JobPickler(written, job, keras)
     try:
         pickler.dump(job)
+        if pickler.left_spark_out:
+            # Code that is for the driver may mention it; what is sent must not be of it.
+            cloudpickle.dumps(vars(job))
     except ConfigError:
         raise
     except Exception as error:
@@ -80,34 +84,45 @@ def keep_source(filename: str, source: str) -> None:
 
 
 class _JobPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Notes the source of what is pickled by value, and leaves ``pre_train`` out.
+    """Leaves out what is the driver's of a notebook: ``pre_train``, and Spark's objects.
 
     Attributes
     ----------
     sources
-        Text by file name.
+        The source of what is pickled by value: text by file name.
+    left_spark_out
+        Whether there was an object of Spark's.
     """
 
     def __init__(self, file: io.BytesIO, job: Job, keras: int) -> None:
         super().__init__(file)
         self._keras = keras
+        self.left_spark_out = False
+        self._in_notebook = type(job).__module__ == "__main__"
         self.sources: dict[str, str] = {}
-        # The driver's alone: what it mentions, such as a UDF or a session, need not be pickled.
         self._left_out = [vars(c)["pre_train"] for c in type(job).__mro__ if "pre_train" in vars(c)]
 
     def reducer_override(self, obj: Any) -> Any:
         if any(obj is method for method in self._left_out):
             return getattr, (Job, "pre_train")
+        if self._in_notebook:
+            # Elsewhere the training process imports the module with the Keras that it has.
+            check_same_keras(obj, self._keras)
+            if _is_of_spark(obj):
+                self.left_spark_out = True
+                return StandIn, ()
         reduced = super().reducer_override(obj)
-        if reduced is NotImplemented:
-            return reduced
-        if isinstance(obj, type):
-            check_keras_class(obj, self._keras)
-        elif isinstance(obj, FunctionType):
+        if reduced is not NotImplemented and isinstance(obj, FunctionType):
             filename = obj.__code__.co_filename
             if filename not in self.sources and (lines := linecache.getlines(filename)):
                 self.sources[filename] = "".join(lines)
         return reduced
+
+
+def _is_of_spark(obj: object) -> bool:
+    """Whether it lives in the JVM, or holds what does and cannot be pickled."""
+    module = type(obj).__module__
+    return module.startswith("py4j.") or module in ("pyspark.core.context", "pyspark.sql.session")
 
 
 def _picklable(value: object) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tfos.errors import ConfigError
 
-__all__ = ["spark_stood_in"]
+__all__ = ["StandIn", "spark_stood_in"]
 
 _OPERATORS = (
     *("lt", "le", "gt", "ge", "neg", "invert", "getitem"),
@@ -43,7 +43,7 @@ def spark_stood_in() -> Iterator[None]:
         session.Builder.getOrCreate,
         vars(session)["_getActiveSessionOrCreate"],
     )
-    stand_in = _StandIn()
+    stand_in = StandIn()
     _depth += 1
     try:
         context._active_spark_context = context._jvm = stand_in
@@ -57,8 +57,11 @@ def spark_stood_in() -> Iterator[None]:
         session.Builder.getOrCreate, session._getActiveSessionOrCreate = before[3:]
 
 
-class _StandIn:
-    """Takes whatever is asked of an object of Spark's, and returns itself."""
+class StandIn:
+    """Takes whatever is asked of an object of Spark's, and returns itself.
+
+    Outside `spark_stood_in` it raises ConfigError instead.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
@@ -66,6 +69,7 @@ class _StandIn:
         return self._take()
 
     def __call__(self, *args: Any, **options: Any) -> Any:
+        """Take a call of any method of Spark's."""
         return self._take()
 
     def __iter__(self) -> Iterator[Any]:
@@ -99,12 +103,11 @@ class _StandIn:
     def _take(self, *_: Any) -> Any:
         if _depth == 0:
             raise ConfigError(
-                "train uses an object of Spark's that the application made when it was imported: "
-                "Spark is on the driver alone; use it in pre_train, and keep what train needs of "
-                "it on self"
+                "train uses an object of Spark's, such as a session or a UDF: Spark is on the "
+                "driver alone; use it in pre_train, and keep what train needs of it on self"
             )
         return self
 
 
 for _name in _OPERATORS:
-    setattr(_StandIn, f"__{_name}__", _StandIn._take)
+    setattr(StandIn, f"__{_name}__", StandIn._take)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError
 from tfos.frameworks.contract import load_framework
-from tfos.frameworks.keras import check_keras, check_keras_class
+from tfos.frameworks.keras import check_keras, check_same_keras
 from tfos.launcher.spark_command import spark_properties
 
 
@@ -46,15 +48,16 @@ def test_sparks_python_workers_have_it_too(given, value):
         ("keras.src.models.model", 3, None),
         ("tf_keras.src.engine.training", 2, None),
         ("tensorflow.python.module.module", 2, None),
-        ("keras.src.models.model", 2, r"a class of Keras 3.*= '1'.*JobConfig\(keras=3\)"),
-        ("tf_keras.src.engine.training", 3, r"a class of Keras 2.*= '0'.*JobConfig\(keras=2\)"),
+        ("keras.src.models.model", 2, r"of Keras 3, .*= '1'.*JobConfig\(keras=3\)"),
+        ("tf_keras.src.engine.training", 3, r"of Keras 2, .*= '0'.*JobConfig\(keras=2\)"),
     ],
 )
-def test_a_notebooks_class_must_be_of_the_same_keras(module, keras, words):
+def test_what_a_notebook_uses_must_be_of_the_same_keras(module, keras, words):
     base = type("Model", (), {"__module__": module})
     tower = type("Tower", (base,), {"__module__": "__main__"})
-    if words is None:
-        check_keras_class(tower, keras)
-        return
-    with pytest.raises(ConfigError, match=words):
-        check_keras_class(tower, keras)
+    for used in (tower, tower(), types.ModuleType(module)):
+        if words is None:
+            check_same_keras(used, keras)
+            continue
+        with pytest.raises(ConfigError, match=words):
+            check_same_keras(used, keras)

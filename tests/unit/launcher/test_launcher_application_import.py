@@ -215,8 +215,14 @@ import linecache, sys, threading
 from tfos.base import Job
 from tfos.launcher.job_state import pickle_job
 
+class JavaObject:
+    __module__ = "py4j.java_gateway"
+    def __init__(self):
+        self.lock = threading.Lock()
+
 cell = '''
-lock = threading.Lock()  # as a session or a UDF: on the driver alone
+lock = threading.Lock()  # on the driver alone
+java = JavaObject()  # as in a session or a UDF
 
 def double(x):
     return 2 * x
@@ -226,9 +232,15 @@ class CellJob(Job):
         with lock:
             self.rows = 21
 
+    def columns(self):
+        return java.columns()
+
     def train(self, ctx):
         import inspect
-        return [double(self.rows), inspect.getsource(double)]
+        try:
+            self.columns()
+        except Exception as error:
+            return [double(self.rows), inspect.getsource(double), str(error)]
 '''
 linecache.cache["<cell 1>"] = (len(cell), None, cell.splitlines(True), "<cell 1>")
 exec(compile(cell, "<cell 1>", "exec"))
@@ -241,8 +253,16 @@ sys.stdout.buffer.write(pickle_job(job, 2))
 def test_a_notebooks_classes_travel_by_value_with_their_source_and_without_pre_train(tmp_path):
     argv = [sys.executable, "-c", NOTEBOOK]
     job = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, check=True).stdout
-    found = in_training(tmp_path, job, None, "", [])
+    *found, refusal = in_training(tmp_path, job, None, "", [])
     assert found == [42, "def double(x):\n    return 2 * x\n"]
+    assert refusal.startswith("train uses an object of Spark's")
+
+
+def test_a_notebooks_job_must_not_hold_an_object_of_sparks():
+    argv = [sys.executable, "-c", NOTEBOOK.replace("self.rows = 21", "self.java = [java]")]
+    ended = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "JobDefinitionError" in ended.stderr.splitlines()[-1]
+    assert "its attribute 'java' cannot be pickled" in ended.stderr
 
 
 def test_names_the_attribute_that_cannot_be_pickled():
