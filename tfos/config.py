@@ -201,6 +201,12 @@ class SupervisionConfig(_Section):
     stall_timeout_s: Seconds = Field(
         900.0, ge=1, description="Longest time without a new step, once steps are reported."
     )
+    connect_timeout_s: Seconds = Field(
+        120.0,
+        gt=0,
+        description="Longest time for a training process to connect to its peers, once all roles "
+        "have registered.",
+    )
     standby: bool = Field(
         True,
         description="Keep a second process with TensorFlow imported at every role, so that a "

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
-__all__ = ["ClusterSpec", "Endpoint", "Life", "Role", "RoleSpec", "TaskKey", "describe_keys"]
+__all__ = [
+    "ClusterSpec",
+    "Endpoint",
+    "Life",
+    "Role",
+    "RoleSpec",
+    "TaskKey",
+    "describe_counts",
+    "describe_keys",
+]
 
 _TASK_KEY = re.compile(r"(?P<role>[a-z][a-z_]*)-(?P<index>0|[1-9][0-9]*)")
 _LIFE = re.compile(r"(?P<key>[^.]+)\.g(?P<generation>\d+)\.r(?P<respawn>\d+)")
@@ -168,6 +177,14 @@ class ClusterSpec:
     def from_json(cls, data: Mapping[str, Any]) -> ClusterSpec:
         """Read back what `to_json` wrote; raises ValueError on malformed keys or endpoints."""
         return cls({TaskKey.parse(k): Endpoint.parse(v) for k, v in data.items()})
+
+
+_NOUNS = {Role.CHIEF: "chief", Role.WORKER: "worker", Role.PS: "parameter server"}
+
+
+def describe_counts(counts: Mapping[Role, int]) -> str:
+    """Write how many of each role there are, such as "1 chief, 2 workers"."""
+    return ", ".join(f"{n} {_NOUNS[role]}{'s' if n != 1 else ''}" for role, n in counts.items())
 
 
 def describe_keys(keys: Iterable[TaskKey], limit: int = 10) -> str:

@@ -212,6 +212,9 @@ class HostLink(Protocol):
     def report(self, step: int, rows: int, metrics: Metrics) -> None:
         """Send progress; never blocks for longer than a moment and may drop a report."""
 
+    def aim(self, epochs: int | None, max_steps: int | None) -> None:
+        """Publish what ends the training, for those who watch it; None for no such end."""
+
     def should_stop(self) -> bool:
         """Whether the run is being stopped."""
 

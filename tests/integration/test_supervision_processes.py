@@ -63,6 +63,9 @@ PROGRAM = """
         act = json.load(file)["facts"]["params"]["act"]
     print("acts", act)
     tell("phase", name="begun", time=time.time())
+    while act == "connect":
+        tell("beat", read=None, reading=False)
+        time.sleep(0.1)
     tell("beat", read=[1, 40], reading=True)
     tell("progress", step=5, rows=640, metrics={"loss": 0.5})
     if act == "die":
@@ -98,7 +101,7 @@ def spec(life: Life, act: str, continue_at: FeedPosition | None) -> TrainingSpec
     return TrainingSpec(
         facts=facts,
         arch="ps",
-        trains=False,
+        trains=act == "connect",
         job_file="",
         application=None,
         program="",
@@ -331,6 +334,16 @@ def test_a_hung_process_is_ended_and_told_of(stage):
     failure = scene.failure_of(1, 0)
     assert failure.cause is Cause.STALLED
     assert re.search(r"it gave no sign of life for \d+\.\d s", failure.message)
+    assert scene.stops() is None
+
+
+def test_a_process_that_does_not_reach_its_peers_is_ended_and_they_are_named(stage):
+    scene = stage(acts={(1, 0): "connect"}, supervision={"connect_timeout_s": 0.5})
+    scene.begins(1)
+    failure = scene.failure_of(1, 0)
+    assert failure.cause is Cause.STALLED
+    assert "it did not connect to its peers within 0.5 s: chief-0 at h:5001 (" in failure.message
+    assert "supervision.connect_timeout_s" in failure.hint
     assert scene.stops() is None
 
 

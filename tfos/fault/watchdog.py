@@ -17,13 +17,23 @@ class Watchdog:
         Longest silence of a process.
     stall_timeout_s
         Longest time without a new step, once one was reported.
+    connect_timeout_s
+        Longest time between `see_connecting` and `see_connected`.
     now
         When it began.
     """
 
-    def __init__(self, heartbeat_timeout_s: float, stall_timeout_s: float, now: float) -> None:
+    def __init__(
+        self,
+        heartbeat_timeout_s: float,
+        stall_timeout_s: float,
+        connect_timeout_s: float,
+        now: float,
+    ) -> None:
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._stall_timeout_s = stall_timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._connecting_since: float | None = None
         self._heard_at = now
         self._step: int | None = None
         self._advanced_at = now
@@ -44,6 +54,21 @@ class Watchdog:
         self._heard_at = now
         self._advanced_at = now
 
+    def see_connecting(self, now: float) -> None:
+        """Note that the process begins to connect to its peers."""
+        self.see_work(now)
+        self._connecting_since = now
+
+    def see_connected(self, now: float) -> None:
+        """Note that it has reached them."""
+        self.see_work(now)
+        self._connecting_since = None
+
+    def connects_too_long(self, now: float) -> bool:
+        """Whether it has been connecting for longer than allowed."""
+        since = self._connecting_since
+        return since is not None and now - since > self._connect_timeout_s
+
     def complaint(self, now: float) -> tuple[str, str] | None:
         """Return what is wrong and what to do about it; None while all is well."""
         silent_s = now - self._heard_at
@@ -52,6 +77,13 @@ class Watchdog:
                 f"it gave no sign of life for {silent_s:.1f} s",
                 "it was stopped, its host is overloaded, or native code holds Python's lock; "
                 "raise supervision.heartbeat_timeout_s if it only pauses",
+            )
+        if self.connects_too_long(now):
+            return (
+                f"it did not connect to its peers within {self._connect_timeout_s:g} s",
+                "raise supervision.connect_timeout_s if the network or the hosts are slow; "
+                "otherwise look for firewalls between the hosts: every role has to reach the "
+                "others at any port",
             )
         still_s = now - self._advanced_at
         if self._step is not None and still_s > self._stall_timeout_s:

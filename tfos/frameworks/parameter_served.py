@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any, ClassVar
 
 from tfos.config import RolesConfig
@@ -11,7 +12,7 @@ from tfos.frameworks.contract import TRAIN, Framework, role_spec
 from tfos.topology import Role, RoleSpec
 from tfos.training_parts import HostLink, ProcessFacts
 
-__all__ = ["SERVER_POLL_S", "ParameterServed", "start_server"]
+__all__ = ["SERVER_POLL_S", "ParameterServed", "reach_directly", "start_server"]
 
 SERVER_POLL_S = 0.05
 
@@ -53,6 +54,18 @@ class ParameterServed(Framework):
         del server  # TensorFlow has no stop for it: it ends with the process.
 
 
+def reach_directly(hosts: Iterable[str], environ: MutableMapping[str, str] = os.environ) -> None:
+    """Have gRPC connect to the cluster's hosts itself, whatever proxy the environment names.
+
+    It obeys ``grpc_proxy``, ``https_proxy`` and ``http_proxy``, but for the hosts in
+    ``no_grpc_proxy`` or, without that, in ``no_proxy``. Other clients in this process are left to
+    their proxy. Before the process's first gRPC call.
+    """
+    exempt = environ.get("no_grpc_proxy") or environ.get("no_proxy") or ""
+    names = [name.strip() for name in exempt.split(",") if name.strip()]
+    environ["no_grpc_proxy"] = ",".join(dict.fromkeys([*names, *hosts]))
+
+
 def start_server(facts: ProcessFacts) -> Any:
     """Start this process's TensorFlow server on the port its role host holds.
 
@@ -63,6 +76,7 @@ def start_server(facts: ProcessFacts) -> Any:
     """
     import tensorflow as tf
 
+    reach_directly(endpoint.host for endpoint in facts.cluster.endpoints.values())
     return tf.distribute.Server(
         tf.train.ClusterSpec(facts.cluster.by_role),
         job_name=facts.key.role.value,

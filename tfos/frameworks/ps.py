@@ -14,7 +14,7 @@ from typing import Any
 
 from tfos.base import TrainContext
 from tfos.frameworks.contract import PlainRuntime
-from tfos.frameworks.parameter_served import ParameterServed
+from tfos.frameworks.parameter_served import ParameterServed, reach_directly
 from tfos.frameworks.training_loop import LOST_RESULT, OwnSteps, StepResult, run_loop
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role
@@ -48,6 +48,7 @@ class _CoordinatorRuntime(PlainRuntime):
     def __init__(self, facts: ProcessFacts) -> None:
         import tensorflow as tf
 
+        reach_directly(endpoint.host for endpoint in facts.cluster.endpoints.values())
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec(facts.cluster.by_role),
             task_type=facts.key.role.value,

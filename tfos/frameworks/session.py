@@ -29,8 +29,13 @@ class SessionFramework(ParameterServed):
 
     @contextmanager
     def runtime(self, facts: ProcessFacts, link: HostLink) -> Iterator[_SessionRuntime]:
-        """Start this process's server; on a clean exit the chief waits for every worker to end."""
-        yield _SessionRuntime(facts)
+        """Start this process's server, and wait until it reaches every parameter server.
+
+        On a clean exit the chief waits for every worker to end.
+        """
+        runtime = _SessionRuntime(facts)
+        runtime.connect()
+        yield runtime
         if facts.key.role is Role.CHIEF:
             while link.running_workers() and not link.should_stop():
                 time.sleep(SERVER_POLL_S)
@@ -41,6 +46,17 @@ class _SessionRuntime(PlainRuntime):
         self._key: TaskKey = facts.key
         self._cluster = facts.cluster.by_role
         self.server = start_server(facts)
+
+    def connect(self) -> None:
+        """Block until the parameter servers answer; a session would wait for them unnoticed."""
+        import tensorflow as tf
+
+        config = self.session_config()
+        with (
+            tf.Graph().as_default(),
+            tf.compat.v1.Session(self.server.target, config=config) as session,
+        ):
+            session.list_devices()
 
     def monitored_session(self, ctx: TrainContext, hooks: Sequence[Any]) -> Any:
         return open_session(ctx, hooks)

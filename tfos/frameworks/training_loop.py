@@ -147,6 +147,8 @@ def run_loop(
     loop = _Loop(plan, ctx)
     resumed = loop.resume()
     check_resumed(resumed, loop.progress.positions)
+    if ctx.is_chief:
+        ctx.link.aim(plan.read.epochs, plan.max_steps)
     if loop.steps_left != 0:
         try:
             loop.run(make_steps(dict(loop.progress.positions)))

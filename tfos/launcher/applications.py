@@ -27,6 +27,8 @@ _KILLED_WITHIN_S: Final = 20.0
 _POLL_S: Final = 1.0
 _ANSWER_WITHIN_S: Final = 20.0
 _STREAMS: Final = ("stdout", "stderr")
+# NodeManagers are the cluster's: a proxy of the environment leads out of it.
+_DIRECTLY: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def find_application(yarn: YarnClient, which: str) -> Application:
@@ -105,7 +107,7 @@ def _read_stream(container: str, address: str, stream: str, directory: Path) -> 
     """Ask the NodeManager of a running container for what it has written."""
     url = f"{address}/ws/v1/node/containers/{container}/logs/{stream}"
     try:
-        with urllib.request.urlopen(url, timeout=_ANSWER_WITHIN_S) as answer:
+        with _DIRECTLY.open(url, timeout=_ANSWER_WITHIN_S) as answer:
             data = answer.read()
     except OSError:
         return None  # not begun, or gone meanwhile

@@ -89,6 +89,10 @@ class ChannelLink(HostLink):
         if self._channel.send({"type": "progress", **self._unsent}, droppable=True):
             self._unsent = None
 
+    def aim(self, epochs: int | None, max_steps: int | None) -> None:
+        """Publish what ends the training; see `HostLink.aim`."""
+        self.tell("aim", epochs=epochs, max_steps=max_steps)
+
     def flush(self) -> None:
         """Send the last progress and position, where not sent: the run's record shows them."""
         self._channel.send(self._sign_of_life())

@@ -26,6 +26,7 @@ from tfos.fault.supervisor import ControlMessage, Exited, Supervisor, failure_fr
 from tfos.fault.watchdog import Watchdog
 from tfos.launcher.drills import HostDrill
 from tfos.launcher.notices import KEPT, notice
+from tfos.launcher.ports import describe_unreached, unreached
 from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Registry
@@ -40,6 +41,7 @@ SHUTDOWN_LIMIT_S = 60.0
 """How long a process may live on after its outcome, in ``Job.shutdown``."""
 _STACKS_WAIT_S = 1.0
 _STACKS_CHARS = 32_000
+_PROBE_S = 2.0
 _POLL_S = 0.02
 _LONGEST_TEMPORARY = 70
 _SPEC_FILE, _OUTPUT_FILE, _TEMPORARY = "spec.json", "output.log", "tmp"
@@ -141,6 +143,8 @@ class LifeReport:
         When it took its first step or handed out its first rows, seconds since the epoch.
     saving
         Whether it writes a checkpoint now.
+    aim
+        What ends its training, ``epochs`` and ``max_steps`` (each may be None); None where unknown.
     phases, artifacts, notices
         As in `tfos.fault.failure.Outcome`.
     """
@@ -152,6 +156,7 @@ class LifeReport:
     read: FeedPosition | None = None
     stepping_since: float | None = None
     saving: bool = False
+    aim: dict[str, int | None] | None = None
     phases: dict[str, float] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
     notices: list[dict[str, Any]] = field(default_factory=list)
@@ -314,10 +319,10 @@ class TrainingLife:
             report.progress = {k: message[k] for k in ("step", "rows", "metrics")}
             self._stepping()
         elif kind == "phase":
-            self._watchdog.see_work(now)
+            self._on_phase(message["name"], now)
             report.phases[message["name"]] = message["time"]
-            if message["name"] == "begun":
-                self._drill.reach("feed", self.pid, self._exit_with)
+        elif kind == "aim":
+            report.aim = {name: message[name] for name in ("epochs", "max_steps")}
         elif kind == "artifact":
             self._watchdog.see_work(now)
             report.artifacts[message["name"]] = message["path"]
@@ -336,6 +341,16 @@ class TrainingLife:
             self.send({"type": "answer", "id": message["id"], **self._answers[message["what"]]()})
         elif kind == "outcome":
             self._on_outcome(message, now)
+
+    def _on_phase(self, name: str, now: float) -> None:
+        if name == "connected":
+            self._watchdog.see_connected(now)
+        elif name == "begun" and self.spec.trains:
+            self._watchdog.see_connecting(now)
+        else:
+            self._watchdog.see_work(now)
+        if name == "begun":
+            self._drill.reach("feed", self.pid, self._exit_with)
 
     def _stepping(self) -> None:
         if self.report.stepping_since is None:
@@ -367,6 +382,10 @@ class TrainingLife:
         if complaint is None:
             return
         what, hint = complaint
+        if self._watchdog.connects_too_long(now):
+            endpoints = self.spec.facts.cluster.endpoints
+            peers = {key: at for key, at in endpoints.items() if key != self.life.key}
+            what += describe_unreached(peers, unreached(peers, _PROBE_S))
         stacks = self._stacks()
         lines = tuple(self._process.supervisor.last_lines)
         message = f"the training process stalled: {what}"

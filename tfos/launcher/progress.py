@@ -1,19 +1,21 @@
-"""Show how training proceeds: one line every few seconds on the driver's log."""
+"""How training proceeds: one line every few seconds on the driver's log."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from tfos.launcher.registry_events import RegistryReader
 from tfos.topology import TaskKey
 
-__all__ = ["ProgressLine"]
+__all__ = ["Lines", "ProgressLine", "epoch_of", "share_done", "time_left"]
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
+_ETA_AFTER_S = 5.0
 
 
 class ProgressLine:
@@ -21,8 +23,8 @@ class ProgressLine:
 
     def __init__(self) -> None:
         self._next = time.monotonic() + 1.0
-        self._seen: dict[TaskKey, tuple[float, int]] = {}
         self._shown_step = -1
+        self._lines = Lines()
 
     def show(self, told: RegistryReader) -> None:
         """Log a line if it is time and there is news; blocks for one registry read."""
@@ -31,20 +33,89 @@ class ProgressLine:
             return
         self._next = now + EVERY_S
         progress = told.progress()
-        if not progress:
-            return
-        lead = max(progress, key=lambda key: int(progress[key]["step"]))
-        step = int(progress[lead]["step"])
+        step = max((int(document["step"]) for document in progress.values()), default=-1)
         if step == self._shown_step or step < 0:
             return
         self._shown_step = step
-        rate = sum(self._rate(key, document, now) for key, document in progress.items())
-        metrics = "  ".join(f"{k} {v:.4g}" for k, v in sorted(progress[lead]["metrics"].items()))
-        log.info("step %s  %s rows/s  %s", f"{step:,}", f"{rate:,.0f}", metrics)
+        log.info("%s", self._lines.line(progress, now, time.time()))
 
-    def _rate(self, key: TaskKey, document: dict[str, Any], now: float) -> float:
-        rows = int(document["rows"])
-        before, rows_before = self._seen.get(key, (now, rows))
+
+class Lines:
+    """Makes a line of the roles' progress and of what it was before. Pure: given the times."""
+
+    def __init__(self) -> None:
+        self._seen: dict[TaskKey, tuple[float, int]] = {}
+        self._share_began: tuple[float, float] | None = None
+        self._share = 0.0
+
+    def line(self, progress: Mapping[TaskKey, Mapping[str, Any]], now: float, wall: float) -> str:
+        """Return the line for `progress`, read at the monotonic instant `now` and at `wall`."""
+        lead = progress[max(progress, key=lambda key: int(progress[key]["step"]))]
+        rate = sum(self._rate(key, document, now, wall) for key, document in progress.items())
+        metrics = [f"{k} {v:.4g}" for k, v in sorted(lead["metrics"].items())]
+        parts = [f"step {int(lead['step']):,}", epoch_of(progress), f"{rate:,.0f} rows/s", *metrics]
+        return "  ".join(part for part in (*parts, self._eta(share_done(progress), now)) if part)
+
+    def _rate(self, key: TaskKey, document: Mapping[str, Any], now: float, wall: float) -> float:
+        """Return rows a second since the last line; at first since the first step."""
+        rows, since = int(document["rows"]), document.get("stepping_since")
+        first = (now - max(wall - since, 0.0) if since is not None else now, 0)
+        before, rows_before = self._seen.get(key, first)
         self._seen[key] = (now, rows)
         # A restarted process counts from its checkpoint again.
         return max(rows - rows_before, 0) / (now - before) if now > before else 0.0
+
+    def _eta(self, share: float | None, now: float) -> str:
+        if share is None:
+            return ""
+        if self._share_began is None or share < self._share:
+            # The first line, or training that went back to a checkpoint.
+            self._share_began = (now, share)
+        self._share = share
+        began, share_then = self._share_began
+        if share <= share_then or now - began < _ETA_AFTER_S:
+            return ""
+        return time_left((1.0 - share) * (now - began) / (share - share_then))
+
+
+def share_done(progress: Mapping[TaskKey, Mapping[str, Any]]) -> float | None:
+    """Return how much of the training is done, 0 to 1; None where its end is not known.
+
+    The end is the epochs or the steps that `TrainContext.fit` was given, whichever comes first;
+    epochs have a known length once Spark has fed every row of ``train``.
+    """
+    shares = []
+    aim = _aim(progress)
+    if aim.get("max_steps"):
+        step = max(int(document["step"]) for document in progress.values())
+        shares.append(step / aim["max_steps"])
+    fed = [(d["fed"], d["read"]) for d in progress.values() if d.get("read") is not None]
+    rows = sum(length for length, _ in fed if length is not None)
+    if aim.get("epochs") and rows and all(length is not None for length, _ in fed):
+        done = sum(epoch * length + row for length, (epoch, row) in fed)
+        shares.append(done / (rows * aim["epochs"]))
+    return min(max(shares), 1.0) if shares else None
+
+
+def epoch_of(progress: Mapping[TaskKey, Mapping[str, Any]]) -> str:
+    """Return which of several epochs is under way, such as "epoch 3/20"; empty where unknown."""
+    epochs = _aim(progress).get("epochs")
+    read = [document["read"][0] for document in progress.values() if document.get("read")]
+    if not epochs or epochs == 1 or not read:
+        return ""
+    return f"epoch {min(min(read) + 1, epochs)}/{epochs}"
+
+
+def time_left(seconds: float) -> str:
+    """Return about how long training will go on, in words."""
+    if seconds < 90:
+        return f"about {max(round(seconds), 1)} s left"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"about {minutes} min left"
+    return f"about {minutes // 60} h {minutes % 60} min left"
+
+
+def _aim(progress: Mapping[TaskKey, Mapping[str, Any]]) -> Mapping[str, Any]:
+    aims: list[Mapping[str, Any]] = [document.get("aim") or {} for document in progress.values()]
+    return max(aims, key=len, default={})

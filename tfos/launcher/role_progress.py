@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfos.errors import RendezvousConnectionError, RendezvousError, SessionLostError
@@ -30,10 +30,15 @@ class RoleProgress:
         The role's registration.
     key
         The role.
+    fed
+        Says how many rows of ``train`` the role was fed; None while there may be more.
     """
 
-    def __init__(self, session: HostSession, key: TaskKey) -> None:
+    def __init__(
+        self, session: HostSession, key: TaskKey, fed: Callable[[], int | None] = lambda: None
+    ) -> None:
         self._session = session
+        self._fed = fed
         self._key = key
         self._life = Life(key, 0, 0)
         self._every_s = EVERY_S
@@ -63,6 +68,8 @@ class RoleProgress:
             "saving": report.saving,
             "read": None if report.read is None else list(report.read),
             "notices": list(report.notices),
+            "aim": report.aim,
+            "fed": self._fed(),
         }
         nothing = report.stepping_since is None and not report.notices
         if document == self._shown or nothing:

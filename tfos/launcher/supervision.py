@@ -24,7 +24,7 @@ from tfos.errors import (
 )
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.fault.watchdog import Watchdog
-from tfos.frameworks.contract import load_framework
+from tfos.frameworks.contract import TRAIN, load_framework
 from tfos.frameworks.keras import keras_variables
 from tfos.launcher.drills import HostDrill
 from tfos.launcher.host_session import (
@@ -114,7 +114,7 @@ class Supervision:
         self._rows = rows
         self._standby: WaitingProcess | None = None
         self._started = 0
-        self._progress = RoleProgress(session, key)
+        self._progress = RoleProgress(session, key, self._fed)
         self._phases: dict[str, float] = {}
 
     # -- what other threads call ----------------------------------------------------------------
@@ -134,6 +134,10 @@ class Supervision:
     def mark(self, phase: str) -> None:
         """Note that the role enters a phase now."""
         self._phases[phase] = time.time()
+
+    def _fed(self) -> int | None:
+        """Return the rows of ``train`` that the role was fed; None while there may be more."""
+        return self._rows().get(TRAIN) if "feed_ended" in self._phases else None
 
     def outcome(self) -> Outcome:
         """Return how the role ended; a life's failure that the driver has heard of is no part."""
@@ -269,7 +273,12 @@ class Supervision:
             life,
             process,
             spec,
-            Watchdog(config.heartbeat_timeout_s, config.stall_timeout_s, time.monotonic()),
+            Watchdog(
+                config.heartbeat_timeout_s,
+                config.stall_timeout_s,
+                config.connect_timeout_s,
+                time.monotonic(),
+            ),
             {"positions": self._progress.positions},
             self._drill,
         )

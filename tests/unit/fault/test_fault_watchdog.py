@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from tfos.fault.watchdog import Watchdog
 
-HEARTBEAT_S, STALL_S = 10.0, 60.0
+HEARTBEAT_S, STALL_S, CONNECT_S = 10.0, 60.0, 30.0
 START = 1000.0
 
 
 @pytest.fixture
 def watchdog() -> Watchdog:
-    return Watchdog(HEARTBEAT_S, STALL_S, START)
+    return Watchdog(HEARTBEAT_S, STALL_S, CONNECT_S, START)
 
 
 def silent(watchdog: Watchdog, at: float) -> bool:
@@ -90,10 +90,24 @@ def test_silence_is_said_before_a_standstill(watchdog):
     assert silent(watchdog, START + 2 * STALL_S)
 
 
+def test_connecting_has_a_bound_of_its_own_which_ends_with_it(watchdog):
+    watchdog.see_connecting(START)
+    watchdog.hear(START + CONNECT_S)
+    assert watchdog.complaint(START + CONNECT_S) is None
+    watchdog.hear(START + CONNECT_S + 0.1)
+    what, hint = watchdog.complaint(START + CONNECT_S + 0.1)
+    assert what == "it did not connect to its peers within 30 s"
+    assert "supervision.connect_timeout_s" in hint
+    watchdog.see_connected(START + CONNECT_S + 0.2)
+    for at in range(0, 1000, 5):
+        watchdog.hear(START + CONNECT_S + at)
+        assert watchdog.complaint(START + CONNECT_S + at) is None
+
+
 @given(st.lists(st.tuples(st.integers(0, int(HEARTBEAT_S)), st.integers(0, 3)), max_size=40))
 def test_slow_is_not_dead(signs):
     """Who speaks within every heartbeat and steps within every stall time is never hung."""
-    watchdog, at, stepped, step = Watchdog(HEARTBEAT_S, STALL_S, 0.0), 0.0, 0.0, 0
+    watchdog, at, stepped, step = Watchdog(HEARTBEAT_S, STALL_S, CONNECT_S, 0.0), 0.0, 0.0, 0
     for wait, kind in signs:
         at += wait
         assert watchdog.complaint(at) is None
