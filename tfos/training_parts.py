@@ -5,7 +5,7 @@ Other rooms provide these; none of them needs to know the others, nor TensorFlow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -102,6 +102,14 @@ class CheckpointInfo(Protocol):
     @property
     def positions(self) -> Mapping[int, FeedPosition]:
         """Position of each feed, by feed index."""
+
+    @property
+    def files(self) -> Collection[str]:
+        """Its files, by path relative to `path`."""
+
+    @property
+    def made_by(self) -> Mapping[str, str]:
+        """Architecture and versions of its writer, as text by name; empty where unknown."""
 
     @property
     def metadata(self) -> Mapping[str, Any]:

@@ -57,6 +57,21 @@ def test_what_is_saved_is_loaded(place, tmp_path):
     assert place.entries() == ["ckpt-000000000120-g2"]
 
 
+def test_who_wrote_it_is_kept(place):
+    made_by = {"arch": "ps", "tfos": "1.0"}
+    place.store(made_by=made_by).save(1, 1, weights("a"))
+    assert place.store().latest().made_by == made_by
+
+
+def test_one_of_before_that_was_kept_is_still_read(place):
+    store = place.store()
+    info = store.save(1, 1, weights("a"))
+    data = json.loads(place.read(f"{info.name}/MANIFEST.json"))
+    del data["made_by"]
+    commit(place, info.name, json.dumps(data).encode())
+    assert store.latest() == info
+
+
 def test_nothing_there_is_none(place, tmp_path):
     store = place.store()
     assert store.latest() is None
@@ -163,6 +178,7 @@ def test_when_none_is_whole_it_is_an_error_not_a_fresh_start(place, tmp_path):
         ({"files": {"model.index": {"size_bytes": -1, "sha256": "0" * 64}}}, "size of model.index"),
         ({"files": {"model.index": {"size_bytes": 1, "sha256": "0"}}}, "64 hexadecimal digits"),
         ({"metadata": 5}, "TypeError"),
+        ({"made_by": {"arch": 5}}, "is no text"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
@@ -198,11 +214,11 @@ def test_a_checkpoint_that_is_a_file_is_passed_over(place, caplog):
 
 def test_what_a_resume_would_meet_is_judged_once(place, caplog):
     store = place.store()
-    assert store.judge() == ()
+    assert store.judge() == (None, ())
     kept = store.save(1, 1, weights("a"))
     newest = store.save(2, 1, weights("b"))
     place.remove(f"{newest.name}/MANIFEST.json")
-    assert store.judge() == (newest.name,)
+    assert store.judge() == (kept, (newest.name,))
     assert store.latest() == kept
     # The run's other processes know what the driver has said.
     assert place.store(passed_over=[newest.name]).latest() == kept

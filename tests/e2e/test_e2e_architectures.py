@@ -123,11 +123,12 @@ def test_a_second_submit_resumes_and_fresh_starts_over(submit, tmp_path, arch):
 def test_a_training_that_was_done_says_that_nothing_is_left(submit, tmp_path):
     common = ["--name", "linear", "--checkpoint-dir", str(tmp_path / "ckpt")]
     first = submit(*common, "-p", "epochs=1", LINEAR)
-    assert "nothing was left" not in first.text
+    assert "nothing is left" not in first.text
     second = submit(*common, "-p", "epochs=1", LINEAR)
     assert second.code == ExitCode.OK
     step = first.record["result"]["step"]
-    assert f"nothing was left to train on after step {step}, from which this run" in second.text
+    assert f"nothing is left to train after step {step}, from which this run" in second.text
+    assert "could not be found in the restored object" not in second.text
 
 
 # -- the end -----------------------------------------------------------------------------------

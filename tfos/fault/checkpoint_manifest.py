@@ -81,6 +81,8 @@ class CheckpointInfo:
         Its files, by path relative to `path`.
     metadata
         What else its writer wanted kept, JSON values only.
+    made_by
+        Architecture and versions of the program that took it, as text by name; empty where unknown.
 
     Raises
     ------
@@ -97,6 +99,7 @@ class CheckpointInfo:
     positions: Mapping[int, FeedPosition]
     files: Mapping[str, FileEntry]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    made_by: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check("step", self.step, _MAX_COUNT)
@@ -161,6 +164,7 @@ def write_manifest(info: CheckpointInfo) -> bytes:
             for name, entry in sorted(info.files.items())
         },
         "metadata": dict(info.metadata),
+        "made_by": dict(info.made_by),
     }
     content = json.dumps(document, indent=1).encode() + b"\n"
     if len(content) > MANIFEST_MAX_BYTES:
@@ -198,6 +202,7 @@ def read_manifest(content: bytes, path: str) -> CheckpointInfo:
                 positions={int(k): _position(v) for k, v in data["positions"].items()},
                 files={_inside(k): _entry(v) for k, v in data["files"].items()},
                 metadata=dict(data["metadata"]),
+                made_by={_text(k): _text(v) for k, v in data.get("made_by", {}).items()},
             )
     except (
         ValueError,

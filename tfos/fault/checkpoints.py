@@ -42,7 +42,7 @@ from tfos.fault.durable_files import (
 from tfos.read_plan import FeedPosition
 from tfos.run_holder import holder_here
 
-__all__ = ["SAVE_WAIT_S", "CheckpointInfo", "CheckpointStore", "LoadedCheckpoint"]
+__all__ = ["SAVE_WAIT_S", "CheckpointInfo", "CheckpointStore", "Judgement", "LoadedCheckpoint"]
 
 SAVE_WAIT_S: Final = 1800.0
 """Longest wait for a save under way: tens of gigabytes on their way to an object store."""
@@ -61,6 +61,22 @@ class LoadedCheckpoint(NamedTuple):
 
     info: CheckpointInfo
     path: str
+
+
+class Judgement(NamedTuple):
+    """What a resume would meet.
+
+    Parameters
+    ----------
+    latest
+        The newest complete checkpoint, None without one.
+    passed_over
+        The names of those that cannot be used, for the stores of a run's other processes: each is
+        warned of once.
+    """
+
+    latest: CheckpointInfo | None
+    passed_over: tuple[str, ...]
 
 
 class CheckpointStore:
@@ -82,6 +98,8 @@ class CheckpointStore:
         Complete checkpoints kept, 1 or more.
     run_id
         The run that saves, for its fence; empty for none.
+    made_by
+        What the checkpoints it saves say of their writer: see `CheckpointInfo`.
     passed_over
         Names of checkpoints that cannot be used, of which `judge` has warned already.
 
@@ -98,6 +116,7 @@ class CheckpointStore:
         *,
         keep: int = 3,
         run_id: str = "",
+        made_by: Mapping[str, str] | None = None,
         passed_over: Iterable[str] = (),
     ) -> None:
         if keep < 1:
@@ -107,6 +126,7 @@ class CheckpointStore:
         self._storage = open_storage(url, job_name)
         self._keep = keep
         self._run_id = run_id
+        self._made_by = dict(made_by or {})
         self._passed_over = set(passed_over)
         # Held from the beginning of a save to its end in another thread.
         self._writing = threading.Lock()
@@ -175,6 +195,7 @@ class CheckpointStore:
             positions={int(k): FeedPosition(*v) for k, v in (positions or {}).items()},
             files={},
             metadata=dict(metadata or {}),
+            made_by=self._made_by,
         )
         write_manifest(draft)  # what is not JSON is told before the work, not after
         with ExitStack() as stack:
@@ -261,16 +282,14 @@ class CheckpointStore:
         self._warn_of(scan.unusable)
         return scan.complete
 
-    def judge(self) -> tuple[str, ...]:
+    def judge(self) -> Judgement:
         """Find, before a run costs anything, what a resume would meet; warn of what it passes over.
 
         Blocks for as long as the storage takes, for at most 2 minutes.
 
         Returns
         -------
-        tuple of str
-            The names of the checkpoints that cannot be used, for `passed_over` of the stores of
-            this run's other processes: each is told once.
+        Judgement
 
         Raises
         ------
@@ -291,7 +310,7 @@ class CheckpointStore:
         if scan.unusable and not scan.complete:
             raise self._none_is_whole([*scan.unusable.values()])
         self._warn_of(scan.unusable)
-        return (*scan.unusable,)
+        return Judgement(scan.complete[0] if scan.complete else None, (*scan.unusable,))
 
     def _warn_of(self, unusable: Mapping[str, CheckpointError]) -> None:
         for name, error in unusable.items():

@@ -7,6 +7,7 @@ hosts and the driver load them too.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,16 +19,30 @@ import numpy as np
 from tfos.base import TrainContext
 from tfos.config import RoleResources, RolesConfig
 from tfos.errors import ConfigError
+from tfos.horovod_installed import tensorflow_version
 from tfos.topology import ClusterSpec, Endpoint, Role, RoleSpec, TaskKey
-from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts, Runtime
+from tfos.training_parts import CheckpointInfo, FitPlan, FitResult, HostLink, ProcessFacts, Runtime
 
-__all__ = ["TRAIN", "Framework", "PlainRuntime", "Store", "load_framework", "role_spec"]
+__all__ = [
+    "STATE",
+    "TRAIN",
+    "Framework",
+    "PlainRuntime",
+    "Store",
+    "check_resumes",
+    "load_framework",
+    "role_spec",
+    "saved_variables",
+]
 
 TRAIN = "train"
 """Name of the DataFrame that is dealt to the training processes; who gets the others is the
 architecture's matter: `Framework.feeds`."""
 
 GROUP = "tfos.frameworks"
+
+STATE = "state"
+"""The name in a checkpoint of what `TrainContext.fit` keeps."""
 
 
 class Store(Protocol):
@@ -47,6 +62,9 @@ class Framework(ABC):
     name: ClassVar[str]
     keras: ClassVar[tuple[int, ...]] = (2, 3)
     """The major versions of Keras that ``train`` may use; see `tfos.frameworks.keras`."""
+    checkpoint_name: ClassVar[str] = STATE
+    """Under which name its variables lie in a checkpoint: architectures that share it can resume
+    from each other's."""
 
     @abstractmethod
     def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
@@ -64,6 +82,10 @@ class Framework(ABC):
         ConfigError
             If not; says how to get it.
         """
+
+    def versions(self) -> dict[str, str | None]:
+        """Return the versions of what it trains with, by name, for the record in checkpoints."""
+        return {"tensorflow": tensorflow_version()}
 
     def import_libraries(self) -> None:
         """Import what takes seconds, in a training process that waits to begin."""
@@ -129,6 +151,50 @@ def role_spec(role: Role, count: int, resources: RoleResources, **kind: bool) ->
         gpus=resources.gpus,
         **kind,
     )
+
+
+def check_resumes(framework: Framework, found: CheckpointInfo) -> None:
+    """Refuse a checkpoint that another architecture wrote in a way that this one cannot read.
+
+    Raises
+    ------
+    ConfigError
+        Names both architectures, and the ways on.
+    """
+    other = found.made_by.get("arch", framework.name)
+    if other == framework.name:
+        return
+    try:
+        kept = load_framework(other).checkpoint_name
+    except ConfigError:
+        return  # a plug-in that is not installed here: what reads the checkpoint decides
+    if kept == framework.checkpoint_name or f"{kept}.index" not in found.files:
+        return
+    versions = ", ".join(f"{k} {v}" for k, v in sorted(found.made_by.items()) if k != "arch")
+    raise ConfigError(
+        f"the checkpoint of step {found.step} ({found.path}) was written by --arch {other} "
+        f"({versions}), and --arch {framework.name} cannot resume from it: use --arch {other}, "
+        "another --name, or --fresh to remove the job's checkpoints and start over"
+    )
+
+
+def saved_variables(directory: str, name: str, reader: str) -> str:
+    """Return the prefix of the variables in a checkpoint's directory.
+
+    Raises
+    ------
+    ConfigError
+        If something else lies there; `reader` is what was to read it.
+    """
+    prefix = os.path.join(directory, name)
+    if not os.path.exists(f"{prefix}.index"):
+        others = sorted(set(os.listdir(directory)) - {"MANIFEST.json", "COMMITTED"})
+        raise ConfigError(
+            f"{reader} cannot resume from the job's checkpoint: expected its file {name}.index, "
+            f"found {', '.join(others)[:200] or 'none'}, which something else saved; use another "
+            "--name, or --fresh to remove the job's checkpoints and start over"
+        )
+    return prefix
 
 
 class PlainRuntime(Runtime):

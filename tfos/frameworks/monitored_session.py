@@ -15,16 +15,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfos.errors import InfrastructureError
+from tfos.frameworks.contract import saved_variables
 from tfos.read_plan import FeedPosition
 
 if TYPE_CHECKING:
     from tfos.base import TrainContext
 
-__all__ = ["open_session"]
+__all__ = ["SESSION", "open_session"]
 
 log = logging.getLogger(__name__)
 
-_NAME = "session"
+SESSION = "session"
+"""The name in a checkpoint of what the monitored session keeps."""
 _LOOK_EVERY_S = 0.2
 _CHIEF_WAIT_S = 600
 REPORT_EVERY_S = 1.0
@@ -59,12 +61,15 @@ def open_session(ctx: TrainContext, hooks: Sequence[Any]) -> Any:
             )
         )
 
-    found = ctx.checkpoints.restore(lambda directory: create(os.path.join(directory, _NAME)))
+    def read(directory: str) -> None:
+        create(saved_variables(directory, SESSION, "ctx.monitored_session"))
+
+    found = ctx.checkpoints.restore(read)
     if found is None:
         create(None)
     else:
         keeper.positions = ctx.facts.continued_positions(found)
-        log.info("resumed from step %d (%s)", found.step, found.path)
+        ctx.link.notify(f"resumed from step {found.step} ({found.path})")
     return opened[0]
 
 
@@ -182,7 +187,7 @@ def _keeper(ctx: TrainContext) -> Any:
             with session.graph.as_default():
                 self.saver.save(
                     session,
-                    os.path.join(directory, _NAME),
+                    os.path.join(directory, SESSION),
                     write_meta_graph=False,
                     write_state=False,
                 )

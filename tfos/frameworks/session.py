@@ -13,7 +13,7 @@ from typing import Any
 
 from tfos.base import TrainContext
 from tfos.frameworks.contract import PlainRuntime
-from tfos.frameworks.monitored_session import open_session
+from tfos.frameworks.monitored_session import SESSION, open_session
 from tfos.frameworks.parameter_served import SERVER_POLL_S, ParameterServed, start_server
 from tfos.topology import Role, TaskKey
 from tfos.training_parts import HostLink, ProcessFacts
@@ -25,6 +25,7 @@ class SessionFramework(ParameterServed):
     """The chief and every worker run ``train``; parameter servers serve them."""
 
     name = "session"
+    checkpoint_name = SESSION
     workers_train = True
 
     @contextmanager

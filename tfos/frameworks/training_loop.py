@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from tfos.base import TrainContext
 from tfos.errors import ConfigError
+from tfos.frameworks.contract import STATE, saved_variables
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import FitPlan, FitResult
 
@@ -23,7 +24,6 @@ __all__ = ["LOST_RESULT", "OwnSteps", "StepResult", "Steps", "run_loop"]
 log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 1.0
-_CHECKPOINT_NAME = "state"
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,8 @@ def run_loop(
             if loop.progress.step > resumed:
                 loop.report_step()
             raise
-    if loop.progress.step == resumed > 0 and ctx.facts.generation == 1:
-        log.warning(
-            "nothing was left to train on after step %d, from which this run resumed: to train on "
-            "other data use another --name, or --fresh",
-            resumed,
-        )
+    if loop.progress.step == resumed > 0 and ctx.facts.generation == 1 and not ctx.should_stop():
+        loop.evaluate_again()
     return FitResult(
         step=loop.progress.step,
         rows=loop.progress.rows,
@@ -243,12 +239,31 @@ class _Loop:
 
     def _evaluate_and_judge(self) -> bool:
         """Evaluate; return whether the user's rule says to stop."""
-        assert self._plan.evaluate is not None
         self._evaluated_epoch = self.progress.epochs_done
+        found = self._evaluate()
+        return self._plan.stop_when is not None and bool(self._plan.stop_when(found))
+
+    def _evaluate(self) -> dict[str, float]:
+        assert self._plan.evaluate is not None
         found = {name: float(value) for name, value in self._plan.evaluate().items()}
         self.metrics.update({f"eval_{name}": value for name, value in found.items()})
         self._report(now=True)
-        return self._plan.stop_when is not None and bool(self._plan.stop_when(found))
+        return found
+
+    def evaluate_again(self) -> None:
+        """Evaluate a training that was complete before this run: its data may be another."""
+        if self._plan.evaluate is not None:
+            self._evaluate()
+        evaluated = "" if self._plan.evaluate is None else "it was evaluated again; "
+        self.notify(
+            f"nothing is left to train after step {self.progress.step}, from which this run "
+            f"resumed: {evaluated}to train on other data use another --name, or --fresh"
+        )
+
+    def notify(self, text: str, *, warning: bool = False) -> None:
+        """Publish a line for the run's log: the chief's, for the others have the same."""
+        if self._ctx.is_chief:
+            self._ctx.link.notify(text, warning=warning)
 
     def _report(self, now: bool = False) -> None:
         # Turning a metric into a number waits for the step on a device: not at every step.
@@ -289,7 +304,7 @@ class _Loop:
         import tensorflow as tf
 
         self._checkpoint.write(
-            os.path.join(directory, _CHECKPOINT_NAME),
+            os.path.join(directory, STATE),
             # The chief writes every shard: parameter servers may be on hosts that share no disk.
             options=tf.train.CheckpointOptions(experimental_io_device=_this_process()),
         )
@@ -298,11 +313,13 @@ class _Loop:
         import tensorflow as tf
 
         status = self._checkpoint.read(
-            os.path.join(directory, _CHECKPOINT_NAME),
+            saved_variables(directory, STATE, "ctx.fit"),
             options=tf.train.CheckpointOptions(experimental_io_device=_this_process()),
         )
         # Optimizer slots are made at the first step and restored then; what exists must match.
         status.assert_existing_objects_matched()
+        # Where no step is taken they are never made, which is nothing to warn of.
+        status.expect_partial()
 
     def resume(self) -> int:
         """Restore the latest checkpoint; return its step, 0 when there is none."""
@@ -314,13 +331,14 @@ class _Loop:
         self.metrics.update(found.metadata.get("metrics", {}))
         self.progress.positions = self._ctx.facts.continued_positions(found)
         if self.progress.positions != found.positions:
-            log.warning(
-                "rows come in another order than when the checkpoint was written (%d workers then, "
-                "%d now): the epoch that was under way starts over",
-                len(found.metadata.get("row_orders", ())),
-                self.progress.num_feeds,
+            workers = len(found.metadata.get("row_orders", ()))
+            self.notify(
+                "rows come in another order than when the checkpoint was written "
+                f"({workers} workers then, {self.progress.num_feeds} now): the epoch that was "
+                "under way starts over",
+                warning=True,
             )
-        log.info("resumed from step %d (%s)", found.step, found.path)
+        self.notify(f"resumed from step {found.step} ({found.path})")
         return found.step
 
 

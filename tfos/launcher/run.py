@@ -20,7 +20,7 @@ from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.error_text import headline, user_traceback
 from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState
-from tfos.frameworks.contract import TRAIN, Framework, load_framework
+from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_framework
 from tfos.frameworks.keras import check_keras
 from tfos.launcher.application import UserCodeError
 from tfos.launcher.application_check import check_job
@@ -210,7 +210,10 @@ class _Run:
                     self.store.remove_all()
                     self.started_over()
                 else:
-                    self.passed_over = self.store.judge()
+                    judged = self.store.judge()
+                    self.passed_over = judged.passed_over
+                    if judged.latest is not None:
+                        check_resumes(framework, judged.latest)
             self.registry = RunRegistry(
                 config.registry, name, run_id, self._driver_host(), self.note_registry
             )

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import tfos
 from tfos.base import Job, TrainContext
 from tfos.errors import CheckpointError, InfrastructureError
 from tfos.fault import guard
@@ -143,8 +144,14 @@ def _store(spec: TrainingSpec) -> CheckpointStore | None:
         spec.facts.job_name,
         keep=spec.checkpoint_keep,
         run_id=spec.facts.run_id,
+        made_by=_made_by(spec.arch),
         passed_over=spec.passed_over,
     )
+
+
+def _made_by(arch: str) -> dict[str, str]:
+    versions = {"tfos": tfos.__version__, **load_framework(arch).versions()}
+    return {"arch": arch, **{name: each for name, each in versions.items() if each is not None}}
 
 
 def _shut_down(job: Job) -> None:

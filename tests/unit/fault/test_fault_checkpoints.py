@@ -149,7 +149,7 @@ def test_what_is_no_file_is_not_opened_and_the_one_before_is_taken(tmp_path, cap
         swap(Path(newest.path, file), make)
     except PermissionError:
         pytest.skip("only root makes devices")
-    assert store.judge() == (newest.name,)
+    assert store.judge() == (kept, (newest.name,))
     assert store.latest_loaded(str(tmp_path)).info == kept
     assert "not a regular file" in caplog.text
     assert newest.path in caplog.text

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from tfos.errors import ConfigError
+from tfos.frameworks.contract import check_resumes, load_framework, saved_variables
+
+STATE, SESSION = ("state.index", "state.data-00000-of-00001"), ("session.index",)
+
+
+def found(arch: str | None, files: tuple[str, ...]) -> SimpleNamespace:
+    made_by = {} if arch is None else {"arch": arch, "tensorflow": "2.21.0", "tfos": "0.1.0"}
+    return SimpleNamespace(step=7, path="/c/fm/ckpt-7", files=files, made_by=made_by)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "files", "goes"),
+    [
+        ("local", "local", STATE, True),
+        # One object graph under all three.
+        ("ps", "local", STATE, True),
+        ("ring", "ps", STATE, True),
+        ("local", "ring", STATE, True),
+        ("session", "session", SESSION, True),
+        ("ps", "session", SESSION, False),
+        ("local", "session", SESSION, False),
+        ("session", "ring", STATE, False),
+        # Files of the program's own mean the same everywhere.
+        ("ps", "session", ("weights.npz",), True),
+        # Unknown: what reads it decides.
+        ("ps", None, SESSION, True),
+        ("ps", "of a plug-in", SESSION, True),
+    ],
+)
+def test_which_architecture_resumes_from_which(own, other, files, goes):
+    if goes:
+        check_resumes(load_framework(own), found(other, files))
+        return
+    with pytest.raises(ConfigError) as refused:
+        check_resumes(load_framework(own), found(other, files))
+    told = str(refused.value)
+    assert f"step 7 (/c/fm/ckpt-7) was written by --arch {other}" in told
+    assert "(tensorflow 2.21.0, tfos 0.1.0)" in told
+    assert (
+        f"--arch {own} cannot resume from it: use --arch {other}, another --name, or --fr" in told
+    )
+
+
+def test_what_something_else_saved_is_refused_by_what_was_to_read_it(tmp_path):
+    for name in ("MANIFEST.json", "COMMITTED", "weights.npz"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=r"ctx.fit cannot .* state.index, found weights.npz, wh"):
+        saved_variables(str(tmp_path), "state", "ctx.fit")
+    (tmp_path / "state.index").touch()
+    assert saved_variables(str(tmp_path), "state", "ctx.fit") == str(tmp_path / "state")
