@@ -7,6 +7,7 @@ outlives its supervisor, and it never takes the role host down with it.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -211,10 +212,15 @@ def failure_from_exit(
     step
         The last step it reported, -1 for none.
     cause
-        Whose failure it was; by default a signal is the process's death and an exit code the
-        user's code.
+        Whose failure it was. By default: the infrastructure's where the machine had run out of
+        something, the process's death for a signal, the user's code for an exit code.
     """
     exit_code, signal_name, words = describe_exit(exited.returncode)
+    # One that something else killed may have told of a full disk before, and have gone on.
+    ended_itself = 0 < exited.returncode < 128 or exited.returncode == -signal.SIGABRT
+    scarce = exhausted(exited.last_lines) if ended_itself else None
+    if cause is None and scarce is not None:
+        cause = Cause.INFRASTRUCTURE
     if cause is None:
         # Shells and launchers pass a signal on as 128 and its number.
         died = signal_name is not None or exited.returncode > 128
@@ -223,7 +229,6 @@ def failure_from_exit(
         words += " before it reported how training went"
     elif last_words := last_error(exited.last_lines):
         words += f": {last_words}"
-    scarce = exhausted(exited.last_lines)
     return Failure(
         key=key,
         cause=cause,

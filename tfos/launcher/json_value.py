@@ -55,17 +55,17 @@ def as_json(value: Any) -> JsonValue:
     """
     conversion = _Conversion()
     try:
-        plain = conversion.of(value, "it", 0)
+        plain = conversion.of(value, "result", 0)
     except _TooManyItemsError:
-        plain = conversion.left_out("it", f"more than {_MOST_ITEMS:,} items")
+        plain = conversion.left_out("result", f"more than {_MOST_ITEMS:,} items")
     while (size := _size(plain)) > MOST_BYTES:
         parts = {key: _size(part) for key, part in plain.items()} if isinstance(plain, dict) else {}
         largest = max(parts, key=lambda key: parts[key], default=None)
         if largest is None or parts[largest] < 1_000:
-            plain = conversion.left_out("it", f"{size:,} bytes of JSON")
+            plain = conversion.left_out("result", f"{size:,} bytes of JSON")
         else:
             reason = f"{parts[largest]:,} bytes of JSON"
-            plain[largest] = conversion.left_out(f"it[{largest!r}]", reason)
+            plain[largest] = conversion.left_out(f"result[{largest!r}]", reason)
     return JsonValue(plain, tuple(conversion.changed))
 
 

@@ -105,7 +105,9 @@ class TrainingProcess:
                 *returned.changed[:_CHANGES_SHOWN],
                 *([f"and {more} more"] if more > 0 else []),
             ]
-            self._link.notify(f"of what train returned, {'; '.join(lines)}", warning=True)
+            self._link.notify(
+                f"the record differs from what train returned: {'; '.join(lines)}", warning=True
+            )
         return returned.value
 
     def _export(self, write: Callable[[str], None], step: int) -> str | None:

@@ -150,22 +150,22 @@ def test_numbers_that_json_lacks_are_null_in_the_record(value):
 @pytest.mark.parametrize(
     ("value", "plain", "changed"),
     [
-        (Odd(), "<odd thing>", ["it is of type Odd: its repr is kept"]),
+        (Odd(), "<odd thing>", ["result is of type Odd: its repr is kept"]),
         (
             {"a": [1, Odd()]},
             {"a": [1, "<odd thing>"]},
-            ["it['a'][1] is of type Odd: its repr is kept"],
+            ["result['a'][1] is of type Odd: its repr is kept"],
         ),
-        (b"bytes", "b'bytes'", ["it is of type bytes: its repr is kept"]),
-        (1 + 2j, "(1+2j)", ["it is of type complex: its repr is kept"]),
-        (int, "<class 'int'>", ["it is of type type: its repr is kept"]),
-        (decimal.Decimal("1.5"), "Decimal('1.5')", ["it is of type Decimal: its repr is kept"]),
+        (b"bytes", "b'bytes'", ["result is of type bytes: its repr is kept"]),
+        (1 + 2j, "(1+2j)", ["result is of type complex: its repr is kept"]),
+        (int, "<class 'int'>", ["result is of type type: its repr is kept"]),
+        (decimal.Decimal("1.5"), "Decimal('1.5')", ["result is of type Decimal: its repr is kept"]),
         (
             Symbolic(),
             "<symbolic>",
             [
-                "it: NotImplementedError while it was read",
-                "it is of type Symbolic: its repr is kept",
+                "result: NotImplementedError while it was read",
+                "result is of type Symbolic: its repr is kept",
             ],
         ),
     ],
