@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tfos.errors import TfosError
+from tfos.account import home_directory
+from tfos.errors import ConfigError, TfosError
 from tfos.private_directory import refuse_foreign
 
 __all__ = ["cache_directory", "locked"]
@@ -22,11 +23,24 @@ _WORK_PREFIX = ".build-"
 
 
 def cache_directory(environ: Mapping[str, str], name: str) -> Path:
-    """Return where things of one kind are kept: ``$XDG_CACHE_HOME/tfos/<name>``."""
+    """Return where things of one kind are kept: ``$XDG_CACHE_HOME/tfos/<name>``.
+
+    Raises
+    ------
+    ConfigError
+        If nothing names a place: the user has no home directory.
+    """
     given = environ.get("XDG_CACHE_HOME", "")
     # The XDG specification: a relative path is to be ignored.
-    base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
-    return base / "tfos" / name
+    if os.path.isabs(given):
+        return Path(given, "tfos", name)
+    home = home_directory()
+    if home is None:
+        raise ConfigError(
+            f"there is no place for the cache of {name}: user id {os.getuid()} has no home "
+            "directory; set XDG_CACHE_HOME or HOME"
+        )
+    return home / ".cache" / "tfos" / name
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +17,10 @@ from tfos.cli_horovod import horovod
 from tfos.cli_manual import ManualCommand, SectionOption
 from tfos.cli_yarn import kill, logs, status
 from tfos.config import JobConfig
-from tfos.config_files import load
+from tfos.config_files import known_settings, load
 from tfos.errors import ConfigError, TfosError
 from tfos.launcher import client
+from tfos.machine_faults import explained_machine_faults
 from tfos.terminal import one_line
 
 __all__ = ["SETTING_OF_OPTION", "main", "pl_submit"]
@@ -76,6 +78,27 @@ def _pairs(
             raise click.BadParameter(f"{value!r} is not KEY=VALUE", ctx, param)
         pairs[key.strip()] = text
     return pairs or None
+
+
+def _files(
+    ctx: click.Context, param: click.Parameter, values: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    """Refuse ``KEY=VALUE`` where a file is meant, and name the option that takes it."""
+    for value in values:
+        key, equals, text = str(value).partition("=")
+        if not equals or value.exists():
+            continue
+        if key in set(known_settings()):
+            options = {SETTING_OF_OPTION.get(p.name or ""): p for p in ctx.command.params}
+            instead = f"a setting is a line '{key}: {text}' of such a file"
+            if key in options:
+                instead = f"the option of that setting is {max(options[key].opts, key=len)}"
+        elif key.startswith("spark."):
+            instead = f"a Spark property is --spark-conf {value}"
+        else:
+            instead = f"a parameter of the job is -p {value}, a Spark property --spark-conf {value}"
+        raise click.BadParameter(f"{str(value)!r} is not a FILE of settings: {instead}", ctx, param)
+    return values
 
 
 def _option(section: str, *names: str, **attributes: Any) -> Callable[..., Any]:
@@ -255,6 +278,7 @@ _OPTIONS = (
         "--conf",
         "conf_files",
         type=click.Path(path_type=Path),
+        callback=_files,
         multiple=True,
         metavar="FILE",
         help="A YAML file of settings. Repeatable, the last one wins.",
@@ -334,12 +358,30 @@ class _SubmitCommand(ManualCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = list(args)
         try:
-            return super().parse_args(ctx, args)
+            left = super().parse_args(ctx, args)
+            _refuse_forgotten_param(ctx, given)
+            return left
         except click.UsageError as error:
             path = _result_json_in(given)
             if path is not None:
                 _fail(ctx, ConfigError(error.format_message()), path, quiet=True)
             raise
+
+
+def _refuse_forgotten_param(ctx: click.Context, given: Sequence[str]) -> None:
+    """Take ``app.py data=x`` for a forgotten ``-p``: the job's own arguments follow ``--``."""
+    if "--" in given:
+        return
+    for argument in ctx.params.get("args", ()):
+        if _KEY_VALUE.match(argument):
+            raise click.UsageError(
+                f"what is {argument!r}? A parameter of the job is -p {argument}; arguments of its "
+                f"own follow --: {ctx.params['app']} -- {argument}",
+                ctx,
+            )
+
+
+_KEY_VALUE = re.compile(r"[A-Za-z_][\w.-]*=")
 
 
 def _result_json_in(args: Sequence[str]) -> str | None:
@@ -373,9 +415,10 @@ def pl_submit(ctx: click.Context, /, app: str, conf_files: tuple[Path, ...], **g
     record = None if dry_run else given["result_json"]
     config: JobConfig | None = None
     try:
-        settings, options = _overrides(ctx, given)
-        config = load(conf_files=conf_files, overrides=settings, option_names=options)
-        code = client.submit(config, app, dry_run=dry_run)
+        with explained_machine_faults():
+            settings, options = _overrides(ctx, given)
+            config = load(conf_files=conf_files, overrides=settings, option_names=options)
+            code = client.submit(config, app, dry_run=dry_run)
     except TfosError as error:
         # From there on the client answers for the record.
         code = _fail(ctx, error, record if config is None else None)

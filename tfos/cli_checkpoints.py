@@ -16,6 +16,7 @@ from tfos.fault.checkpoint_listing import (
     list_checkpoints,
     verify_checkpoints,
 )
+from tfos.machine_faults import explained_machine_faults
 from tfos.terminal import one_line, printable
 
 __all__ = ["checkpoints"]
@@ -67,9 +68,10 @@ def checkpoints(
         click.echo(f"{ctx.command_path}: {kind}: {one_line(what)}", err=True)
 
     try:
-        listed = list_checkpoints(url, name, lambda what: tell("warning", what))
-        if verify:
-            listed = _verify(url, listed, lambda what: tell("warning", what))
+        with explained_machine_faults():
+            listed = list_checkpoints(url, name, lambda what: tell("warning", what))
+            if verify:
+                listed = _verify(url, listed, lambda what: tell("warning", what))
     except TfosError as error:
         tell("error", str(error))
         sys.exit(int(error.exit_code))

@@ -16,6 +16,7 @@ from tfos.errors import ExitCode, TfosError
 from tfos.horovod_build import installation
 from tfos.horovod_build.wheel_build import KNOWN_TENSORFLOWS, Progress
 from tfos.horovod_build.wheel_cache import default_directory
+from tfos.machine_faults import explained_machine_faults
 from tfos.terminal import one_line, printable_lines
 
 __all__ = ["horovod"]
@@ -60,7 +61,7 @@ def horovod(ctx: click.Context, cache: Path | None, check: bool, rebuild: bool) 
     if check and rebuild:
         raise click.UsageError("--check changes nothing: give it or --rebuild", ctx)
     try:
-        with _interruptible(), _progress() as progress:
+        with explained_machine_faults(), _interruptible(), _progress() as progress:
             if check:
                 installation.check(progress)
             else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from tfos.launcher.applications import (
 )
 from tfos.launcher.submission import resolve_paths
 from tfos.launcher.yarn_client import Application, YarnClient
+from tfos.machine_faults import current_directory, explained_machine_faults
 from tfos.terminal import one_line, printable_lines
 
 __all__ = ["kill", "logs", "status"]
@@ -39,7 +39,8 @@ def _answered(what: Callable[..., None]) -> Callable[..., None]:
 
     def run(ctx: click.Context, /, **given: Any) -> None:
         try:
-            what(**given)
+            with explained_machine_faults():
+                what(**given)
         except TfosError as error:
             click.echo(f"{ctx.command_path}: error: {one_line(str(error))}", err=True)
             sys.exit(int(error.exit_code))
@@ -49,7 +50,7 @@ def _answered(what: Callable[..., None]) -> Callable[..., None]:
 
 
 def _load(conf_files: tuple[Path, ...]) -> JobConfig:
-    return resolve_paths(load(conf_files=conf_files), os.getcwd())
+    return resolve_paths(load(conf_files=conf_files), current_directory())
 
 
 _which = click.argument("which", metavar="APP_OR_JOB")

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from tfos.account import home_directory
 from tfos.config import JobConfig
 from tfos.errors import ConfigError
 
@@ -68,10 +69,16 @@ def load(
         raise ConfigError(_describe(error, origins)) from error
 
 
-def configuration_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the directory whose ``*.yaml`` files every run reads; it need not exist."""
+def configuration_directory(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the directory whose ``*.yaml`` files every run reads; it need not exist.
+
+    None where no variable names it and the user has no home directory.
+    """
     named = environ.get(CONF_DIR_VARIABLE)
-    return Path(named) if named else Path("~/.config/tfos").expanduser()
+    if named:
+        return Path(named)
+    home = home_directory()
+    return None if home is None else home / ".config" / "tfos"
 
 
 def known_settings(model: type[BaseModel] = JobConfig, prefix: str = "") -> Iterator[str]:
@@ -86,9 +93,9 @@ def known_settings(model: type[BaseModel] = JobConfig, prefix: str = "") -> Iter
 
 def _directory_files(environ: Mapping[str, str]) -> list[Path]:
     directory = configuration_directory(environ)
-    if environ.get(CONF_DIR_VARIABLE) and not directory.is_dir():
+    if environ.get(CONF_DIR_VARIABLE) and directory is not None and not directory.is_dir():
         raise ConfigError(f"{CONF_DIR_VARIABLE} is {str(directory)!r}: there is no such directory")
-    return sorted(directory.glob("*.yaml"))
+    return [] if directory is None else sorted(directory.glob("*.yaml"))
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -3,16 +3,59 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from typing import Final
 
-from tfos.errors import ConfigError
+from tfos.errors import ConfigError, ExitCode, TfosError
 
-__all__ = ["QUICK_JVM", "find_java"]
+__all__ = ["QUICK_JVM", "find_java", "jvm_refusal"]
 
 QUICK_JVM: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
 """Options of a JVM that lives for seconds or does little: the optimizing compiler never pays."""
+
+
+_NO_MEMORY: Final = re.compile(
+    r"Could not reserve enough space|Cannot allocate memory|insufficient memory for the Java"
+    r"|Could not allocate|OutOfMemoryError: (?!unable to create)"
+)
+_NO_THREAD: Final = re.compile(
+    r"unable to create (?:new )?native thread|pthread_create failed|Cannot create GC thread"
+    r"|fork: (?:retry: )?Resource temporarily unavailable"
+)
+_NO_SPACE: Final = re.compile(r"No space left on device|Disk quota exceeded")
+
+
+def jvm_refusal(who: str, said: str) -> TfosError | None:
+    """Return why the machine did not let a JVM run, by its own words. Pure.
+
+    Parameters
+    ----------
+    who
+        Which JVM: the beginning of the message.
+    said
+        What it wrote.
+
+    Returns
+    -------
+    TfosError or None
+        None where its words tell of no lack of memory, threads or disk space.
+    """
+    for pattern, exit_code, advice in (
+        (_NO_THREAD, ExitCode.CONFIG, "raise the limit of processes and threads (`ulimit -u`)"),
+        (
+            _NO_MEMORY,
+            ExitCode.RESOURCES,
+            "free memory on this machine, or raise the limit of this shell (`ulimit -v`) or "
+            "container",
+        ),
+        (_NO_SPACE, ExitCode.INFRASTRUCTURE, "make room, or set TMPDIR to another disk"),
+    ):
+        line = next((line.strip() for line in said.splitlines() if pattern.search(line)), None)
+        if line is not None:
+            return TfosError(f"{who} does not run: {line[:300]}; {advice}", exit_code=exit_code)
+    return None
 
 
 def find_java(what: str, environ: Mapping[str, str] = os.environ) -> str:

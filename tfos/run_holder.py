@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 from collections.abc import Mapping
 from datetime import datetime, timezone
+
+from tfos.account import user_name
 
 __all__ = ["describe_holder", "holder_here"]
 
@@ -20,7 +21,7 @@ def holder_here(run_id: str) -> dict[str, str]:
         "run_id": run_id,
         "host": socket.gethostname(),
         "pid": str(os.getpid()),
-        "user": getpass.getuser(),
+        "user": user_name(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

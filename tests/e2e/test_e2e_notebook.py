@@ -81,10 +81,18 @@ print(json.dumps([
 """
 
 
+def outside_of_the_environment() -> dict[str, str]:
+    """Return an environment in which ``python3`` is not this interpreter."""
+    here = str(Path(sys.executable).parent)
+    path = [place for place in os.environ["PATH"].split(os.pathsep) if place != here]
+    environ = {name: value for name, value in os.environ.items() if name != "PYSPARK_PYTHON"}
+    return {**environ, "PATH": os.pathsep.join(path)}
+
+
 def test_a_notebook_runs_jobs_on_its_own_session(tmp_path):
     found = subprocess.run(
         [sys.executable, "-c", NOTEBOOK, str(tmp_path)],
-        env={**os.environ, "PYSPARK_PYTHON": sys.executable},
+        env=outside_of_the_environment(),
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -356,3 +356,38 @@ def test_exit_codes_mean_what_their_definition_says():
     assert set(meanings) == set(ExitCode)
     assert meanings[ExitCode.TIMEOUT] == "--timeout ran out."
     assert meanings[ExitCode.OK] == "The run finished."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--conf", "spark.executor.memory=2g"], "--spark-conf spark.executor.memory=2g"),
+        (["--conf", "dim=16"], "-p dim=16, a Spark property --spark-conf dim=16"),
+        (["--conf", "roles.num_ps=2"], "the option of that setting is --num-ps"),
+        (["--conf", "feed.nulls=zero"], "a line 'feed.nulls: zero' of such a file"),
+        (["--conf", "spark.master=yarn"], "the option of that setting is --master"),
+    ],
+)
+def test_a_setting_in_place_of_a_file_is_answered_with_the_option_that_takes_it(
+    submitted, arguments, says
+):
+    answer = run(*arguments, "app.py")
+    assert answer.exit_code == ExitCode.CONFIG
+    assert says in answer.output
+    assert "is not a FILE of settings" in answer.output
+
+
+def test_a_file_may_have_an_equals_sign_in_its_name(submitted, tmp_path):
+    file = tmp_path / "dim=16.yaml"
+    file.write_text("name: x")
+    assert run("--conf", str(file), "app.py").exit_code == 0
+    assert submitted.config.name == "x"
+
+
+def test_a_forgotten_p_is_told_and_what_follows_two_dashes_is_the_jobs_own(submitted):
+    answer = run("app.py", "data=x")
+    assert answer.exit_code == ExitCode.CONFIG
+    assert "A parameter of the job is -p data=x" in answer.output
+    for arguments in (["app.py", "--", "data=x"], ["app.py", "plain", "a b=c"]):
+        assert run(*arguments).exit_code == 0
+        assert submitted.config.args == [each for each in arguments[1:] if each != "--"]

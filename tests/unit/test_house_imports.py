@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tfos"
 
 LEVELS = [
-    {"errors"},
-    {"private_directory"},
+    {"errors", "account"},
+    {"machine_faults", "private_directory"},
     {
         "config",
         "topology",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tfos.errors import ConfigError
-from tfos.java import find_java
+from tfos.errors import ConfigError, ExitCode
+from tfos.java import find_java, jvm_refusal
 
 
 @pytest.fixture
@@ -30,3 +30,44 @@ def test_a_home_without_java_is_not_passed_over(homes, home, says):
     environ = {"PATH": str(homes), "JAVA_HOME": home and f"{homes}/{home}"}
     with pytest.raises(ConfigError, match=says):
         find_java("HDFS needs it", environ)
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "names"),
+    [
+        (
+            "Error occurred during initialization of VM\n"
+            "Could not reserve enough space for 524288KB object heap",
+            ExitCode.RESOURCES,
+            "Could not reserve enough space for 524288KB",
+        ),
+        (
+            "OpenJDK 64-Bit Server VM warning: INFO: os::commit_memory(0x0, 1, 0) failed; "
+            "error='Cannot allocate memory' (errno=12)\n#\n# There is insufficient memory",
+            ExitCode.RESOURCES,
+            "ulimit -v",
+        ),
+        (
+            '[0.01s][warning][os,thread] Failed to start thread "GC Thread#0" - '
+            "pthread_create failed (EAGAIN)",
+            ExitCode.CONFIG,
+            "ulimit -u",
+        ),
+        (
+            "java.lang.OutOfMemoryError: unable to create native thread: possibly out of memory",
+            ExitCode.CONFIG,
+            "ulimit -u",
+        ),
+        ("java.io.IOException: No space left on device", ExitCode.INFRASTRUCTURE, "TMPDIR"),
+    ],
+)
+def test_a_jvm_that_the_machine_does_not_let_run_is_told_by_its_own_words(said, code, names):
+    refusal = jvm_refusal("/usr/bin/java", said)
+    assert refusal.exit_code == code
+    assert str(refusal).startswith("/usr/bin/java does not run: ")
+    assert names in str(refusal)
+    assert "install" not in str(refusal)
+
+
+def test_other_words_of_a_jvm_say_nothing_of_the_machine():
+    assert jvm_refusal("java", "Unrecognized option: -x\nError: Could not create the JVM") is None

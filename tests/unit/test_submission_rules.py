@@ -134,7 +134,8 @@ REFUSED = [
     ),
     (
         {"arch": "ps", "supervision": {"inject": ["stop:ps-0@feed", "stop:worker-2@feed"]}},
-        "--inject stop:worker-2@feed: this run has no worker-2; it has 1 chief, 2 worker, 1 ps",
+        "--inject stop:worker-2@feed: this run has no worker-2; it has 1 chief, 2 workers, "
+        "1 parameter server",
     ),
     (
         {

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import psutil
 
@@ -35,6 +36,7 @@ from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures
 from tfos.launcher.hadoop_conf import hadoop_conf_dir
 from tfos.launcher.prerequisites import (
+    check_account,
     check_files,
     check_gpus,
     check_java,
@@ -45,6 +47,7 @@ from tfos.launcher.prerequisites import (
 )
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, discard_record, now_iso
+from tfos.launcher.role_memory import JVM_MEMORY_ADVICE
 from tfos.launcher.run_directory import runs_root
 from tfos.launcher.run_registry import erase_last_run
 from tfos.launcher.shipping import plan_shipping, ship
@@ -64,10 +67,14 @@ from tfos.launcher.submission import (
     master_kind,
     resolve_paths,
 )
+from tfos.machine_faults import check_umask, current_directory, explained_machine_faults
 
 __all__ = ["record_error", "submit"]
 
 log = logging.getLogger("tfos")
+
+_JVM_OUT_OF_MEMORY: Final = 52
+"""`SparkExitCode.OOM`: with a local master the driver's JVM runs the tasks, and ends with it."""
 
 
 def submit(config: JobConfig, app: str, *, dry_run: bool = False) -> int:
@@ -102,14 +109,16 @@ def submit(config: JobConfig, app: str, *, dry_run: bool = False) -> int:
     """
     started = now_iso()
     show_log(config.log_level)
-    config = resolve_paths(config, os.getcwd())
+    check_umask()
+    config = resolve_paths(config, current_directory())
     if dry_run:
         _dry_run(config, app)
         return ExitCode.OK
     try:
-        if config.result_json is not None:
-            discard_record(config.result_json)
-        return _submit(config, app)
+        with explained_machine_faults():
+            if config.result_json is not None:
+                discard_record(config.result_json)
+            return _submit(config, app)
     except TfosError as error:
         if config.result_json is not None and _read_record(config.result_json) is None:
             record_error(config.result_json, error, job=config.name, started=started)
@@ -151,6 +160,7 @@ def _submit(config: JobConfig, app: str) -> int:
     if is_local(config.spark.master):
         framework.check_installed()
     path, job_class = parse_app(app)
+    check_account(config.spark.master)
     _check_application(path, job_class)
     check_files(config)
     if master_kind(config.spark.master) == "yarn":
@@ -318,6 +328,11 @@ def _unrecorded(config: JobConfig, ended: SparkExit) -> TfosError:
             f"the driver ended with {_how(ended)} before it could write the run's record; "
             "its own words are above",
             exit_code=ExitCode(ended.exit_code),
+        )
+    if ended.returncode == _JVM_OUT_OF_MEMORY:
+        return TfosError(
+            f"Spark's JVM ran out of memory and ended: {JVM_MEMORY_ADVICE}",
+            exit_code=ExitCode.RESOURCES,
         )
     if not ended.driver_started:
         return LaunchError(

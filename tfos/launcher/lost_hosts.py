@@ -14,7 +14,11 @@ from typing import TypeAlias
 from tfos.fault.failure import Cause, Failure
 from tfos.launcher.registry_events import RegistryReader
 from tfos.launcher.role_groups import GroupReport, RoleGroup
-from tfos.launcher.role_memory import memory_used_when_killed
+from tfos.launcher.role_memory import (
+    JVM_MEMORY_ADVICE,
+    jvm_ran_out_of_memory,
+    memory_used_when_killed,
+)
 from tfos.launcher.task_attempts import LostAttempt
 from tfos.registry.contract import Member
 from tfos.topology import Role, RoleSpec, TaskKey
@@ -101,7 +105,10 @@ class LostHosts:
 def out_of_memory(
     lost: Iterable[SparkLoss], last_hosts: Mapping[TaskKey, Member]
 ) -> Failure | None:
-    """Find a container killed for its memory; started again it would end the same way."""
+    """Find a container killed for its memory, or a JVM that had too little.
+
+    Started again it would end the same way.
+    """
     for spec, attempt in lost:
         used = memory_used_when_killed(attempt.message)
         if used is not None:
@@ -110,6 +117,14 @@ def out_of_memory(
             # It may have been killed before it registered: then this is the one before it.
             itself = host is not None and host.task == attempt.task
             return _out_of_memory(spec, key, used, host if itself else None)
+        if jvm_ran_out_of_memory(attempt.message):
+            return Failure(
+                key=str(TaskKey(spec.role, attempt.index)),
+                cause=Cause.MEMORY,
+                message="the JVM of its executor ran out of memory and ended (exit code 52)",
+                time=time.time(),
+                hint=JVM_MEMORY_ADVICE,
+            )
     return None
 
 

@@ -8,17 +8,21 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import tfos
+from tfos.account import has_entry, home_directory, user_name
 from tfos.config import JobConfig
-from tfos.errors import ConfigError
-from tfos.java import find_java
+from tfos.errors import ConfigError, LaunchError
+from tfos.java import find_java, jvm_refusal
 from tfos.launcher.submission import is_local, master_kind, role_resources
+from tfos.machine_faults import machine_fault
 
 __all__ = [
+    "check_account",
     "check_files",
     "check_gpus",
     "check_java",
@@ -76,6 +80,20 @@ def find_spark_home(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def check_account(master: str) -> None:
+    """Check that Hadoop, in each JVM of Spark, finds the user's name.
+
+    The driver's is told by tfos; executors and the YARN client ask passwd alone. Raises
+    ConfigError where they would not find it.
+    """
+    if not has_entry() and master_kind(master) != "local":
+        raise ConfigError(
+            f"user id {os.getuid()} has no entry in /etc/passwd, where Hadoop looks for its name "
+            f"in every JVM of --master {master}: add a line such as "
+            f"'app:x:{os.getuid()}:{os.getgid()}::/tmp:/bin/sh' there, or use --master local"
+        )
+
+
 def check_java(environ: Mapping[str, str] = os.environ) -> None:
     """Check that Spark will find a Java it can run on. Starts ``java -version``: about 0.1 s.
 
@@ -96,11 +114,19 @@ def check_java(environ: Mapping[str, str] = os.environ) -> None:
             timeout=_JAVA_TIMEOUT_S,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        raise LaunchError(
+            f"{java} -version did not end within {_JAVA_TIMEOUT_S:g} s: this machine is overloaded"
+        ) from error
+    except OSError as error:
+        if error.filename is None and (fault := machine_fault(error)) is not None:
+            raise fault from error
         raise ConfigError(f"{java} cannot be run ({error}): {_JAVA_ADVICE}") from error
     said = answer.stderr + answer.stdout
     match = _JAVA_VERSION.search(said)
     if answer.returncode != 0 or match is None:
+        if (refusal := jvm_refusal(java, said)) is not None:
+            raise refusal
         first = (said.strip() or "nothing").splitlines()[0]
         raise ConfigError(f"{java} -version said {first!r}: {_JAVA_ADVICE}")
     if int(match[1]) < LEAST_JAVA:
@@ -156,12 +182,21 @@ def child_environment(
         child["PYSPARK_PYTHON"] = sys.executable
         # Names of this machine need not resolve for a run that never leaves it.
         child.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if not has_entry():
+        child.update(_account_of_jvm(environ))
     source = Path(tfos.__file__).resolve().parent.parent
     installed = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")}
     if source not in installed:
         paths = [str(source), environ.get("PYTHONPATH", "")]
         child["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     return child
+
+
+def _account_of_jvm(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that give Spark's JVM the name and home directory it misses in passwd."""
+    name, home = user_name(environ), home_directory(environ) or Path(tempfile.gettempdir())
+    options = f"{environ.get('SPARK_SUBMIT_OPTS', '')} -Duser.name={name} -Duser.home={home}"
+    return {"SPARK_USER": environ.get("SPARK_USER", name), "SPARK_SUBMIT_OPTS": options.strip()}
 
 
 def submitting_environment(

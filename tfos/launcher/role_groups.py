@@ -17,6 +17,7 @@ from tfos.fault.error_text import telling
 from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.launcher.resource_profiles import profile_of
 from tfos.launcher.role_host import SUBMISSION_PROPERTY, first_attempt
+from tfos.launcher.role_memory import JVM_MEMORY_ADVICE, jvm_ran_out_of_memory
 from tfos.launcher.spark_stop import explain_stop, is_stopped
 from tfos.launcher.task_attempts import LostAttempt, TaskAttempts
 from tfos.launcher.task_slots import STANDSTILL_S, await_task_slots
@@ -32,8 +33,9 @@ __all__ = ["GroupReport", "RoleGroup"]
 log = logging.getLogger(__name__)
 
 _OTHER_PYTHON = (
-    "the executors' Python lacks what this one has: ship it by --env venv:DIRECTORY or conda:NAME, "
-    "or name the hosts' own by --spark-conf spark.pyspark.python"
+    "the executors' Python lacks what this one has: have pl_submit ship it by --env venv:DIRECTORY "
+    "or conda:NAME; for a session of your own set the environment variable PYSPARK_PYTHON to a "
+    "Python that has it before you make the session"
 )
 _EXECUTORS_LOG = "Spark's own log of the executor that ran the task has the details"
 
@@ -319,6 +321,8 @@ def _spark_failure(role: Role, error: Exception) -> Failure:
     cause, hint = Cause.USER_CODE, ""
     if "ModuleNotFoundError" in text:
         cause, hint = Cause.CONFIG, _OTHER_PYTHON
+    elif jvm_ran_out_of_memory(text):
+        cause, hint = Cause.MEMORY, JVM_MEMORY_ADVICE
     elif getattr(error, "getCondition", lambda: None)() is None:
         cause, hint = Cause.INFRASTRUCTURE, _EXECUTORS_LOG
     elif "tfos.errors." in text:

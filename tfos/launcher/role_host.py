@@ -38,6 +38,7 @@ from tfos.launcher.shipped_application import ShippedApplication, UnpackedApplic
 from tfos.launcher.submission import role_resources
 from tfos.launcher.supervision import Supervision
 from tfos.launcher.training_spec import TrainingSpec
+from tfos.machine_faults import machine_fault
 from tfos.private_directory import make_private, private_name
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Member
@@ -364,6 +365,7 @@ class _Hosted:
         )
 
     def _failure(self, error: Exception) -> Failure:
+        error = machine_fault(error) or error
         expected = isinstance(error, TfosError)
         return Failure(
             key=str(self._key),

@@ -13,10 +13,12 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "DEFAULT_MEMORY_BYTES",
+    "JVM_MEMORY_ADVICE",
     "LEAST_MEMORY_BYTES",
     "MemoryParts",
     "divide_memory",
     "has_room_for_standby",
+    "jvm_ran_out_of_memory",
     "memory_used_when_killed",
 ]
 
@@ -73,3 +75,21 @@ def memory_used_when_killed(message: str) -> str | None:
     if found is None:
         return None
     return found["used"] or "more"
+
+
+# Spark ends an executor whose JVM is out of memory with SparkExitCode.OOM, 52.
+_JVM_FULL: Final = re.compile(
+    r"java\.lang\.OutOfMemoryError: (?!unable to create)"
+    r"|(?:Command exited with code|Exit status:|exited with exit code) 52\b"
+)
+JVM_MEMORY_ADVICE: Final = (
+    "raise spark.driver.memory with --master local, spark.executor.memory on other masters (by "
+    "--spark-conf), or --chief-, --worker- or --ps-memory on YARN and Kubernetes; or have "
+    "pre_train make smaller partitions and rows"
+)
+"""What gives the JVM that ran out of memory more of it."""
+
+
+def jvm_ran_out_of_memory(message: str) -> bool:
+    """Whether `message`, of Spark, tells of a JVM that ran out of memory."""
+    return _JVM_FULL.search(message) is not None

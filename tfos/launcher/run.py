@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from tfos.base import Job
 from tfos.config import JobConfig, SparkConfig
 from tfos.environments.versions import describe_here
-from tfos.errors import ConfigError, InterruptedRunError, JobDefinitionError, TfosError
+from tfos.errors import (
+    ConfigError,
+    ExitCode,
+    InterruptedRunError,
+    JobDefinitionError,
+    RendezvousError,
+    TfosError,
+)
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.error_text import headline, user_traceback
 from tfos.fault.run_events import Verdict
@@ -34,6 +41,7 @@ from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, discard_record, now_iso
 from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
+from tfos.launcher.role_memory import JVM_MEMORY_ADVICE, jvm_ran_out_of_memory
 from tfos.launcher.run_registry import RunRegistry, erase_and_close, only_run_of_job
 from tfos.launcher.shipped_application import ShippedApplication, shipped_application
 from tfos.launcher.spark_security import unprotected
@@ -49,7 +57,8 @@ from tfos.launcher.submission import (
 )
 from tfos.launcher.task_slots import count_executors, count_task_slots
 from tfos.launcher.verdict import error_of, fields_of
-from tfos.topology import TaskKey, describe_keys
+from tfos.machine_faults import check_umask, current_directory, explained_machine_faults
+from tfos.topology import TaskKey, describe_counts, describe_keys
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -102,7 +111,8 @@ def run(
         If the run did not finish: `WorkerFailedError`, `ConfigError`, `RunTimeoutError` and so
         on; its ``result`` attribute is the `RunResult`.
     """
-    given = resolve_paths(config or JobConfig(), os.getcwd())
+    check_umask()
+    given = resolve_paths(config or JobConfig(), current_directory())
     return _Run(job, spark, given, interrupts, note_registry, started_over).run()
 
 
@@ -131,7 +141,12 @@ class _Run:
         if self.config.result_json is not None:
             discard_record(self.config.result_json)
         try:
-            with log_shown(self.config.log_level), self._shutting_down():
+            with (
+                explained_machine_faults(),
+                log_shown(self.config.log_level),
+                self._own_interpreter(),
+                self._shutting_down(),
+            ):
                 self._run(name, run_id)
         except TfosError as error:
             self._attach_result(error)
@@ -223,6 +238,23 @@ class _Run:
                 fed = self._prepare(self._pre_train(), framework)
             self._train(framework, fed, application, self.registry.address(), name, run_id)
 
+    @contextmanager
+    def _own_interpreter(self) -> Iterator[None]:
+        """Have executors on this machine run this interpreter, where nothing names another.
+
+        A session that was made without PYSPARK_PYTHON takes the ``python3`` of the PATH, which in
+        an environment that is not activated lacks what this one has.
+        """
+        context = self.spark.sparkContext
+        if not is_local(self._master) or "PYSPARK_PYTHON" in os.environ:
+            yield
+            return
+        before, context.pythonExec = context.pythonExec, sys.executable
+        try:
+            yield
+        finally:
+            context.pythonExec = before
+
     @property
     def _master(self) -> str:
         return str(self.spark.sparkContext.master)
@@ -286,6 +318,11 @@ class _Run:
         except (TfosError, KeyboardInterrupt):
             raise
         except BaseException as error:
+            if jvm_ran_out_of_memory(str(error)):
+                raise TfosError(
+                    f"a JVM of Spark ran out of memory in pre_train: {JVM_MEMORY_ADVICE}",
+                    exit_code=ExitCode.RESOURCES,
+                ) from error
             raise UserCodeError(
                 f"pre_train raised {headline(error)}",
                 user_traceback=user_traceback(error),
@@ -394,7 +431,7 @@ class _Run:
             run_id,
             name,
             config.arch,
-            ", ".join(f"{spec.count} {spec.role}" for spec in roles),
+            describe_counts({spec.role: spec.count for spec in roles}),
         )
         state = self._control(framework, groups, template.registry)
         told = fields_of(state, trainers[0])
@@ -408,7 +445,10 @@ class _Run:
     def _control(
         self, framework: Framework, groups: Sequence[RoleGroup], address: RegistryAddress
     ) -> RunState:
-        registry = address.connect(create=True)
+        try:
+            registry = address.connect(create=True)
+        except RendezvousError as error:
+            raise error if self.registry is None else self.registry.explained(error) from error
         timeout_s = self.config.supervision.timeout_s
         interrupts = self.interrupts
         spent = time.time() - self.phases["started"] if interrupts is None else interrupts.spent_s

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tfos.config import RegistryConfig
-from tfos.errors import AlreadyRunningError, RendezvousError
+from tfos.errors import AlreadyRunningError, LaunchError, RendezvousError, TfosError
+from tfos.java import jvm_refusal
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.registry.contract import Registry
 from tfos.registry.embedded import EmbeddedZooKeeper
@@ -184,6 +185,14 @@ class RunRegistry:
             connect_timeout_s=self._config.connect_timeout_s,
             identity=self._identity,
         )
+
+    def explained(self, error: RendezvousError) -> TfosError:
+        """Return why the registry is not reached: `error`, or the end of our own server."""
+        words = None if self._server is None else self._server.last_words
+        if words is None:
+            return error
+        refusal = jvm_refusal("the embedded ZooKeeper", words)
+        return refusal or LaunchError(f"the embedded ZooKeeper has ended: {words}")
 
     @property
     def server_pid(self) -> int | None:

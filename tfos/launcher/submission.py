@@ -21,7 +21,7 @@ from tfos.fault.injection import Fault
 from tfos.launcher.kubernetes import check_kubernetes
 from tfos.launcher.role_memory import LEAST_MEMORY_BYTES
 from tfos.launcher.spark_security import check_security
-from tfos.topology import Role
+from tfos.topology import Role, describe_counts
 
 __all__ = [
     "MasterKind",
@@ -334,7 +334,7 @@ def _check_drill(config: JobConfig) -> None:
         if fault.key.index >= count:
             raise ConfigError(
                 f"--inject {fault}: this run has no {fault.key}; it has "
-                + ", ".join(f"{n} {role}" for role, (n, _) in roles.items())
+                + describe_counts({role: count for role, (count, _) in roles.items()})
             )
 
 
@@ -367,4 +367,7 @@ def _absolute(path: str, directory: str) -> str:
     path = relative[1] if relative else path
     if _URL.match(path):
         return path
-    return os.path.normpath(os.path.join(directory, os.path.expanduser(path)))
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ConfigError(f"{path}: {expanded.partition('/')[0]} names no home directory here")
+    return os.path.normpath(os.path.join(directory, expanded))

@@ -19,7 +19,7 @@ from typing import Final
 import psutil
 
 from tfos.errors import LaunchError
-from tfos.java import QUICK_JVM, find_java
+from tfos.java import QUICK_JVM, find_java, jvm_refusal
 from tfos.registry import lifeline
 from tfos.registry.identity import RunIdentity
 
@@ -43,6 +43,7 @@ _NEEDS_JAVA: Final = (
 )
 _PORT_TRIES: Final = 5
 _STOP_BOUND_S: Final = 10.0
+_LEAST_FREE_BYTES: Final = 1 << 20
 _POLL_S: Final = 0.02
 
 # forceSync: the log need not outlive this host, for the driver does not either.
@@ -138,6 +139,19 @@ class EmbeddedZooKeeper:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def last_words(self) -> str | None:
+        """The last lines of a server that has ended by itself, and what its disk lacks.
+
+        None while it runs.
+        """
+        if self._directory is None or self.running:
+            return None
+        lines = self._last_lines()
+        if shutil.disk_usage(self._directory).free < _LEAST_FREE_BYTES:
+            lines += f"\nNo space left on device: {self._directory.parent}"
+        return lines
+
+    @property
     def pid(self) -> int | None:
         """The server's process id; None while it does not run."""
         # Our own child only ties the server, its child, to this process's life.
@@ -229,6 +243,8 @@ class EmbeddedZooKeeper:
             if not self.running:
                 self._end(keep_data=True)
                 lines = self._last_lines()
+                if refusal := jvm_refusal("the embedded ZooKeeper", self.last_words or lines):
+                    raise refusal
                 kind = _PortTakenError if "Address already in use" in lines else LaunchError
                 raise kind(f"the embedded ZooKeeper on {self.address} ended at start:\n{lines}")
             if time.monotonic() > deadline:

@@ -6,6 +6,7 @@ from tfos.launcher.role_memory import (
     LEAST_MEMORY_BYTES,
     divide_memory,
     has_room_for_standby,
+    jvm_ran_out_of_memory,
     memory_used_when_killed,
 )
 
@@ -51,3 +52,25 @@ def test_a_standby_needs_room():
 )
 def test_what_killed_containers_used(said, used):
     assert memory_used_when_killed(said) == used
+
+
+@pytest.mark.parametrize(
+    ("said", "is_so"),
+    [
+        (
+            "ExecutorLostFailure (executor 1 exited caused by one of the running tasks) Reason: "
+            "Command exited with code 52",
+            True,
+        ),
+        ("Container from a bad node: c on host: h. Exit status: 52. Diagnostics: []", True),
+        ("The executor with id 4 exited with exit code 52(JVM OOM).", True),
+        ("Caused by: java.lang.OutOfMemoryError: Java heap space", True),
+        ("java.lang.OutOfMemoryError: GC overhead limit exceeded", True),
+        ("java.lang.OutOfMemoryError: unable to create native thread", False),
+        ("Command exited with code 521", False),
+        ("Command '['x']' returned non-zero exit status 52.", False),
+        ("torch.cuda.OutOfMemoryError: CUDA out of memory", False),
+    ],
+)
+def test_a_jvm_out_of_memory_is_known_by_sparks_words(said, is_so):
+    assert jvm_ran_out_of_memory(said) is is_so
