@@ -21,50 +21,10 @@ from tfos.config_files import known_settings, load
 from tfos.errors import ConfigError, TfosError
 from tfos.launcher import client
 from tfos.machine_faults import explained_machine_faults
+from tfos.option_names import SETTING_OF_OPTION
 from tfos.terminal import one_line
 
-__all__ = ["SETTING_OF_OPTION", "main", "pl_submit"]
-
-SETTING_OF_OPTION = {
-    "master": "spark.master",
-    "deploy_mode": "spark.deploy_mode",
-    "name": "name",
-    "arch": "arch",
-    "keras": "keras",
-    "num_ps": "roles.num_ps",
-    "num_workers": "roles.num_workers",
-    "ps_memory": "roles.ps.memory",
-    "worker_memory": "roles.worker.memory",
-    "chief_memory": "roles.chief.memory",
-    "ps_cores": "roles.ps.cores",
-    "worker_cores": "roles.worker.cores",
-    "chief_cores": "roles.chief.cores",
-    "worker_gpus": "roles.worker.gpus",
-    "zookeeper": "registry.zookeeper",
-    "checkpoint_dir": "checkpoints.dir",
-    "model_dir": "model_dir",
-    "fresh": "checkpoints.fresh",
-    "max_restarts": "supervision.max_restarts",
-    "stall_timeout": "supervision.stall_timeout_s",
-    "inject": "supervision.inject",
-    "timeout": "supervision.timeout_s",
-    "env": "spark.env",
-    "queue": "spark.queue",
-    "priority": "spark.priority",
-    "tags": "spark.tags",
-    "wait": "spark.wait",
-    "encrypt": "spark.encrypt",
-    "principal": "spark.principal",
-    "keytab": "spark.keytab",
-    "param": "params",
-    "spark_conf": "spark.conf",
-    "py_files": "spark.py_files",
-    "files": "spark.files",
-    "archives": "spark.archives",
-    "result_json": "result_json",
-    "log_level": "log_level",
-}
-"""Option (as click names it) -> the setting it sets."""
+__all__ = ["main", "pl_submit"]
 
 
 def _pairs(

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from tfos.errors import ConfigError
+from tfos.setting_errors import describe_invalid, describe_unknown, unknown_settings
 
 __all__ = [
     "LOCATION",
@@ -71,6 +82,21 @@ Location = Annotated[str | None, BeforeValidator(_as_text), LOCATION]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    if not TYPE_CHECKING:  # Type checkers and editors know the fields.
+
+        def __init__(self, /, **settings: Any) -> None:
+            kind = type(self)
+            unknown = [describe_unknown(kind, path) for path in unknown_settings(kind, settings)]
+            if unknown:
+                raise ConfigError(f"{kind.__name__}: " + "; ".join(unknown))
+            try:
+                super().__init__(**settings)
+            except ValidationError as error:
+                raise ConfigError(describe_invalid(error, {}, kind.__name__)) from None
+
+        # As pydantic's own: validation of what is nested does not go through it.
+        __init__.__pydantic_base_init__ = True
 
 
 class RoleResources(_Section):

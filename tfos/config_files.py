@@ -8,7 +8,6 @@ everything else is replaced. The configuration directory is ``$TFOS_CONF_DIR``, 
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,18 +15,25 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from tfos.account import home_directory
 from tfos.config import JobConfig
 from tfos.errors import ConfigError
+from tfos.option_names import SETTING_OF_RUN_OPTION, describe_unknown_option
+from tfos.setting_errors import (
+    describe_invalid,
+    describe_unknown,
+    leaves,
+    one_line,
+    section_of,
+    settings_of,
+    shown,
+    unknown_settings,
+)
 
-__all__ = ["CONF_DIR_VARIABLE", "configuration_directory", "known_settings", "load"]
+__all__ = ["CONF_DIR_VARIABLE", "configuration_directory", "known_settings", "load", "with_options"]
 
 CONF_DIR_VARIABLE = "TFOS_CONF_DIR"
-
-_LONGEST_VALUE = 80
-_NAME_RULE = "use letters, digits, '.', '_' and '-', 128 at most, the first a letter or a digit"
 
 
 def load(
@@ -66,7 +72,7 @@ def load(
     try:
         return JobConfig.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(_describe(error, origins)) from error
+        raise ConfigError(describe_invalid(error, origins, "configuration")) from error
 
 
 def configuration_directory(environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -81,14 +87,39 @@ def configuration_directory(environ: Mapping[str, str] = os.environ) -> Path | N
     return None if home is None else home / ".config" / "tfos"
 
 
-def known_settings(model: type[BaseModel] = JobConfig, prefix: str = "") -> Iterator[str]:
+def known_settings() -> Iterator[str]:
     """Yield the dotted name of every setting, in the model's order."""
-    for name, field in model.model_fields.items():
-        section = _section(field.annotation)
-        if section is None:
-            yield prefix + name
-        else:
-            yield from known_settings(section, f"{prefix}{name}.")
+    return settings_of(JobConfig)
+
+
+def with_options(config: JobConfig | None, options: Mapping[str, Any], *, caller: str) -> JobConfig:
+    """Return a configuration with options of the command line set, by their names in Python.
+
+    Parameters
+    ----------
+    config
+        What they are added to; None for the defaults.
+    options
+        Values by name, as `tfos.option_names.RunOptions` has them.
+    caller
+        Whose arguments they are, for messages.
+
+    Raises
+    ------
+    ConfigError
+        One line naming the option, and the nearest one or what is allowed.
+    """
+    merged: dict[str, Any] = {} if config is None else config.model_dump(exclude_unset=True)
+    origins: dict[str, str] = {}
+    for name, value in options.items():
+        setting = SETTING_OF_RUN_OPTION.get(name)
+        if setting is None:
+            raise ConfigError(f"{caller}: {describe_unknown_option(name)}")
+        _add_layer(merged, origins, _nested({setting: value}), f"{caller}, {name}")
+    try:
+        return JobConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(describe_invalid(error, origins, caller)) from None
 
 
 def _directory_files(environ: Mapping[str, str]) -> list[Path]:
@@ -124,11 +155,11 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
         raise ConfigError(f"{file}{where}: {error.problem or error.context}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not YAML: {_one_line(str(error))}") from error
+        raise ConfigError(f"{file}: not YAML: {one_line(str(error))}") from error
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigError(f"{file}: expected settings (name: value), found {_shown(document)}")
+        raise ConfigError(f"{file}: expected settings (name: value), found {shown(document)}")
     return _nested({str(key): value for key, value in document.items()})
 
 
@@ -155,55 +186,19 @@ def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
 def _add_layer(
     merged: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], source: str
 ) -> None:
-    unknown = list(_unknown(JobConfig, layer))
+    unknown = [describe_unknown(JobConfig, path) for path in unknown_settings(JobConfig, layer)]
     if unknown:
-        raise ConfigError(f"{source}: " + "; ".join(map(_describe_unknown, unknown)))
+        raise ConfigError(f"{source}: " + "; ".join(unknown))
     settings = _normalized(JobConfig, layer)
     _merge(merged, settings)
-    origins.update((path, source) for path in _leaves(settings))
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return annotation if is_section else None
-
-
-def _unknown(model: type[BaseModel], layer: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in layer.items():
-        path = f"{prefix}{key}"
-        field = model.model_fields.get(str(key))
-        if field is None:
-            # The innermost name says most of what was meant.
-            yield next(_leaves({path: value}), path)
-        elif (section := _section(field.annotation)) and isinstance(value, Mapping):
-            yield from _unknown(section, value, f"{path}.")
-
-
-def _describe_unknown(path: str) -> str:
-    nearest = _nearest(path)
-    hint = f"did you mean {nearest}?" if nearest else "docs/configuration.md lists the settings"
-    return f"{path} is not a setting; {hint}"
-
-
-def _nearest(path: str) -> str | None:
-    by_last_name: dict[str, list[str]] = {}
-    for known in known_settings():
-        by_last_name.setdefault(known.rpartition(".")[2], []).append(known)
-    last = path.rpartition(".")[2]
-    if len(by_last_name.get(last, ())) == 1:
-        return by_last_name[last][0]
-    for close in difflib.get_close_matches(path, list(known_settings()), n=1):
-        return close
-    for close in difflib.get_close_matches(last, by_last_name, n=1):
-        return by_last_name[close][0]
-    return None
+    origins.update((path, source) for path in leaves(settings))
 
 
 def _normalized(model: type[BaseModel], layer: Mapping[str, Any]) -> dict[str, Any]:
     """Drop sections left empty (``roles:``) and give Spark properties as text."""
     result: dict[str, Any] = {}
     for key, value in layer.items():
-        section = _section(model.model_fields[key].annotation)
+        section = section_of(model.model_fields[key].annotation)
         if section is None:
             result[key] = value
         elif isinstance(value, Mapping):
@@ -221,44 +216,3 @@ def _as_property(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int | float) else value
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
-def _describe(error: ValidationError, origins: Mapping[str, str]) -> str:
-    first, *others = error.errors(include_url=False)
-    more = f" (and {len(others)} more wrong)" if others else ""
-    path = ".".join(str(part) for part in first["loc"])
-    message = _rule(first)
-    if not path:
-        return message + more
-    source = next((origins[p] for p in _prefixes(path) if p in origins), "configuration")
-    return f"{source}: {path} is {_shown(first['input'])}: {message}{more}"
-
-
-def _prefixes(path: str) -> Iterator[str]:
-    while path:
-        yield path
-        path = path.rpartition(".")[0]
-
-
-def _rule(details: ErrorDetails) -> str:
-    if details["type"] == "string_pattern_mismatch":
-        return _NAME_RULE
-    message = details["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    return _one_line(message)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."

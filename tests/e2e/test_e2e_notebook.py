@@ -49,9 +49,9 @@ class Count(tfos.Job):
         ctx.export(model)
         return sum(len(batch["id"]) for batch in ctx.batches(epochs=2))
 
-def error_of(**settings):
+def error_of(**options):
     try:
-        tfos.run(Count(), spark, tfos.JobConfig(**settings))
+        tfos.run(Count(), spark, **options)
     except tfos.TfosError as error:
         return error
 

@@ -7,12 +7,13 @@ import pytest
 from click.testing import CliRunner
 
 from tfos import __version__
-from tfos.cli import SETTING_OF_OPTION, main, pl_submit
+from tfos.cli import main, pl_submit
 from tfos.cli_manual import exit_code_meanings
 from tfos.config import JobConfig
 from tfos.config_files import known_settings
 from tfos.errors import ConfigError, ExitCode, RunTimeoutError
 from tfos.launcher import client
+from tfos.option_names import SETTING_OF_OPTION
 
 OPTIONS = [
     "--master",

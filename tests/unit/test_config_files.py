@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tfos.config import JobConfig
-from tfos.config_files import configuration_directory, known_settings, load
+from tfos.config import JobConfig, RolesConfig
+from tfos.config_files import configuration_directory, known_settings, load, with_options
 from tfos.errors import ConfigError
+from tfos.option_names import SETTING_OF_RUN_OPTION, RunOptions
 
 NOWHERE: dict[str, str] = {}
 
@@ -190,3 +191,67 @@ def test_known_settings_reach_the_innermost_ones():
     assert {"name", "roles.worker.memory", "spark.conf", "supervision.grace_s"} <= set(settings)
     assert len(settings) == len(set(settings))
     assert "roles" not in settings
+
+
+# -- from Python -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (
+            lambda: JobConfig(num_workers=8),
+            "JobConfig: num_workers is not a setting; did you mean roles.num_workers?",
+        ),
+        (
+            lambda: JobConfig(roles={"num_worker": 8}),
+            "JobConfig: roles.num_worker is not a setting; did you mean roles.num_workers?",
+        ),
+        (lambda: JobConfig(arch="sp"), "JobConfig: arch is 'sp': it should be 'local', "),
+        (lambda: RolesConfig(num_workers=0), "RolesConfig: num_workers is 0: it should be greater"),
+        (lambda: JobConfig(roles={"num_workers": 0}), "JobConfig: roles.num_workers is 0: "),
+        (lambda: JobConfig(arch="ps", roles={"num_ps": 0}), "arch ps needs num_ps of 1 or more"),
+        (
+            lambda: with_options(None, {"num_worker": 8}, caller="tfos.run"),
+            "tfos.run: num_worker is not an option; did you mean num_workers?",
+        ),
+        (
+            lambda: with_options(None, {"zzz": 8}, caller="tfos.run"),
+            "tfos.run: zzz is not an option; it takes name, arch",
+        ),
+        (
+            lambda: with_options(None, {"master": "yarn"}, caller="tfos.run"),
+            "tfos.run: master is for starting Spark",
+        ),
+        (
+            lambda: with_options(None, {"num_workers": "many"}, caller="tfos.run"),
+            "tfos.run, num_workers: roles.num_workers is 'many': it should be a valid integer",
+        ),
+        (
+            lambda: with_options(JobConfig(), {"timeout": "soon"}, caller="tfos.run"),
+            "tfos.run, timeout: supervision.timeout_s is 'soon': 'soon' is not a duration",
+        ),
+    ],
+)
+def test_a_wrong_setting_in_python_is_one_line(make, line):
+    with pytest.raises(ConfigError) as told:
+        make()
+    assert str(told.value).startswith(line)
+    assert "\n" not in str(told.value)
+    assert "pydantic" not in str(told.value)
+
+
+def test_options_in_python_are_those_of_the_command_line():
+    given = JobConfig(name="mine", roles={"num_ps": 3}, params={"dim": 8})
+    options = {"arch": "ps", "num_workers": 8, "timeout": "2h", "params": {"rank": 2}}
+    found = with_options(given, options, caller="tfos.run")
+    assert (found.name, found.arch) == ("mine", "ps")
+    assert (found.roles.num_ps, found.roles.num_workers) == (3, 8)
+    assert found.supervision.timeout_s == 7200
+    assert found.params == {"dim": "8", "rank": "2"}
+    assert with_options(None, {}, caller="tfos.run") == JobConfig()
+
+
+def test_options_in_python_are_spelt_out():
+    assert set(RunOptions.__annotations__) == set(SETTING_OF_RUN_OPTION)
+    assert set(SETTING_OF_RUN_OPTION.values()) <= set(known_settings())

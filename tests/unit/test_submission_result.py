@@ -115,3 +115,9 @@ def test_errors_become_records():
 )
 def test_outcomes(code, outcome):
     assert outcome_of(code) == outcome
+
+
+def test_the_representation_is_what_tells_a_run_from_others():
+    result = RunResult("done", 0, job="fm", steps=160, phases={"started": 1.0})
+    assert repr(result) == "RunResult(outcome='done', job='fm', steps=160)"
+    assert result.step == 160

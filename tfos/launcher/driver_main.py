@@ -27,7 +27,7 @@ from tfos.launcher.hadoop_conf import configuration_in_container
 from tfos.launcher.interrupts import Interrupts
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
-from tfos.launcher.run import run
+from tfos.launcher.run import run_job
 from tfos.launcher.run_directory import RunDirectory, application_of_container
 from tfos.launcher.run_registry import erase_run
 from tfos.launcher.spark_refusal import explain_refusal
@@ -157,7 +157,7 @@ def _run_on_spark(
     try:
         sys.argv = [submission.app, *config.args]
         job = load_job(Path(submission.app), submission.job_class)
-        result = run(
+        result = run_job(
             job,
             spark,
             # Its client may be on another host, and owes the record whatever the end.

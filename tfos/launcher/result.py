@@ -37,7 +37,7 @@ def now_iso() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """How a run ended.
 
@@ -102,6 +102,18 @@ class RunResult:
     phases: Mapping[str, float] = field(default_factory=dict)
     started: str = field(default_factory=now_iso)
     ended: str = field(default_factory=now_iso)
+
+    def __repr__(self) -> str:
+        """Return what tells this run from others: no default, and no phases."""
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "phases"}
+        plain = RunResult("done", 0, started=self.started, ended=self.ended)
+        given = (f"{n}={v!r}" for n, v in told.items() if v != getattr(plain, n) or n == "outcome")
+        return f"RunResult({', '.join(given)})"
+
+    @property
+    def step(self) -> int:
+        """The step that training came to: `steps`, by the name it has in `FitResult`."""
+        return self.steps
 
     @classmethod
     def from_error(cls, error: TfosError, **known: Any) -> RunResult:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfos.base import Job
 from tfos.config import JobConfig, SparkConfig
+from tfos.config_files import with_options
 from tfos.environments.versions import describe_here
 from tfos.errors import (
     ConfigError,
@@ -62,8 +63,11 @@ from tfos.topology import TaskKey, describe_counts, describe_keys
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+    from typing_extensions import Unpack
 
-__all__ = ["run"]
+    from tfos.option_names import RunOptions
+
+__all__ = ["run", "run_job"]
 
 log = logging.getLogger("tfos")
 
@@ -72,14 +76,12 @@ def run(
     job: Job,
     spark: SparkSession,
     config: JobConfig | None = None,
-    *,
-    interrupts: Interrupts | None = None,
-    note_registry: Callable[[RegistryAddress], None] = lambda _: None,
-    started_over: Callable[[], None] = lambda: None,
+    **options: Unpack[RunOptions],
 ) -> RunResult:
     """Run a job on a Spark session, from a notebook or any driver program.
 
     Blocks until the run has ended; nothing of it is left then: no process, port, znode or spool.
+    Ctrl-C ends the run in order.
 
     Parameters
     ----------
@@ -91,14 +93,9 @@ def run(
         The configuration; the defaults of `JobConfig` when None. Its ``spark`` section was for
         starting the session and is not looked at. Relative paths in it start from the current
         directory. With ``result_json`` the record is written there, however the run ends.
-    interrupts
-        Signal handling of the calling program; None leaves signals alone (Ctrl-C still ends the
-        run in order).
-    note_registry
-        Called, before any is made, with where the run's nodes will be in an external ZooKeeper, so
-        that somebody can remove them should this process be killed.
-    started_over
-        Called once ``--fresh`` has removed the checkpoints there were.
+    **options
+        Options of ``pl_submit`` by name, which win over `config`: ``arch="ps", num_workers=8,
+        checkpoint_dir="ckpt", params={"dim": 16}``; see `tfos.option_names.RunOptions`.
 
     Returns
     -------
@@ -111,8 +108,34 @@ def run(
         If the run did not finish: `WorkerFailedError`, `ConfigError`, `RunTimeoutError` and so
         on; its ``result`` attribute is the `RunResult`.
     """
+    return run_job(job, spark, with_options(config, options, caller="tfos.run"))
+
+
+def run_job(
+    job: Job,
+    spark: SparkSession,
+    config: JobConfig,
+    *,
+    interrupts: Interrupts | None = None,
+    note_registry: Callable[[RegistryAddress], None] = lambda _: None,
+    started_over: Callable[[], None] = lambda: None,
+) -> RunResult:
+    """Run a job as `run` does, for the program that is the driver.
+
+    Parameters
+    ----------
+    job, spark, config
+        As for `run`.
+    interrupts
+        Signal handling of the calling program; None leaves signals alone.
+    note_registry
+        Called, before any is made, with where the run's nodes will be in an external ZooKeeper, so
+        that somebody can remove them should this process be killed.
+    started_over
+        Called once ``--fresh`` has removed the checkpoints there were.
+    """
     check_umask()
-    given = resolve_paths(config or JobConfig(), current_directory())
+    given = resolve_paths(config, current_directory())
     return _Run(job, spark, given, interrupts, note_registry, started_over).run()
 
 
