@@ -88,12 +88,13 @@ class BatchConverter:
     def _columns_with_nulls(self, arrays: dict[str, pa.Array]) -> list[str]:
         return [name for name, array in arrays.items() if _has_nulls(array)]
 
-    def _refuse(self, name: str, rows: int, total: int) -> None:
+    def _refuse(self, name: str, rows: int, array: pa.Array) -> None:
         """Raise under policy ``error`` (``drop`` has removed the nulls by now)."""
         if self._nulls == "error":
             raise NullValueError(
-                f"column {name!r} holds nulls in {rows} of the {total} rows of a batch; fill or "
-                "filter them in pre_train, or set feed.nulls to zero or drop",
+                f"column {name!r} holds nulls in {rows} of the {len(array)} rows of a batch; in "
+                f"pre_train {_remedy(name, array.type)}; feed.nulls, zero or drop, does so for "
+                "every column",
                 column=name,
                 rows=rows,
             )
@@ -102,7 +103,7 @@ class BatchConverter:
         """Return the values of a flat array of numbers; nulls become 0 where they may."""
         nulls = array.null_count
         if nulls:
-            self._refuse(name, nulls, len(array))
+            self._refuse(name, nulls, array)
         kind = array.type
         if pt.is_boolean(kind):
             array = array.fill_null(False) if nulls else array
@@ -122,7 +123,7 @@ class BatchConverter:
 
     def _text(self, name: str, array: pa.Array) -> Ragged:
         if array.null_count:
-            self._refuse(name, array.null_count, len(array))
+            self._refuse(name, array.null_count, array)
             array = array.fill_null(b"" if "binary" in str(array.type) else "")
         wide = pt.is_large_string(array.type) or pt.is_large_binary(array.type)
         _, offsets, data = array.buffers()
@@ -137,11 +138,11 @@ class BatchConverter:
         if column.shape == "scalar":
             return self._text(column.name, array)
         if array.null_count:
-            self._refuse(column.name, array.null_count, len(array))
+            self._refuse(column.name, array.null_count, array)
         valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
         elements = array.flatten()
         if elements.null_count:
-            self._refuse(column.name, int((~_no_null_inside(array)).sum()), len(array))
+            self._refuse(column.name, int((~_no_null_inside(array)).sum()), array)
         flatten: Callable[[str, pa.Array], Column] = (
             self._text
             if column.dtype == "string"
@@ -176,6 +177,28 @@ class BatchConverter:
         out = np.zeros((len(array), size), elements.dtype)
         out[valid] = elements.reshape(-1, size)
         return out
+
+
+def _remedy(name: str, kind: pa.DataType) -> str:
+    """Word how Spark fills the nulls of one column, or leaves out their rows."""
+    if pt.is_nested(kind):
+        return f"filter or replace them, in the lists of {name!r} as well"
+    drop = f"drop the rows with df.dropna(subset=[{name!r}])"
+    for known, value in _FILLED_BY_SPARK:
+        if known(kind):
+            return f"fill them with df.fillna({{{name!r}: {value!r}}}), or {drop}"
+    return drop
+
+
+_FILLED_BY_SPARK: tuple[tuple[Callable[[pa.DataType], bool], object], ...] = (
+    (pt.is_boolean, False),
+    (pt.is_integer, 0),
+    (pt.is_floating, 0.0),
+    (pt.is_decimal, 0),
+    (pt.is_string, ""),
+    (pt.is_large_string, ""),
+)
+"""Which types DataFrame.fillna fills; of others it leaves the nulls without a word."""
 
 
 def _path(schema: pa.Schema, name: str) -> tuple[str, ...]:

@@ -188,3 +188,21 @@ def test_batches_of_another_schema_are_refused(batch):
     converter = BatchConverter(FeedSchema((FeedColumn("c", "int64"),)), "error")
     with pytest.raises(SchemaMismatchError, match="'c'"):
         converter(batch)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "words"),
+    [
+        ([1, None], pa.int32(), "fill them with df.fillna({'c': 0}), or drop the rows"),
+        ([1.0, None], pa.float64(), "fill them with df.fillna({'c': 0.0}), or drop the rows"),
+        ([True, None], pa.bool_(), "fill them with df.fillna({'c': False}), or drop the rows"),
+        (["a", None], pa.string(), "fill them with df.fillna({'c': ''}), or drop the rows"),
+        ([b"a", None], pa.binary(), "in pre_train drop the rows with df.dropna(subset=['c'])"),
+        ([1, None], pa.timestamp("us"), "in pre_train drop the rows with df.dropna(subset=['c'])"),
+        ([[1], None], pa.list_(pa.int32()), "filter or replace them, in the lists of 'c' as well"),
+    ],
+)
+def test_the_way_on_from_nulls_is_of_that_column(values, kind, words):
+    with pytest.raises(NullValueError) as told:
+        convert(pa.array(values, kind))
+    assert words in str(told.value)
