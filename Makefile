@@ -25,7 +25,9 @@ PYTEST_ARGS ?=
 TIERS ?= not faults and not ci
 # Many tests mostly wait: for processes that start, and for silence to be noticed.
 WORKERS ?= 3
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+# A worker that a test crashed is replaced once; its test would crash the next one as well.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
+  --max-worker-restart 1
 SIDE_BY_SIDE = $(MAKE) --no-print-directory -j4
 
 .PHONY: help

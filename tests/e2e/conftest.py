@@ -34,7 +34,7 @@ class Submitter:
             app, *self._settings, *options, env={**self._environ, **(env or {})}
         )
 
-    def finish(self, process: subprocess.Popen[str], started: float) -> DrillRun:
+    def finish(self, process: subprocess.Popen[str]) -> DrillRun:
         return self._cluster.finish(process)
 
     def __call__(self, *arguments: str, env: dict[str, str] | None = None) -> DrillRun:

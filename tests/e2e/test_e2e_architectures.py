@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from support.drills import TRAINING, command_line
 from support.waiting import wait_for
 
 from tfos.errors import ExitCode
@@ -35,21 +33,21 @@ def check_linear(run, *, rows=4000, epochs=2) -> dict:
     return result
 
 
-def test_local(submit):
-    run = submit(LINEAR)
+def test_local_and_its_model(submit, tmp_path):
+    run = submit("--model-dir", str(tmp_path / "models"), LINEAR)
     result = check_linear(run)
     assert result["step"] == 160
     assert run.record["metrics"]["eval_loss"] < 0.2
     assert run.text.count("shutdown in") == 2
+    model = Path(run.record["model"])
+    assert (model / "saved_model.pb").exists()
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [model.name]
 
 
-def test_ps(submit):
-    check_linear(submit("--arch", "ps", "--num-workers", "2", "--num-ps", "2", LINEAR))
-
-
-def test_ps_in_separate_executors(submit):
-    run = submit("--master", CLUSTER, "--arch", "ps", "--num-workers", "2", "--num-ps", "2", LINEAR)
-    check_linear(run)
+@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.faults), 7])
+def test_ps_in_separate_executors_partitions_need_not_match_the_workers(submit, partitions):
+    roles = ("--arch", "ps", "--num-workers", "2", "--num-ps", "2")
+    check_linear(submit("--master", CLUSTER, *roles, "-p", f"partitions={partitions}", LINEAR))
 
 
 @pytest.mark.parametrize(
@@ -57,51 +55,22 @@ def test_ps_in_separate_executors(submit):
 )
 def test_session_in_separate_executors(submit, program):
     run = submit(
-        *("--master", "local-cluster[4,1,1024]", "--arch", "session", "--num-workers", "2"),
-        *("--num-ps", "1", "-p", f"program={program}", SESSION),
+        *("--master", CLUSTER, "--arch", "session", "--num-workers", "2"),
+        *("--num-ps", "2", "-p", f"program={program}", SESSION),
     )
     assert run.code == ExitCode.OK
     result = run.record["result"]
     assert result["seen"] == 6000
     assert result["total"] == 2 * 3000 * 2999 // 2
-
-
-def test_session_spreads_variables_over_parameter_servers(submit):
-    run = submit("--arch", "session", "--num-ps", "2", "-p", "program=low_level", SESSION)
-    assert run.code == ExitCode.OK
-    assert run.record["result"]["seen"] == 6000
-    assert len(run.record["result"]["devices"]) == 2
-
-
-@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.faults), 7])
-def test_partitions_need_not_match_the_workers(submit, partitions):
-    check_linear(submit("--arch", "ps", "-p", f"partitions={partitions}", LINEAR))
-
-
-def test_a_single_data_frame_is_the_training_data(submit):
-    check_linear(submit("-p", "eval=no", LINEAR))
-
-
-def test_stops_early_when_the_evaluation_is_good_enough(submit):
-    run = submit("-p", "good=100", "-p", "epochs=5", LINEAR)
-    assert run.code == ExitCode.OK
-    assert run.record["result"]["stopped_early"]
-    assert run.record["result"]["step"] == 80
-
-
-def test_a_saved_model_appears_by_rename(submit, tmp_path):
-    run = submit("--model-dir", str(tmp_path / "models"), LINEAR)
-    assert run.code == ExitCode.OK
-    model = Path(run.record["model"])
-    assert (model / "saved_model.pb").exists()
-    assert [path.name for path in (tmp_path / "models").iterdir()] == [model.name]
+    # Its variables are spread over both parameter servers.
+    assert len(result["devices"]) == 2
 
 
 # -- resume ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arch", [pytest.param("local", marks=pytest.mark.faults), "ps"])
-def test_a_second_submit_resumes_and_fresh_starts_over(submit, tmp_path, arch):
+def test_a_second_submit_resumes_in_the_middle_of_an_epoch(submit, tmp_path, arch):
     common = ["--arch", arch, "--name", "linear", "--checkpoint-dir", str(tmp_path / "ckpt")]
     first = submit(*common, "-p", "max_steps=50", LINEAR)
     assert first.code == ExitCode.OK
@@ -115,49 +84,52 @@ def test_a_second_submit_resumes_and_fresh_starts_over(submit, tmp_path, arch):
     assert result["resumed_from"] == stopped_at
     assert result["seen"] == 8000
     assert result["total"] == 2 * 4000 * 3999 // 2
-    third = submit(*common, "--fresh", "-p", "max_steps=5", LINEAR)
-    assert third.record["resumed_from"] is None
-    assert third.record["result"]["resumed_from"] == 0
 
 
-def test_a_training_that_was_done_says_that_nothing_is_left(submit, tmp_path):
+def test_after_a_training_that_was_good_enough_nothing_is_left_and_fresh_starts_over(
+    submit, tmp_path
+):
     common = ["--name", "linear", "--checkpoint-dir", str(tmp_path / "ckpt")]
-    first = submit(*common, "-p", "epochs=1", LINEAR)
+    first = submit(*common, "-p", "good=100", "-p", "epochs=5", LINEAR)
+    assert first.code == ExitCode.OK
+    assert first.record["result"]["stopped_early"]
+    assert first.record["result"]["step"] == 80
     assert "nothing is left" not in first.text
     second = submit(*common, "-p", "epochs=1", LINEAR)
     assert second.code == ExitCode.OK
-    step = first.record["result"]["step"]
-    assert f"nothing is left to train after step {step}, from which this run" in second.text
+    assert "nothing is left to train after step 80, from which this run" in second.text
     assert "could not be found in the restored object" not in second.text
+    third = submit(*common, "--fresh", "-p", "max_steps=5", LINEAR)
+    assert third.code == ExitCode.OK
+    assert third.record["resumed_from"] is None
+    assert third.record["result"]["resumed_from"] == 0
 
 
 # -- the end -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_everything(submit, number):
-    started = time.monotonic()
-    process = submit.start("--arch", "ps", "-p", "slow=0.05", "-p", "epochs=1000", LINEAR)
-    _await_steps(submit)
-    os.kill(process.pid, number)
-    run = submit.finish(process, started)
+@pytest.fixture
+def training(submit, tmp_path):
+    """Start a training on parameter servers that has no end; returns once it takes steps."""
+    stepped = tmp_path / "stepped"
+    endless = ("-p", "slow=0.05", "-p", "epochs=1000", "-p", f"stepped={stepped}")
+    process = submit.start("--arch", "ps", *endless, LINEAR)
+    wait_for(stepped.exists, 150.0)
+    assert process.poll() is None
+    return process
+
+
+# SIGTERM ends a run in test_e2e_bad_input.py.
+def test_an_interrupt_ends_everything(submit, training):
+    os.kill(training.pid, signal.SIGINT)
+    run = submit.finish(training)
     print(run.err[-4000:])
     assert run.code == ExitCode.INTERRUPTED
     assert run.record["outcome"] == "interrupted"
 
 
-def test_a_killed_client_leaves_nothing(submit):
-    process = submit.start("--arch", "ps", "-p", "slow=0.05", "-p", "epochs=1000", LINEAR)
-    _await_steps(submit)
-    os.kill(process.pid, signal.SIGKILL)
-    out, _ = process.communicate(timeout=60)
+def test_a_killed_client_leaves_nothing(submit, training):
+    os.kill(training.pid, signal.SIGKILL)
+    out, _ = training.communicate(timeout=60)
     submit.run_ids.update(re.findall(r"tfos: run (\S+) of ", out))
     wait_for(lambda: not submit.processes(), poll_s=0.2)
-
-
-def _await_steps(submit) -> None:
-    def training() -> bool:
-        return sum(TRAINING in command_line(process) for process in submit.processes()) >= 4
-
-    wait_for(training, 150.0, poll_s=0.2)
-    time.sleep(8)

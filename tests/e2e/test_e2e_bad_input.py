@@ -159,7 +159,7 @@ def test_grandchildren_are_ended_too(submit):
     # Its shell heeds no signal by then.
     _await(submit, process, lambda words: words == ["sleep", "600"])
     process.send_signal(signal.SIGTERM)
-    run = submit.finish(process, 0.0)
+    run = submit.finish(process)
     print(run.err[-6000:])
     check(run, ExitCode.INTERRUPTED, "SIGTERM")
 
@@ -207,7 +207,7 @@ def test_zookeeper_that_dies_during_the_run(submit, tmp_path):
         time.sleep(6)
     finally:
         server.stop()
-    run = submit.finish(process, 0.0)
+    run = submit.finish(process)
     print(run.err[-6000:])
     check(run, ExitCode.INFRASTRUCTURE, "ZooKeeper")
 

@@ -64,6 +64,8 @@ class Tiers:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add up setup, call and teardown; under xdist in the process that workers report to."""
+        if not hasattr(report, "tier"):  # what xdist says of a worker that crashed
+            return
         cost = self._costs[report.tier]
         cost.tests += report.when == "call"
         cost.wall_s += report.duration

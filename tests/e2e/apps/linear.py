@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import tfos
 
@@ -44,6 +45,11 @@ class LinearJob(tfos.Job):
 
         slow = float(self.params.get("slow", "0"))
 
+        def dawdle():
+            if "stepped" in self.params:
+                Path(self.params["stepped"]).touch()
+            time.sleep(slow)
+
         def step(batch):
             with tf.GradientTape() as tape:
                 loss = loss_of(batch)
@@ -52,7 +58,7 @@ class LinearJob(tfos.Job):
             seen.assign_add(tf.size(batch["id"], out_type=tf.int64))
             total.assign_add(tf.reduce_sum(batch["id"]))
             if slow:
-                tf.py_function(lambda: time.sleep(slow), [], [])
+                tf.py_function(dawdle, [], [])
             return {"loss": loss}
 
         def evaluate():

@@ -3,7 +3,7 @@ import pytest
 
 from tfos.arrow_feed.schema import FeedColumn, FeedSchema
 from tfos.arrow_feed.selection import Selection
-from tfos.errors import SchemaMismatchError, UnsupportedTypeError
+from tfos.errors import ExitCode, SchemaMismatchError, UnsupportedTypeError
 from tfos.read_plan import ReadPlan
 
 
@@ -49,6 +49,7 @@ def test_each_arrow_type_becomes_a_tensor(arrow_type, dtype, shape, size):
 def test_other_types_are_refused_by_name(arrow_type):
     with pytest.raises(UnsupportedTypeError, match="'c'") as caught:
         FeedSchema.from_arrow(pa.schema([("c", arrow_type)]))
+    assert caught.value.exit_code == ExitCode.CONFIG
     assert caught.value.column == "c"
     assert caught.value.type_name == str(arrow_type)
 

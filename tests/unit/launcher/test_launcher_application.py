@@ -50,8 +50,9 @@ def test_chooses_by_name(app):
     ],
 )
 def test_refuses_what_it_cannot_choose(app, source, name, words):
-    with pytest.raises(JobDefinitionError, match=words):
+    with pytest.raises(JobDefinitionError, match=words) as caught:
         load_job(app(source), name)
+    assert caught.value.exit_code == ExitCode.CONFIG
 
 
 def test_an_import_error_shows_the_users_line(app):

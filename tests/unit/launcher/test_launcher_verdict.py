@@ -49,6 +49,8 @@ def test_no_rows_at_all_is_what_a_run_without_data_died_of(verdict):
     worker = {"rows": {"train": 0}, "phases": {"feed_ended": 1.0}}
     found = error_of(state(verdict, failure("chief-0"), worker=worker), None)
     assert isinstance(found, EmptyDataError)
+    assert found.exit_code == ExitCode.USER_CODE
+    assert "no rows" in str(found)
 
 
 def test_no_rows_before_the_failure_is_not_an_empty_data_frame():
