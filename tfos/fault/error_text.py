@@ -45,7 +45,7 @@ _SKIPPED = (
     "Graph execution error:",
     "<stack traces unavailable>",
     "Additional GRPC error information",
-    ":{",
+    ":UNKNOWN:Error received from peer",
 )
 
 _CARRIERS = ("tensorflow.", "pyspark.", "py4j.")
@@ -55,7 +55,7 @@ _OURS = str(Path(__file__).resolve().parent.parent) + "/"
 _LIBRARIES = tuple(
     f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
-_LIBRARY_PARTS = ("/site-packages/", "/dist-packages/", "/pyspark/", "/__autograph_generated_file")
+_LIBRARY_PARTS = ("/lib/python3.", "/dist-packages/", "/pyspark/", "/__autograph_generated_file")
 
 
 @dataclass(frozen=True)

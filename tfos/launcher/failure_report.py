@@ -16,6 +16,7 @@ __all__ = ["render_failures"]
 
 _LAST_LINES = 20
 _STACK_LINES = 60
+_COMPARED = 200
 
 
 def render_failures(
@@ -60,14 +61,20 @@ def _body(record: Mapping[str, Any]) -> list[str]:
     if record["stacks"]:
         lines.extend(["", "its threads at the end:"])
         lines.extend(f"  {line}" for line in str(record["stacks"]).splitlines()[:_STACK_LINES])
-    if record["last_lines"]:
+    if last_lines := _news(record["last_lines"], str(record["traceback"])):
         lines.extend(["", "its last lines:"])
-        lines.extend(f"  {line}" for line in record["last_lines"][-_LAST_LINES:])
+        lines.extend(f"  {line}" for line in last_lines[-_LAST_LINES:])
     if record["logs"]:
         lines.extend(["", *_where_logs_are(str(record["logs"]))])
     if record["hint"]:
         lines.extend(["", f"hint: {record['hint']}"])
     return lines
+
+
+def _news(last_lines: Sequence[str], traceback: str) -> list[str]:
+    """Return the lines without what the traceback shows: TensorFlow prints its errors as well."""
+    shown = {line.strip()[:_COMPARED] for line in traceback.splitlines()}
+    return [line for line in last_lines if line.strip()[:_COMPARED] not in shown]
 
 
 def _where_logs_are(url: str) -> list[str]:

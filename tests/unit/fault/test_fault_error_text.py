@@ -83,6 +83,23 @@ Detected at node 'GatherV2' defined at (most recent call last):
 \t [[{{node GatherV2}}]]
 0 successful operations."""
 
+COORDINATOR = """Graph execution error:
+
+Detected at node cond/Gather defined at (most recent call last):
+  File "/usr/lib/python3.11/threading.py", line 1002, in _bootstrap
+
+  File "/jobs/app.py", line 31, in step
+
+Additional GRPC error information from remote target /job:ps/replica:0/task:0 while calling /x:
+:UNKNOWN:Error received from peer  {grpc_status:3, grpc_message:"indices[4] = 7 is not in [0, 7)"}
+2 root error(s) found.
+  (0) INVALID_ARGUMENT:   indices[4] = 7 is not in [0, 7)
+\t [[{{node cond/Gather}}]]
+Additional GRPC error information from remote target /job:ps/replica:0/task:0 while calling /x:
+:UNKNOWN:Error received from peer  {grpc_status:3, grpc_message:"indices[4] = 7 is not in [0, 7)"}
+0 successful operations.
+0 derived errors ignored."""
+
 EAGER = (
     "{{function_node __wrapped__MatMul_device_/job:localhost/replica:0/task:0/device:CPU:0}} "
     "Matrix size-incompatible: In[0]: [2,2], In[1]: [3,3] [Op:MatMul] name: "
@@ -158,6 +175,12 @@ ValueError: no such thing"""
             "InvalidArgumentError",
             GRAPH_ROOT_ERRORS,
             "InvalidArgumentError: indices[0] = 7 is not in [0, 3) (node GatherV2)",
+        ),
+        (
+            "InvalidArgumentError",
+            COORDINATOR,
+            "InvalidArgumentError: indices[4] = 7 is not in [0, 7) (node cond/Gather; app.py, "
+            "line 31, in step)",
         ),
         (
             "InvalidArgumentError",

@@ -122,7 +122,7 @@ def test_the_report_shows_the_cause_and_what_followed():
         step=40,
         signal_name="SIGKILL",
         traceback="Traceback\n  boom",
-        last_lines=("one", "two"),
+        last_lines=("one", " boom", "two"),
         hint="give it more memory",
     )
     text = render_failures([first.to_json(), failure("chief-0").to_json()])
@@ -135,6 +135,7 @@ def test_the_report_shows_the_cause_and_what_followed():
         "chief-0: chief-0 broke",
     ):
         assert words in text
+    assert text.count("boom") == 1
 
 
 def test_the_report_leads_to_the_containers_output():
