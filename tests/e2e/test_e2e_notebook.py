@@ -59,7 +59,7 @@ paths = {"model_dir": "m", "checkpoints": {"dir": Path("ck")}, "result_json": "r
 done = tfos.run(Count(), spark, tfos.JobConfig(**paths))
 failed = error_of(params={"fail": "yes"})
 refused = error_of(arch="ps")
-class Again(tfos.Job):
+class Again(Count):
     def pre_train(self, spark):
         tfos.run(Count(), spark, one_place)
 

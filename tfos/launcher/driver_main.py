@@ -1,4 +1,4 @@
-"""Be the driver program that spark-submit runs: load the application, run it, write the record."""
+"""The driver program: load the application, run it, write the record."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from tfos.account import has_entry, user_name
 from tfos.config import JobConfig
-from tfos.errors import ExitCode, InfrastructureError, InterruptedRunError, TfosError
+from tfos.errors import ConfigError, ExitCode, InfrastructureError, InterruptedRunError, TfosError
 from tfos.frameworks.keras import keras_variables
 from tfos.launcher.application import UserCodeError, load_job
 from tfos.launcher.console import show_log
@@ -33,6 +34,7 @@ from tfos.launcher.run_registry import erase_run
 from tfos.launcher.spark_refusal import explain_refusal
 from tfos.launcher.submission import Submission, master_kind
 from tfos.launcher.yarn_client import YarnClient
+from tfos.machine_faults import explained_machine_faults
 from tfos.terminal import printable_lines
 
 if TYPE_CHECKING:
@@ -63,11 +65,16 @@ def main(argv: list[str]) -> int:
         _watch_client,
         note_registry=lambda address: address.note(submission.registry_file),
     )
-    result.write(submission.result_file)
+    code = result.exit_code
+    try:
+        result.write(submission.result_file)
+    except ConfigError as error:
+        log.error("the run ended %s, but %s", result.outcome, error)
+        code = int(error.exit_code)
     if not _client_lives(submission):
         # Its own end would have removed this; nobody else does.
         shutil.rmtree(Path(submission.pid_file).parent, ignore_errors=True)
-    return result.exit_code
+    return code
 
 
 def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) -> int:
@@ -134,7 +141,8 @@ def _run(
     try:
         with Interrupts(config.supervision.timeout_s, submission.submitted_at) as interrupts:
             threading.Thread(target=watch, args=(submission,), daemon=True).start()
-            return _run_on_spark(submission, config, interrupts, told)
+            with explained_machine_faults():
+                return _run_on_spark(submission, config, interrupts, told)
     except TfosError as error:
         result: RunResult = getattr(error, "result", None) or RunResult.from_error(
             error, job=config.name
@@ -178,6 +186,8 @@ def _start_spark(config: JobConfig, tag: str | None) -> SparkSession:
     from py4j.protocol import Py4JJavaError
     from pyspark.sql import SparkSession
 
+    if not has_entry():
+        _log_in()
     try:
         return SparkSession.builder.getOrCreate()
     except Py4JJavaError as error:
@@ -186,6 +196,16 @@ def _start_spark(config: JobConfig, tag: str | None) -> SparkSession:
         if tag is not None:
             _kill_tagged(tag)
         raise
+
+
+def _log_in() -> None:
+    """Name the user to Hadoop in Spark's JVM, whose own login needs an entry in passwd."""
+    from pyspark import SparkContext
+
+    SparkContext._ensure_initialized()
+    jvm: Any = SparkContext._jvm
+    users = jvm.org.apache.hadoop.security.UserGroupInformation
+    users.setLoginUser(users.createRemoteUser(user_name()))
 
 
 def _kill_tagged(tag: str) -> None:

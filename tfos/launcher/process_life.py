@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tfos.account import home_directory
 from tfos.errors import InfrastructureError, RendezvousError
 from tfos.fault.failure import Cause, Failure, arrange_stacks, container_logs
 from tfos.fault.supervisor import ControlMessage, Exited, Supervisor, failure_from_exit
@@ -79,13 +80,19 @@ class WaitingProcess:
             self.supervisor.start(
                 [sys.executable, "-m", "tfos.launcher.training_process", arch],
                 # TensorFlow's tracing leaves files behind in a process that is ended.
-                env={**environment, "TMPDIR": self._temporary()},
+                env=self._environment(environment),
                 cwd=str(directory),
                 log_path=str(directory / _OUTPUT_FILE),
             )
         except BaseException:
             self.discard()
             raise
+
+    def _environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        temporary = self._temporary()
+        # Libraries take a user without a home for one whose home is a directory called "~".
+        home = {} if home_directory(environment) is not None else {"HOME": temporary}
+        return {**environment, **home, "TMPDIR": temporary}
 
     def _temporary(self) -> str:
         """Return a path of its directory for temporary files that leaves room for sockets' names.

@@ -20,7 +20,7 @@ class FakeSupervisor:
         self.sink = sink
 
     def start(self, command, *, env, cwd, log_path) -> None:
-        self.temporary, self.cwd = env["TMPDIR"], cwd
+        self.temporary, self.cwd, self.home = env["TMPDIR"], cwd, env.get("HOME")
 
     def stop(self, grace_s) -> None:
         pass
@@ -67,3 +67,10 @@ def test_output_reaches_the_terminal_with_nothing_to_obey(wait_in, tmp_path, cap
     process.supervisor.sink("[ps-0] \x1b]52;c;eA==\x07\x1b[A[chief-0] forged")
     assert capsys.readouterr().err == "[ps-0] \\x1b]52;c;eA==\\x07\\x1b[A[chief-0] forged\n"
     process.discard()
+
+
+def test_a_user_without_a_home_has_the_temporary_directory_for_one(wait_in, tmp_path, monkeypatch):
+    assert wait_in(tmp_path / "process-1").supervisor.home is None  # passwd tells it
+    monkeypatch.setattr(process_life, "home_directory", lambda _: None)
+    supervisor = wait_in(tmp_path / "process-2").supervisor
+    assert supervisor.home == supervisor.temporary
