@@ -373,22 +373,78 @@ def pl_submit(ctx: click.Context, /, app: str, conf_files: tuple[Path, ...], **g
     """
     dry_run = given.pop("dry_run")
     record = None if dry_run else given["result_json"]
+    sys.exit(
+        _answer(
+            ctx,
+            conf_files,
+            given,
+            lambda config, _: client.submit(config, app, dry_run=dry_run),
+            record=record,
+        )
+    )
+
+
+@click.command(
+    "debug",
+    options_metavar="[options]",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@_submit_options
+@click.argument("app", metavar="app.py[:JobClass]")
+@click.argument("args", nargs=-1, type=click.UNPROCESSED, metavar="[-- job arguments]")
+@click.pass_context
+def debug(ctx: click.Context, /, app: str, conf_files: tuple[Path, ...], **given: Any) -> None:
+    """Run the tfos.Job in APP in this process, on this terminal, for a debugger.
+
+    pre_train runs on a local Spark session, then train, both in this process: breakpoint() and
+    print work, and an exception shows its traceback. There is no executor, no ZooKeeper and no
+    training process, and nothing is restarted. Takes the options of pl_submit; those that a
+    process of its own has no use for, such as --arch, are named and not used.
+    """
+    if given.pop("dry_run"):
+        raise click.UsageError("--dry-run belongs to pl_submit: tfos debug submits nothing", ctx)
+
+    def run(config: JobConfig, options: Mapping[str, str]) -> int:
+        # It needs what a training process needs, and takes as long to import.
+        from tfos.launcher import debug_run
+
+        return debug_run.debug(config, app, options)
+
+    sys.exit(_answer(ctx, conf_files, given, run))
+
+
+def _answer(
+    ctx: click.Context,
+    conf_files: Sequence[Path],
+    given: Mapping[str, Any],
+    act: Callable[[JobConfig, Mapping[str, str]], int],
+    *,
+    record: str | None = None,
+) -> int:
+    """Resolve the configuration and act on it; return the exit code.
+
+    Parameters
+    ----------
+    act
+        Takes the configuration, and the option that each setting was given by.
+    record
+        Where the run's record is still owed when there is no configuration.
+    """
     config: JobConfig | None = None
     try:
         with explained_machine_faults():
             settings, options = _overrides(ctx, given)
             config = load(conf_files=conf_files, overrides=settings, option_names=options)
-            code = client.submit(config, app, dry_run=dry_run)
+            return act(config, options)
     except TfosError as error:
         # From there on the client answers for the record.
-        code = _fail(ctx, error, record if config is None else None)
+        return _fail(ctx, error, record if config is None else None)
     except Exception as error:
         # The last resort of the program: a defect, told in one line and by its exit code.
         if config is None or config.log_level == "debug":
             traceback.print_exc()
         what = f"internal error: {type(error).__name__}: {error} (--log-level debug shows where)"
-        code = _fail(ctx, TfosError(what), record)
-    sys.exit(code)
+        return _fail(ctx, TfosError(what), record)
 
 
 def _overrides(
@@ -429,6 +485,7 @@ def main() -> None:
 
 
 main.add_command(pl_submit)
+main.add_command(debug)
 main.add_command(checkpoints)
 main.add_command(horovod)
 main.add_command(status)

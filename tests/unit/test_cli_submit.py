@@ -12,7 +12,7 @@ from tfos.cli_manual import exit_code_meanings
 from tfos.config import JobConfig
 from tfos.config_files import known_settings
 from tfos.errors import ConfigError, ExitCode, RunTimeoutError
-from tfos.launcher import client
+from tfos.launcher import client, debug_run
 from tfos.option_names import SETTING_OF_OPTION
 
 OPTIONS = [
@@ -392,3 +392,22 @@ def test_a_forgotten_p_is_told_and_what_follows_two_dashes_is_the_jobs_own(submi
     for arguments in (["app.py", "--", "data=x"], ["app.py", "plain", "a b=c"]):
         assert run(*arguments).exit_code == 0
         assert submitted.config.args == [each for each in arguments[1:] if each != "--"]
+
+
+def test_debug_takes_the_command_line_of_a_submit_and_knows_what_it_does_not_use(monkeypatch):
+    taken = []
+    monkeypatch.setattr(debug_run, "debug", lambda *given: taken.append(given) or 0)
+    line = ["--arch", "ps", "-p", "k=v", "--checkpoint-dir", "ck", "app.py:Job", "--", "--fast"]
+    answer = CliRunner().invoke(main, ["debug", *line])
+    assert answer.exit_code == 0, answer.output
+    ((config, app, options),) = taken
+    assert (config.arch, config.params, config.args) == ("ps", {"k": "v"}, ["--fast"])
+    assert app == "app.py:Job"
+    unused = {option for setting, option in options.items() if not debug_run.is_used(setting)}
+    assert unused == {"--arch"}
+
+
+def test_debug_has_nothing_to_plan():
+    answer = CliRunner().invoke(main, ["debug", "--dry-run", "app.py"])
+    assert answer.exit_code == 2
+    assert "--dry-run belongs to pl_submit" in answer.output

@@ -9,6 +9,7 @@ import builtins
 import re
 import sysconfig
 import traceback
+from bdb import BdbQuit
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,10 @@ __all__ = [
     "user_traceback",
 ]
 
+_NO_TERMINAL = (
+    "breakpoint() or pdb was called, and this process has no terminal; `tfos debug` takes the same "
+    "command line and runs pre_train and train in yours"
+)
 _MAX_TEXT = 200_000
 _MAX_LINE = 2_000
 _MAX_REPR = 200
@@ -90,7 +95,7 @@ class Telling:
 def text_of(error: BaseException) -> str:
     """Return ``str(error)``, bounded; says so where that itself fails."""
     try:
-        text = str(error)
+        text = _NO_TERMINAL if isinstance(error, BdbQuit) else str(error)
         # An exact str of a bounded length, whatever subclass of it was returned.
         exact = str.__getitem__(text, slice(0, _MAX_TEXT))
         if str.__len__(text) > _MAX_TEXT:

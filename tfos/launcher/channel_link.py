@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from tfos.errors import InfrastructureError
 from tfos.fault.control_channel import ControlChannel
@@ -18,7 +18,7 @@ from tfos.read_plan import FeedPosition
 from tfos.topology import TaskKey
 from tfos.training_parts import HostLink, Metrics
 
-__all__ = ["ChannelLink"]
+__all__ = ["ChannelLink", "TrainingLink"]
 
 log = logging.getLogger("tfos")
 
@@ -30,7 +30,14 @@ ANSWER_WAIT_S = 15.0
 _SPEC_WAIT_S = 3600.0
 
 
-class ChannelLink(HostLink):
+class TrainingLink(HostLink, Protocol):
+    """What ``train`` needs of a line to its host."""
+
+    def tell(self, kind: str, **content: Any) -> None:
+        """Send a message that must arrive."""
+
+
+class ChannelLink(TrainingLink):
     """The line to the role host; one thread listens to it and one beats.
 
     Attributes

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from tfos.launcher.registry_events import RegistryReader
 from tfos.topology import TaskKey
 
 __all__ = ["Lines", "ProgressLine", "epoch_of", "share_done", "time_left"]
@@ -18,16 +17,20 @@ EVERY_S = 5.0
 _ETA_AFTER_S = 5.0
 
 
+class _Progress(Protocol):
+    def progress(self) -> Mapping[TaskKey, dict[str, Any]]: ...
+
+
 class ProgressLine:
-    """Reads the roles' progress from the registry, at most every `EVERY_S` seconds."""
+    """Shows the roles' progress, at most every `EVERY_S` seconds."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + 1.0
         self._shown_step = -1
         self._lines = Lines()
 
-    def show(self, told: RegistryReader) -> None:
-        """Log a line if it is time and there is news; blocks for one registry read."""
+    def show(self, told: _Progress) -> None:
+        """Log a line if it is time and there is news; blocks for one read of the progress."""
         now = time.monotonic()
         if now < self._next:
             return

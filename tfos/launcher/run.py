@@ -107,6 +107,20 @@ def run(
     TfosError
         If the run did not finish: `WorkerFailedError`, `ConfigError`, `RunTimeoutError` and so
         on; its ``result`` attribute is the `RunResult`.
+
+    Examples
+    --------
+    >>> spark = SparkSession.builder.master("local[4]").getOrCreate()
+    >>> result = tfos.run(CountJob(), spark, arch="ps", num_ps=1, num_workers=2)
+    >>> result.metrics["loss"]
+    0.4127
+
+    A run that failed is an error that holds its record:
+
+    >>> try:
+    ...     tfos.run(CountJob(), spark)
+    ... except tfos.TfosError as error:
+    ...     print(error.result.failures[0]["traceback"])
     """
     return run_job(job, spark, with_options(config, options, caller="tfos.run"))
 

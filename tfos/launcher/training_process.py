@@ -28,7 +28,7 @@ from tfos.fault.error_text import user_traceback
 from tfos.fault.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application_import import import_as_parent, import_from
-from tfos.launcher.channel_link import ChannelLink
+from tfos.launcher.channel_link import ChannelLink, TrainingLink
 from tfos.launcher.job_state import unpickle_job
 from tfos.launcher.json_value import as_json
 from tfos.launcher.quiet_import import import_quietly
@@ -36,6 +36,7 @@ from tfos.launcher.stored_checkpoints import StoredCheckpoints
 from tfos.launcher.training_feed import TrainingFeed
 from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.launcher.user_failure import describe_error
+from tfos.training_parts import Feed
 
 log = logging.getLogger("tfos")
 
@@ -73,49 +74,20 @@ class TrainingProcess:
                 # The host knows why it ends this process; where somebody else did, that is a death.
                 # Native code that was to pass the signal's exception on may make its own of it.
                 if job is not None:
-                    _shut_down(job)
+                    shut_down(job)
                 raise StoppedError from error
             outcome["failure"] = self._failure(error)
         self._enter("ended")
         self._link.flush()
         self._link.tell("outcome", **outcome)
         if job is not None:
-            _shut_down(job)
+            shut_down(job)
         return 0 if outcome["failure"] is None else 1
 
     def _train(self, framework: Framework, job: Job, feed: TrainingFeed) -> Any:
-        spec = self._spec
-        with (
-            framework.runtime(spec.facts, self._link) as runtime,
-            StoredCheckpoints(_store(spec), spec, self._link) as checkpoints,
-        ):
-            self._enter("connected")
-            ctx = TrainContext(
-                spec.facts,
-                feed=feed,
-                checkpoints=checkpoints,
-                link=self._link,
-                runtime=runtime,
-                export_to=self._export,
-            )
-            returned = as_json(job.train(ctx))
-        if returned.changed:
-            more = len(returned.changed) - _CHANGES_SHOWN
-            lines = [
-                *returned.changed[:_CHANGES_SHOWN],
-                *([f"and {more} more"] if more > 0 else []),
-            ]
-            self._link.notify(
-                f"the record differs from what train returned: {'; '.join(lines)}", warning=True
-            )
-        return returned.value
-
-    def _export(self, write: Callable[[str], None], step: int) -> str | None:
-        if self._spec.facts.model_dir is None:
-            return None
-        path = publish_directory(write, self._spec.facts.model_dir, version=max(step, 1))
-        self._link.tell("artifact", name="model", path=path)
-        return path
+        return train(
+            framework, job, self._spec, feed, self._link, connected=lambda: self._enter("connected")
+        )
 
     def _enter(self, phase: str) -> None:
         self._link.tell("phase", name=phase, time=time.time())
@@ -128,6 +100,61 @@ class TrainingProcess:
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return None
         return describe_error(error, user_traceback(error))
+
+
+def train(
+    framework: Framework,
+    job: Job,
+    spec: TrainingSpec,
+    feed: Feed,
+    link: TrainingLink,
+    *,
+    connected: Callable[[], None] = lambda: None,
+) -> Any:
+    """Run ``Job.train`` in this process to its end, its last checkpoint included.
+
+    Parameters
+    ----------
+    connected
+        Called once the runtime is up, before ``train`` begins.
+
+    Returns
+    -------
+    Any
+        What ``train`` returned, as a JSON value.
+    """
+
+    def export(write: Callable[[str], None], step: int) -> str | None:
+        if spec.facts.model_dir is None:
+            return None
+        path = publish_directory(write, spec.facts.model_dir, version=max(step, 1))
+        link.tell("artifact", name="model", path=path)
+        return path
+
+    with (
+        framework.runtime(spec.facts, link) as runtime,
+        StoredCheckpoints(_store(spec), spec, link) as checkpoints,
+    ):
+        connected()
+        ctx = TrainContext(
+            spec.facts,
+            feed=feed,
+            checkpoints=checkpoints,
+            link=link,
+            runtime=runtime,
+            export_to=export,
+        )
+        returned = as_json(job.train(ctx))
+    if returned.changed:
+        more = len(returned.changed) - _CHANGES_SHOWN
+        lines = [
+            *returned.changed[:_CHANGES_SHOWN],
+            *([f"and {more} more"] if more > 0 else []),
+        ]
+        link.notify(
+            f"the record differs from what train returned: {'; '.join(lines)}", warning=True
+        )
+    return returned.value
 
 
 def _load_job(spec: TrainingSpec) -> Job:
@@ -156,7 +183,8 @@ def _made_by(arch: str) -> dict[str, str]:
     return {"arch": arch, **{name: each for name, each in versions.items() if each is not None}}
 
 
-def _shut_down(job: Job) -> None:
+def shut_down(job: Job) -> None:
+    """Call ``Job.shutdown``; its error is logged."""
     try:
         job.shutdown()
     except Exception:

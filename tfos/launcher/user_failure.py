@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bdb import BdbQuit
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,6 +133,8 @@ def _is_of_broken_ring(text: str) -> bool:
 def _cause_and_hint(error: BaseException, text: str) -> tuple[Cause, str]:
     if isinstance(error, TfosError):
         return cause_of(error), ""
+    if isinstance(error, BdbQuit):
+        return Cause.CONFIG, ""
     if type(error).__module__.startswith("tensorflow"):
         told = _told_by_tensorflow(error, text)
         if told is not None:

@@ -1,4 +1,4 @@
-"""Give tests a cluster by a pytest fixture: ``from tfos.testing.fixtures import drill_cluster``."""
+"""pytest fixtures for jobs, to import in ``conftest.py``; see docs/testing.md."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from tfos.testing.cluster import DrillCluster
+from tfos.testing.shared_cluster import SharedCluster
 
-__all__ = ["drill_cluster"]
+__all__ = ["drill_cluster", "shared_cluster"]
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[SharedCluster]:
+    """Give the tests of a session one `SharedCluster`: it starts once, each run takes seconds."""
+    with SharedCluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

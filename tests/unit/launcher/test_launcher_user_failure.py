@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
+import subprocess
+import sys
 
 import pytest
 
@@ -158,3 +161,28 @@ def test_an_exit_with_a_value_that_has_no_repr():
 
     told = describe_error(SystemExit(Code()), "")
     assert told["message"] == "train called sys.exit(<a Code whose __repr__ raised TypeError>)"
+
+
+BREAKPOINT = """
+import json
+from tfos.launcher.user_failure import describe_error
+try:
+    breakpoint()
+    reached = True
+except BaseException as error:
+    print(json.dumps(describe_error(error, "")))
+"""
+
+
+def test_a_breakpoint_without_a_terminal_names_the_command_that_has_one():
+    answer = subprocess.run(
+        [sys.executable, "-c", BREAKPOINT],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    told = json.loads(answer.stdout.splitlines()[-1])
+    assert "`tfos debug`" in told["message"]
+    assert told["cause"] == "config"
