@@ -92,7 +92,9 @@ def _section(field: FieldInfo) -> type[BaseModel]:
 def _row(path: str, field: FieldInfo) -> str:
     option = f"`{_options().get(path, '')}`".replace("``", "")
     default = f"`{_default(field)}`"
-    cells = (f"`{path}`", _type(field), default, option, field.description or "")
+    # A bracket would begin a link.
+    description = (field.description or "").replace("[", "\\[")
+    cells = (f"`{path}`", _type(field), default, option, description)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -53,6 +53,22 @@ class ReadPlan:
         Leave out an epoch's last short batch.
     start
         Continue after this position instead of the beginning.
+
+    Examples
+    --------
+    `TrainContext.dataset`, `batches` and `fit` take the parameters by name and make the plan:
+
+    >>> ctx.dataset("train", batch_size=512, epochs=3, shuffle_rows=100_000, seed=1)
+
+    Columns of one type as one tensor, and nothing else:
+
+    >>> ctx.batches(columns=["x", "label"], stack={"x": ["x1", "x2"]})
+
+    A plan of its own, to be kept or compared:
+
+    >>> plan = ReadPlan(batch_size=512, epochs=None)
+    >>> plan.starting_at(FeedPosition(epoch=2, row=1024)).start
+    FeedPosition(epoch=2, row=1024)
     """
 
     name: str = "train"

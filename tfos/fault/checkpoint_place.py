@@ -78,7 +78,7 @@ def _open_hdfs(url: str) -> tuple[Any, str]:
         from tfos.fault.hdfs_file_system import open_hdfs
     except ImportError as error:
         raise ImportError(
-            "its client hdfs-native is missing: pip install 'tfos[hdfs]' on this host "
+            "its client is missing: pip install 'hdfs-native>=0.14.7,<0.15' on this host "
             f"({socket.gethostname()}) and wherever driver and roles run"
         ) from error
     try:
