@@ -78,6 +78,20 @@ horovod: $(STAMP) ## Build Horovod for the TensorFlow of .venv, install and chec
 docs: $(STAMP) ## Write docs/configuration.md and conf/tfos-defaults.yaml from the settings.
 	$(BIN)/python docs/generate_configuration.py
 
+.PHONY: site
+site: $(STAMP) ## Build the documentation into build/site; a broken link or reference is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+.PHONY: dist
+dist: $(STAMP) ## Build dist/*.whl and *.tar.gz, and check the wheel in an environment of its own: minutes.
+	rm -rf dist .cache/dist-check
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m venv .cache/dist-check
+	.cache/dist-check/bin/python -m pip --disable-pip-version-check install -q $(CONSTRAINTS) dist/*.whl
+	cd .cache && dist-check/bin/python -c 'import tfos; print("checked: tfos", tfos.__version__)'
+	cd .cache && for program in pl_submit tfos; do dist-check/bin/$$program --help >/dev/null; done
+	rm -rf .cache/dist-check
+
 .PHONY: bench
 bench: java $(STAMP) ## Run every benchmark and print its figures.
 	for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark"; done
