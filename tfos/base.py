@@ -46,6 +46,17 @@ class Job:
         The values of ``-p KEY=VALUE`` and of the configuration's ``params``, as text.
     args
         The job arguments after ``--`` on the command line.
+
+    Examples
+    --------
+    >>> class CountJob(tfos.Job):
+    ...     def pre_train(self, spark):
+    ...         return spark.read.parquet(self.params["data"])
+    ...
+    ...     def train(self, ctx):
+    ...         return {"rows": sum(len(batch["item"]) for batch in ctx.batches())}
+
+    In ``count.py`` it is submitted with ``pl_submit -p data=clicks.parquet count.py``.
     """
 
     params: Mapping[str, str] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.spark, pytest.mark.tf]
+pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.timeout(300)]
 
 APP = """
 import sys
@@ -44,7 +44,7 @@ def test_breakpoints_work_and_an_error_shows_its_traceback(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=280,
     )
     assert answer.returncode == 4, answer.stderr
     assert "('driver', 3)" in answer.stdout

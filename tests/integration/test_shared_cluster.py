@@ -10,7 +10,12 @@ import tfos
 from tfos.errors import LaunchError
 from tfos.testing import SharedCluster
 
-pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper]
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.tf,
+    pytest.mark.zookeeper,
+    pytest.mark.timeout(300),
+]
 
 
 class Count(tfos.Job):
