@@ -111,21 +111,32 @@ def test_after_a_training_that_was_good_enough_nothing_is_left_and_fresh_starts_
 @pytest.fixture
 def training(submit, tmp_path):
     """Start a training on parameter servers that has no end; returns once it takes steps."""
-    stepped = tmp_path / "stepped"
+    stepped, settings = tmp_path / "stepped", tmp_path / "patient.yaml"
+    settings.write_text("supervision: {grace_s: 30}\n")
+    kept = ("--conf", str(settings), "--checkpoint-dir", str(tmp_path / "ckpt"))
     endless = ("-p", "slow=0.05", "-p", "epochs=1000", "-p", f"stepped={stepped}")
-    process = submit.start("--arch", "ps", *endless, LINEAR)
+    process = submit.start("--arch", "ps", *kept, *endless, LINEAR)
     wait_for(stepped.exists, 150.0)
     assert process.poll() is None
     return process
 
 
 # SIGTERM ends a run in test_e2e_bad_input.py.
-def test_an_interrupt_ends_everything(submit, training):
+def test_an_interrupt_ends_everything_after_a_last_checkpoint(submit, training, tmp_path):
     os.kill(training.pid, signal.SIGINT)
     run = submit.finish(training)
     print(run.err[-4000:])
     assert run.code == ExitCode.INTERRUPTED
     assert run.record["outcome"] == "interrupted"
+    # The chief kept what it had, on servers that were still there, and nobody died of the end.
+    step, checkpoint = run.record["steps"], run.record["checkpoint"]
+    assert checkpoint == str(tmp_path / "ckpt" / "LinearJob" / f"ckpt-{step:012}-g1")
+    assert run.record["error"] == (
+        f"interrupted by SIGINT at step {step:,}; checkpoint {checkpoint}: the same command resumes"
+    )
+    assert run.record["failures"] == []
+    assert "first failure" not in run.text
+    assert "grpc" not in run.text.lower()
 
 
 def test_a_killed_client_leaves_nothing(submit, training):

@@ -24,7 +24,7 @@ from support.waiting import wait_for
 
 from tfos.config import JobConfig
 from tfos.errors import InfrastructureError, RendezvousTimeoutError
-from tfos.fault.failure import Cause, Failure
+from tfos.fault.failure import Cause, Failure, Outcome
 from tfos.fault.injection import Drill, Fault
 from tfos.launcher import role_progress
 from tfos.launcher import supervision as supervision_module
@@ -82,11 +82,14 @@ PROGRAM = """
         )
     if act == "run":
         receive("stop")
+        print("torn down", flush=True)
     tell("outcome", failure=failure, result={"rmse": 1.0} if act == "done" else None)
 """
 
 
-def spec(life: Life, act: str, continue_at: FeedPosition | None) -> TrainingSpec:
+def spec(
+    life: Life, act: str, continue_at: FeedPosition | None, trains: bool = False
+) -> TrainingSpec:
     """Return what a life is told; the program heeds `act` alone."""
     facts = ProcessFacts(
         job_name="fm",
@@ -101,7 +104,7 @@ def spec(life: Life, act: str, continue_at: FeedPosition | None) -> TrainingSpec
     return TrainingSpec(
         facts=facts,
         arch="ps",
-        trains=act == "connect",
+        trains=trains or act == "connect",
         job_file="",
         application=None,
         program="",
@@ -126,9 +129,11 @@ class Stage:
         faults: tuple[str, ...] = (),
         silent: bool = False,
         failure: Failure | None = None,
+        trains: bool = False,
         **settings,
     ) -> None:
         self.directory = directory
+        self._trains = trains
         self._others = set(psutil.Process().children(recursive=True))
         self.acts: dict[tuple[int, int], str] = {}
         self.told: dict[tuple[int, int], FeedPosition | None] = {}
@@ -159,7 +164,7 @@ class Stage:
         assert generation.number == life.generation
         order = (life.generation, life.respawn)
         self.told[order] = read
-        return spec(life, self.acts.get(order, "run"), read)
+        return spec(life, self.acts.get(order, "run"), read, self._trains)
 
     def processes(self) -> dict[str, psutil.Process]:
         """Return what runs because of the role, by the last part of its directory."""
@@ -424,6 +429,41 @@ def test_a_drill_after_the_outcome_changes_nothing(stage):
     assert outcome["failure"] is None
     assert scene.stops() is None
     assert scene.driver.failures() == {}
+
+
+def test_a_server_ends_after_the_trainers_and_without_a_word(stage, capsys):
+    scene = stage(supervision={"grace_s": 60.0})
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    scene.driver.stop(StopNotice("interrupted", "SIGINT received"))
+    scene.wait_for(lambda: scene.role._last_to_end_at is not None)
+    assert "process-1" in scene.processes()
+    # What the chief's host tells once its process has kept a checkpoint.
+    scene.driver.publish_outcome(1, CHIEF, Outcome(CHIEF, done=False).to_json())
+    assert scene.ends() is None
+    assert "torn down" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("outcome", ["interrupted", "failed"])
+def test_a_server_waits_only_so_long_for_trainers_that_say_nothing(stage, outcome):
+    # With a failure not at all: a minute would be too long for the bound of the test.
+    scene = stage(supervision={"grace_s": 0.2 if outcome == "interrupted" else 60.0})
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    scene.driver.stop(StopNotice(outcome, "SIGINT received"))
+    assert scene.ends() is None
+
+
+def test_a_trainer_that_was_stopped_tells_its_servers(stage, capsys):
+    scene = stage(trains=True)
+    scene.begins(1)
+    scene.steps_in(1, 0)
+    scene.driver.stop(StopNotice("interrupted", "SIGINT received"))
+    assert scene.ends() is None
+    outcome = Outcome.from_json(scene.driver.outcomes(1)[KEY])
+    assert (outcome.failure, outcome.done, outcome.step) == (None, False, 5)
+    # The user's own words, to the end.
+    assert "[worker-0] torn down" in capsys.readouterr().err
 
 
 def test_a_driver_that_is_gone_ends_the_role(stage):

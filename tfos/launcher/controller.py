@@ -396,8 +396,7 @@ class Controller:
         self._stop_deadline = time.monotonic() + 2 * grace + 5.0
         for group in self._groups.values():
             group.withdraw()
-        outcome = "done" if decision.verdict is Verdict.DONE else "failed"
         if self._lost_deadline is not None:
             # Nobody can hear: each role host finds the registry gone by itself, and ends.
             return
-        self._registry.stop(StopNotice(outcome, decision.reason))
+        self._registry.stop(StopNotice(decision.verdict.value, decision.reason))

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from tfos.config import JobConfig
 from tfos.fault.failure import Cause, Failure
@@ -38,7 +39,7 @@ def registry_lost(config: JobConfig) -> Halted:
 def interrupted(signal_name: str, why: str) -> Halted:
     """Give up: somebody asked for the end."""
     failure = _failure(Cause.CONFIG, f"interrupted by {signal_name}: {why}", "")
-    return Halted(Verdict.INTERRUPTED, failure)
+    return Halted(Verdict.INTERRUPTED, replace(failure, signal_name=signal_name))
 
 
 def gave_up(why: str) -> Halted:

@@ -73,9 +73,8 @@ class WaitingProcess:
         (directory / _TEMPORARY).mkdir(mode=0o700)
         self.directory = directory
         self._handle: int | None = None
-        self.supervisor = Supervisor(
-            name=str(key), sink=lambda line: print(printable(line), file=sys.stderr, flush=True)
-        )
+        self._silent = False
+        self.supervisor = Supervisor(name=str(key), sink=self._show)
         try:
             self.supervisor.start(
                 [sys.executable, "-m", "tfos.launcher.training_process", arch],
@@ -93,6 +92,14 @@ class WaitingProcess:
         # Libraries take a user without a home for one whose home is a directory called "~".
         home = {} if home_directory(environment) is not None else {"HOME": temporary}
         return {**environment, **home, "TMPDIR": temporary}
+
+    def _show(self, line: str) -> None:
+        if not self._silent:
+            print(printable(line), file=sys.stderr, flush=True)
+
+    def silence(self) -> None:
+        """Show nothing more of its output: what it meets as it is ended is no news."""
+        self._silent = True
 
     def _temporary(self) -> str:
         """Return a path of its directory for temporary files that leaves room for sockets' names.
@@ -229,6 +236,11 @@ class TrainingLife:
         return [str(key) for key in trainers if key.role is Role.WORKER and key not in done]
 
     @property
+    def trainers(self) -> frozenset[TaskKey]:
+        """The roles of its generation that run ``train``."""
+        return frozenset(self.spec.facts.trainers)
+
+    @property
     def begun(self) -> bool:
         """Whether the process has said that it read its spec."""
         return "begun" in self.report.phases
@@ -267,12 +279,15 @@ class TrainingLife:
         """Tell it that the run ends; it is ended after `patience_s` seconds."""
         self._ended_by_us = True
         self._drill.reach("shutdown", self.pid, self._exit_with)
+        if not self.spec.trains:
+            self._process.silence()
         self.send({"type": "stop"})
         self._kill_at = time.monotonic() + patience_s
 
     def end(self, grace_s: float) -> None:
         """End it now: what it says from here on counts for nothing."""
         self._ended_by_us = True
+        self._process.silence()
         self._process.supervisor.stop(grace_s)
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ from tfos.launcher.role_progress import RoleProgress
 from tfos.launcher.shipped_application import is_archive
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
-from tfos.registry.contract import Generation
+from tfos.registry.contract import Generation, Subscription
 from tfos.topology import Life, Role, TaskKey
 
 __all__ = ["Supervision"]
@@ -51,6 +51,8 @@ log = logging.getLogger("tfos")
 POLL_S = 0.05
 RESTART_GRACE_S = 1.0
 """How long a process that is to start again may take to end by itself, ``shutdown`` included."""
+SERVERS_WAIT_S = 1.0
+"""How much longer than trainers may take to end their servers wait for them."""
 STANDBY_AFTER_STEPPING_S = 2.0
 STANDBY_AFTER_S = 10.0
 """A new standby starts so long after the first step, or after a life's beginning where no step is
@@ -105,6 +107,8 @@ class Supervision:
         self._untold: tuple[Life, Failure | None] | None = None
         self._ordered = (0, 0)
         self._ending = False
+        # Until when a server that is to end lets the trainers go first; None while nobody is.
+        self._last_to_end_at: float | None = None
         self._driver_listens = True
         self._report = LifeReport()
         self._generation = 0
@@ -113,6 +117,7 @@ class Supervision:
         self._variables = variables
         self._rows = rows
         self._standby: WaitingProcess | None = None
+        self._unsubscribe: list[Subscription] = []
         self._started = 0
         self._progress = RoleProgress(session, key, self._fed)
         self._phases: dict[str, float] = {}
@@ -266,6 +271,9 @@ class Supervision:
         self._progress.publish(current.report, at_once=True)
         if current.report.failure is not None or current.report.done:
             self._untold = (life, current.report.failure)
+        elif self._ending and spec.trains and self._session.connected:
+            with suppress(RendezvousError):  # servers wait for a bounded time alone
+                self._publish_outcome(life.generation)
 
     def _live_with(self, process: WaitingProcess, life: Life, spec: TrainingSpec) -> TrainingLife:
         config = self._config.supervision
@@ -284,15 +292,15 @@ class Supervision:
         )
         self._report = current.report
         self._report.read = spec.continue_at
-        unsubscribe: Callable[[], None] = lambda: None  # noqa: E731
         try:
             if self._watches_peers:
-                unsubscribe = self._session.watch_peers(life.generation)
+                self._unsubscribe.append(self._session.watch_peers(life.generation))
             current.begin()
             self._attend(current)
         finally:
             current.close()
-            unsubscribe()
+            while self._unsubscribe:
+                self._unsubscribe.pop()()
         return current
 
     def _attend(self, current: TrainingLife) -> None:
@@ -302,6 +310,8 @@ class Supervision:
                 self._on_notice(notice, current)
             if self._ordered > (current.life.generation, current.life.respawn):
                 current.end(RESTART_GRACE_S)
+            if self._last_to_end_at is not None and time.monotonic() >= self._last_to_end_at:
+                self._stop_server(current)
             self._progress.publish(current.report)
             if self._session.connected:
                 current.look(self._session.registry)
@@ -363,6 +373,8 @@ class Supervision:
         elif isinstance(notice, PeersDone):
             if current is not None and notice.generation == current.life.generation:
                 current.tell_done(notice.keys)
+                if self._last_to_end_at is not None and notice.keys.issuperset(current.trainers):
+                    self._stop_server(current)
         elif isinstance(notice, SessionLost):
             self._on_session_lost(current)
         else:
@@ -373,9 +385,24 @@ class Supervision:
             why = notice.notice.reason if isinstance(notice, Stopped) else type(notice).__name__
             log.debug("%s ends: %s", self._key, why)
         if not self._ending and current is not None:
-            current.ask_to_stop(self._config.supervision.grace_s / 2)
+            self._stop(notice, current)
         self._ending = True
         self._driver_listens &= isinstance(notice, Failure)
+
+    def _stop(self, notice: Notice | Failure, current: TrainingLife) -> None:
+        grace_s = self._config.supervision.grace_s
+        if not (isinstance(notice, Stopped) and notice.notice.trainers_first):
+            current.ask_to_stop(grace_s / 2)
+        elif current.spec.trains:
+            current.ask_to_stop(grace_s)
+        else:
+            # What the trainers still have to keep is on the servers.
+            self._last_to_end_at = time.monotonic() + grace_s + SERVERS_WAIT_S
+            self._unsubscribe.append(self._session.watch_peers(current.life.generation))
+
+    def _stop_server(self, current: TrainingLife) -> None:
+        self._last_to_end_at = None
+        current.ask_to_stop(self._config.supervision.grace_s / 2)
 
     def _on_session_lost(self, current: TrainingLife | None) -> None:
         """End the process, which the others no longer count on, and come back."""

@@ -47,8 +47,11 @@ def fields_of(state: RunState, chief: TaskKey) -> dict[str, Any]:
 
 
 def ordered_failures(state: RunState) -> tuple[Failure, ...]:
-    """Return the failures, the cause first and its consequences by time after it."""
-    if not state.failures:
+    """Return the failures, the cause first and its consequences by time after it.
+
+    None of a run that was interrupted: that somebody asked for its end is no failure.
+    """
+    if not state.failures or state.verdict is Verdict.INTERRUPTED:
         return ()
     first = first_cause(state.failures)
     rest = sorted((f for f in state.failures if f is not first), key=lambda f: f.time)
@@ -66,14 +69,26 @@ def error_of(state: RunState, timeout_s: float | None) -> TfosError | None:
         )
     if state.verdict is Verdict.DONE:
         return None
+    if state.verdict is Verdict.INTERRUPTED:
+        return _interrupted(state)
     failures = ordered_failures(state)
     first = failures[0]
     if state.verdict is Verdict.TIMED_OUT:
         return RunTimeoutError(first.message, timeout_s=timeout_s)
-    if state.verdict is Verdict.INTERRUPTED:
-        return InterruptedRunError(first.message, signal_name=first.message.split(":")[0])
     return WorkerFailedError(
         f"{first.key}: {first.message}",
         failures=tuple(f.to_json() for f in failures),
         exit_code=first.cause.exit_code,
     )
+
+
+def _interrupted(state: RunState) -> InterruptedRunError:
+    asked = state.failures[0]
+    who = asked.message if asked.signal_name is None else f"interrupted by {asked.signal_name}"
+    step = max((outcome.step for outcome in state.outcomes.values()), default=-1)
+    where = f"at step {step:,}" if step > 0 else "before the first step"
+    kept = [
+        o.artifacts["checkpoint"] for o in state.outcomes.values() if "checkpoint" in o.artifacts
+    ]
+    way_on = f"checkpoint {kept[0]}: the same command resumes" if kept else "no checkpoint was kept"
+    return InterruptedRunError(f"{who} {where}; {way_on}", signal_name=asked.signal_name or "")

@@ -171,10 +171,18 @@ class Generation:
 
 @dataclass(frozen=True)
 class StopNotice:
-    """Why the driver ends the run: `outcome` is "done" or "failed", `reason` is for people."""
+    """Why the driver ends the run: `reason` is for people.
+
+    `outcome` is "done", "failed", "timed_out" or "interrupted".
+    """
 
     outcome: str
     reason: str
+
+    @property
+    def trainers_first(self) -> bool:
+        """Whether training was well until now: it may keep a checkpoint before its servers end."""
+        return self.outcome in ("timed_out", "interrupted")
 
     def to_json(self) -> dict[str, Any]:
         """Return the document kept in the registry."""

@@ -17,6 +17,7 @@ from tfos.fault.failure import Cause, Failure, Outcome, container_logs
 from tfos.fault.run_events import Phase, Verdict
 from tfos.fault.state_machine import RunState
 from tfos.launcher.failure_report import render_failures
+from tfos.launcher.halts import interrupted
 from tfos.launcher.verdict import error_of, fields_of
 from tfos.topology import Role, TaskKey
 
@@ -88,8 +89,31 @@ def test_the_first_cause_decides_the_exit_code(cause, code):
 
 def test_timeouts_and_interrupts_are_themselves():
     assert isinstance(error_of(state(Verdict.TIMED_OUT, failure("driver")), 5.0), RunTimeoutError)
-    interrupted = error_of(state(Verdict.INTERRUPTED, failure("driver")), None)
-    assert isinstance(interrupted, InterruptedRunError)
+
+
+@pytest.mark.parametrize(
+    ("chief", "line"),
+    [
+        (
+            {"step": 1304, "artifacts": {"checkpoint": "/c/1304"}},
+            "interrupted by SIGINT at step 1,304; checkpoint /c/1304: the same command resumes",
+        ),
+        ({"step": 7}, "interrupted by SIGINT at step 7; no checkpoint was kept"),
+        ({}, "interrupted by SIGINT before the first step; no checkpoint was kept"),
+    ],
+)
+def test_an_interrupted_run_says_how_far_it_is_and_has_no_failure(chief, line):
+    asked = interrupted("SIGINT", "SIGINT received").failure
+    ended = state(Verdict.INTERRUPTED, asked, failure("ps-0"), chief={"done": False, **chief})
+    error = error_of(ended, None)
+    assert isinstance(error, InterruptedRunError)
+    assert (str(error), error.signal_name) == (line, "SIGINT")
+    assert fields_of(ended, CHIEF)["failures"] == ()
+
+
+def test_a_run_that_yarn_killed_says_so():
+    error = error_of(state(Verdict.INTERRUPTED, failure("driver")), None)
+    assert str(error) == "driver broke before the first step; no checkpoint was kept"
 
 
 def test_the_record_adds_rows_up_and_takes_the_chiefs_word():

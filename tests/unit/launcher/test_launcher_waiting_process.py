@@ -74,3 +74,12 @@ def test_a_user_without_a_home_has_the_temporary_directory_for_one(wait_in, tmp_
     monkeypatch.setattr(process_life, "home_directory", lambda _: None)
     supervisor = wait_in(tmp_path / "process-2").supervisor
     assert supervisor.home == supervisor.temporary
+
+
+def test_a_process_that_is_silenced_shows_nothing_more(wait_in, tmp_path, capsys):
+    process = wait_in(tmp_path / "process-1")
+    process.supervisor.sink("[ps-0] before")
+    process.silence()
+    process.supervisor.sink("[ps-0] UNAVAILABLE: Socket closed")
+    assert capsys.readouterr().err == "[ps-0] before\n"
+    process.discard()
