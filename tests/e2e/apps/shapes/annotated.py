@@ -17,7 +17,7 @@ def clipped(loss: tf.Tensor, limit: float = 1.0) -> tf.Tensor:
 
 class AnnotatedJob(tfos.Job):
     def pre_train(self, spark: Any) -> Any:
-        return spark.range(2000).selectExpr("float(id % 100) / 100 x", "float(id % 100) / 50 y")
+        return spark.range(2000).selectExpr("float(id % 100 / 100) x", "float(id % 100 / 50) y")
 
     def train(self, ctx: tfos.TrainContext) -> dict[str, Any]:
         with ctx.scope():

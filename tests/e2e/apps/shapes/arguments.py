@@ -14,7 +14,7 @@ FLAGS = parser.parse_args()
 
 class ArgumentsJob(tfos.Job):
     def pre_train(self, spark):
-        return spark.range(FLAGS.rows).selectExpr("float(id % 9) x", "2 * float(id % 9) y")
+        return spark.range(FLAGS.rows).selectExpr("float(id % 9) x", "float(2 * (id % 9)) y")
 
     def train(self, ctx):
         with ctx.scope():

@@ -22,7 +22,7 @@ class Config:
 class DataclassJob(tfos.Job):
     def pre_train(self, spark):
         self.config = Config(rate=0.1)
-        return spark.range(2000).selectExpr("float(id % 100) / 100 x", "float(id % 100) / 50 y")
+        return spark.range(2000).selectExpr("float(id % 100 / 100) x", "float(id % 100 / 50) y")
 
     def train(self, ctx):
         assert isinstance(self.config, Config)

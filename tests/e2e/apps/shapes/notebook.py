@@ -31,7 +31,7 @@ class Tower(tf.keras.Model):
 
 class NotebookJob(tfos.Job):
     def pre_train(self, _):
-        df = spark.range(2000).selectExpr("float(id % 100) / 100 x")
+        df = spark.range(2000).selectExpr("float(id % 100 / 100) x")
         return df.withColumn("y", doubled("x"))
 
     def train(self, ctx):

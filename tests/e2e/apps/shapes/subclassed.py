@@ -25,7 +25,7 @@ class Tower(tf.keras.Model):
 
 class SubclassedJob(tfos.Job):
     def pre_train(self, spark):
-        return spark.range(2000).selectExpr("float(id % 100) / 100 x", "float(id % 100) / 50 y")
+        return spark.range(2000).selectExpr("float(id % 100 / 100) x", "float(id % 100 / 50) y")
 
     def train(self, ctx):
         with ctx.scope():
