@@ -13,14 +13,14 @@ pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.timeout(300)]
 APP = """
 import sys
 import tfos
-
+from pyspark.sql import functions as F
 ARGUMENTS = sys.argv[1:]
-
+ALL = F.col("id")  # needs a session
 class Sum(tfos.Job):
     def pre_train(self, spark):
         self.made_by = spark.sparkContext.master
         breakpoint()
-        return spark.range(10)
+        return spark.range(10).select(ALL)
 
     def train(self, ctx):
         total = sum(int(batch["id"].sum()) for batch in ctx.batches())

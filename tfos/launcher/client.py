@@ -29,14 +29,14 @@ from tfos.errors import (
 )
 from tfos.frameworks.contract import load_framework
 from tfos.frameworks.keras import check_keras
-from tfos.launcher.application_archive import check_module_name, home_of_file, pack_application
-from tfos.launcher.application_check import check_source
+from tfos.launcher.application_archive import home_of_file, pack_application
 from tfos.launcher.cluster_client import run_in_cluster, staging_directory
 from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures
 from tfos.launcher.hadoop_conf import hadoop_conf_dir
 from tfos.launcher.prerequisites import (
     check_account,
+    check_application,
     check_files,
     check_gpus,
     check_java,
@@ -137,7 +137,7 @@ def _dry_run(config: JobConfig, app: str) -> None:
     check_supported(config, dry_run=True)
     check_keras(load_framework(config.arch), config.keras)
     path, job_class = parse_app(app)
-    _check_application(path, job_class)
+    check_application(path, job_class)
     spark_home = find_spark_home()
     check_gpus(config, spark_home)
     planned = plan_shipping(config)
@@ -161,7 +161,7 @@ def _submit(config: JobConfig, app: str) -> int:
         framework.check_installed()
     path, job_class = parse_app(app)
     check_account(config.spark.master)
-    _check_application(path, job_class)
+    check_application(path, job_class)
     check_files(config)
     if master_kind(config.spark.master) == "yarn":
         hadoop_conf_dir()
@@ -215,17 +215,6 @@ def _submit(config: JobConfig, app: str) -> int:
         finally:
             if _read_record(result_file) is None:
                 _erase_registry(submission.registry_file)
-
-
-def _check_application(path: Path, job_class: str | None) -> None:
-    check_module_name(home_of_file(path))
-    try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    here = Path.cwd()
-    shown = path.relative_to(here) if path.is_relative_to(here) else path
-    check_source(source, str(shown), job_class)
 
 
 def _staging(config: JobConfig) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import tfos
-from tfos.base import Job
 from tfos.config import JobConfig
 from tfos.errors import InterruptedRunError, TfosError
 from tfos.fault.error_text import headline, user_traceback
@@ -21,7 +20,7 @@ from tfos.launcher.console import show_log
 from tfos.launcher.datasets import check_frames
 from tfos.launcher.in_process import prepare_process, train_in_process
 from tfos.launcher.local_session import local_session
-from tfos.launcher.prerequisites import check_files, parse_app
+from tfos.launcher.prerequisites import check_application, check_files, parse_app
 from tfos.launcher.result import RunResult
 
 __all__ = ["debug", "is_used"]
@@ -76,12 +75,13 @@ def debug(config: JobConfig, app: str, options: Mapping[str, str]) -> int:
     if unused:
         log.warning("not used: %s; train runs once, in this process", ", ".join(unused))
     path, job_class = parse_app(app)
+    check_application(path, job_class)
     check_files(config)
     prepare_process(config)
     sys.path[:0] = config.spark.py_files
     sys.argv = [str(path), *config.args]
     try:
-        result = _run(load_job(path, job_class), config)
+        result = _run(path, job_class, config)
     except (BdbQuit, KeyboardInterrupt) as left:
         how = "the debugger was left" if isinstance(left, BdbQuit) else "interrupted by SIGINT"
         raise InterruptedRunError(how, signal_name="SIGINT") from left
@@ -104,13 +104,14 @@ def debug(config: JobConfig, app: str, options: Mapping[str, str]) -> int:
     return 0
 
 
-def _run(job: Job, config: JobConfig) -> RunResult:
-    check_job(job)
-    name = type(job).__name__
-    with local_session(config, MASTER, config.name or name) as spark:
+def _run(path: Path, job_class: str | None, config: JobConfig) -> RunResult:
+    with local_session(config, MASTER, config.name or path.stem) as spark:
+        # Only now, as the application's own lines may use Spark when it is imported.
+        job = load_job(path, job_class)
+        check_job(job)
 
         def load() -> Mapping[str, Any]:
-            return check_frames(job.pre_train(spark), name)
+            return check_frames(job.pre_train(spark), type(job).__name__)
 
         return train_in_process(job, load, config)
 

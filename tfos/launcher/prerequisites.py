@@ -18,11 +18,14 @@ from tfos.account import has_entry, home_directory, user_name
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, LaunchError
 from tfos.java import find_java, jvm_refusal
+from tfos.launcher.application_archive import check_module_name, home_of_file
+from tfos.launcher.application_check import check_source
 from tfos.launcher.submission import is_local, master_kind, role_resources
 from tfos.machine_faults import machine_fault
 
 __all__ = [
     "check_account",
+    "check_application",
     "check_files",
     "check_gpus",
     "check_java",
@@ -61,6 +64,29 @@ def parse_app(app: str) -> tuple[Path, str | None]:
     if not path.is_file():
         raise ConfigError(f"there is no application {file} in {Path.cwd()}")
     return path.resolve(), name or None
+
+
+def check_application(path: Path, job_class: str | None) -> None:
+    """Check an application for mistakes that its text and its name show; nothing of it is run.
+
+    Parameters
+    ----------
+    path, job_class
+        As `parse_app` returns them.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read or imported, has no Job, or its Job lacks a method; in one line.
+    """
+    check_module_name(home_of_file(path))
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    here = Path.cwd()
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    check_source(source, str(shown), job_class)
 
 
 def find_spark_home(environ: Mapping[str, str] = os.environ) -> Path:
