@@ -34,7 +34,7 @@ def check_frames(returned: Any, job_name: str) -> Mapping[str, Any]:
     for name, frame in frames.items():
         if not isinstance(name, str) or not _is_frame(frame):
             raise JobDefinitionError(
-                f"{job_name}.pre_train returned {type(frame).__name__}"
+                f"{job_name}.pre_train returned {_type_name(frame)}"
                 + (f" for {name!r}" if isinstance(returned, Mapping) else "")
                 + ": a pyspark.sql.DataFrame is expected"
             )
@@ -49,6 +49,12 @@ def check_frames(returned: Any, job_name: str) -> Mapping[str, Any]:
             f"be named {TRAIN!r}"
         )
     return frames
+
+
+def _type_name(value: Any) -> str:
+    # pandas has a DataFrame, too.
+    package, name = type(value).__module__.partition(".")[0], type(value).__name__
+    return name if package == "builtins" else f"{package}.{name}"
 
 
 def _is_frame(value: Any) -> bool:

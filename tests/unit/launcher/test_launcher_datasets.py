@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from tfos.errors import ExitCode, JobDefinitionError
@@ -11,6 +12,7 @@ from tfos.launcher.datasets import check_frames
     [
         (None, "FMJob.pre_train returned None: .*return statement missing"),
         (42, "FMJob.pre_train returned int: a pyspark.sql.DataFrame is expected"),
+        (pd.DataFrame(), "FMJob.pre_train returned pandas.DataFrame: a pyspark.sql.DataFrame is"),
         ({"train": [1]}, "FMJob.pre_train returned list for 'train'"),
         ({}, r"returned DataFrames named \[\]: one of them must be named 'train'"),
     ],
