@@ -47,7 +47,7 @@ def test_the_messages_are_found():
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_of_the_troubleshooting_page_is_in_the_code(message, known):
-    fragments = [fragment.strip(" '()") for fragment in VALUE.split(message)]
+    fragments = [fragment.strip(" ',()") for fragment in VALUE.split(message)]
     assert [f for f in fragments if f and f not in known] == []
 
 

@@ -91,7 +91,7 @@ def test_a_missing_client_is_told_with_how_to_get_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "tfos.fault.hdfs_file_system", raising=False)
     monkeypatch.setitem(sys.modules, "hdfs_native", None)
     monkeypatch.setitem(sys.modules, "hdfs_native.fsspec", None)
-    with pytest.raises(ConfigError, match=r"--checkpoint-dir .* pip install 'tfos\[hdfs\]'"):
+    with pytest.raises(ConfigError, match=r"--checkpoint-dir .* pip install 'hdfs-native>"):
         CheckpointStore("hdfs://nn:9000/ckpt", "fm")
 
 
