@@ -154,7 +154,7 @@ def _no_memory(what: str) -> TfosError:
 
 _BY_NUMBER: Final[dict[int, Callable[[str], Any]]] = {
     errno.ENOSPC: _full("no space is left"),
-    errno.EDQUOT: _full("the disk quota is used up"),
+    errno.EDQUOT: _full("Disk quota exceeded"),
     errno.EROFS: _read_only,
     errno.EACCES: _denied,
     errno.EPERM: _denied,

@@ -134,7 +134,7 @@ def test_a_lost_session_ends_the_process_and_the_role_comes_back(cluster, job, t
 def test_what_a_killed_driver_leaves_ends_and_a_resubmit_resumes(cluster, job, tmp_path):
     record = tmp_path / "first.json"
     with running(cluster, *job, record=record) as finish:
-        (driver,) = [p for p in cluster.processes() if "driver_main.py" in _python_script(p)]
+        (driver,) = [p for p in cluster.processes() if "driver_script.py" in _python_script(p)]
         driver.kill()
         first = finish()
     assert first.code == ExitCode.INFRASTRUCTURE

@@ -94,6 +94,11 @@ class YarnRuns:
         found = ask(f"{self.yarn.record.manager}/ws/v1/cluster/apps?states={state}")["apps"] or {}
         return sorted(found.get("app", []), key=lambda app: app["startedTime"])
 
+    def attempts(self, application: str) -> int:
+        """Return how many drivers YARN has started for an application in the cluster."""
+        url = f"{self.yarn.record.manager}/ws/v1/cluster/apps/{application}/appattempts"
+        return len(ask(url)["appAttempts"]["appAttempt"])
+
     def ended(self, name: str) -> dict | None:
         """Return the latest application of a name that has ended; None while there is none."""
         found = self.applications("FINISHED,FAILED,KILLED")

@@ -46,7 +46,7 @@ def test_the_command_runs_the_driver_with_the_submission():
     words = command(config(name="fm", arch="ps", spark={"master": "local[8]"}))
     assert words[0] == "/opt/spark/bin/spark-submit"
     assert words[-2:] == [str(DRIVER_SCRIPT), "/run/s.json"]
-    assert DRIVER_SCRIPT.name == "driver_main.py"
+    assert DRIVER_SCRIPT.name == "driver_script.py"
     assert (after(words, "--master"), after(words, "--name")) == ("local[8,4]", "fm")
     assert after(words, "--deploy-mode") == "client"
     assert "--queue" not in words

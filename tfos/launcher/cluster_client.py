@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import os
@@ -15,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from tfos.account import user_name
 from tfos.config import JobConfig
+from tfos.environments.specification import parse_environment
 from tfos.errors import (
     ExitCode,
     InfrastructureError,
@@ -36,9 +37,10 @@ from tfos.launcher.spark_process import (
 )
 from tfos.launcher.spark_refusal import explain_refusal
 from tfos.launcher.yarn_client import ENDED_STATES, YarnClient
+from tfos.launcher.yarn_wait import YarnWait
 from tfos.registry import lifeline
 
-__all__ = ["SubmitOutput", "clear_up", "run_in_cluster", "staging_directory"]
+__all__ = ["SubmitOutput", "clear_up", "run_in_cluster", "staging_directory", "telling_lines"]
 
 log = logging.getLogger("tfos")
 
@@ -52,6 +54,8 @@ _SUBMITTED: Final = re.compile(r"(?:Submitting application|report for) (applicat
 _STATE: Final = re.compile(r"Application report for \S+ \(state: (\w+)\)")
 _FIELD: Final = re.compile(r"^\t (?P<name>[A-Za-z ]+): ?(?P<value>.*)")
 _EXITED: Final = re.compile(r"User application exited with (?:status )?([1-9]\d*)")
+_ERROR: Final = re.compile(r"\w*(?:Error|Exception)\b|\bERROR\b|\berror:")
+_STACK: Final = re.compile(r"at \S+\(.*\)$|\.\.\. \d+ more$|File \"|Traceback ")
 _ABOUT_IT: Final = re.compile(r"^\w+ Client: |^\t ")
 
 
@@ -101,6 +105,19 @@ class SubmitOutput:
         return None
 
 
+def telling_lines(diagnostics: str) -> str:
+    """Return what of YARN's diagnostics says most, in one line. Pure.
+
+    They begin with YARN's own account and end with the last words of the container's log: of that
+    the errors count, and without any the last lines.
+    """
+    lines = [" ".join(line.split()) for line in diagnostics.splitlines()]
+    lines = [line for line in lines if line and not _STACK.match(line)]
+    errors = [line for line in lines if _ERROR.search(line)]
+    kept = list(dict.fromkeys(errors or lines))[-3:]
+    return "; ".join(line[:300] for line in kept)
+
+
 def staging_directory(
     config: JobConfig, environ: Mapping[str, str] = os.environ, *, user: str | None = None
 ) -> str:
@@ -114,7 +131,7 @@ def staging_directory(
     if config.spark.staging_dir is not None:
         return config.spark.staging_dir.rstrip("/")
     root = default_file_system(hadoop_conf_dir(environ))
-    user = user or environ.get("HADOOP_USER_NAME") or getpass.getuser()
+    user = user or environ.get("HADOOP_USER_NAME") or user_name(environ)
     return f"{root}/user/{user}/.tfos"
 
 
@@ -197,6 +214,8 @@ class _Following:
         self._limit_s = supervision.timeout_s
         # A driver that runs keeps --timeout itself.
         self._driver_extra_s = supervision.grace_s + BACKSTOP_S
+        self._unpacks = parse_environment(config.spark.env).is_archive
+        self._wait: YarnWait | None = None
         self.timed_out = False
         self._output = SubmitOutput()
         self._killing = False
@@ -251,9 +270,17 @@ class _Following:
             if self._limit_s is not None:
                 extra_s = self._driver_extra_s if running else 0.0
                 self.timed_out |= now - begun > self._limit_s + extra_s
+            if not running and self._output.state == "ACCEPTED" and not self._had_driver:
+                self._show_wait(now)
             self._look_for_another_driver(now, running=running)
             if self.timed_out or (self._kill_at is not None and now > self._kill_at):
                 self._kill(child)
+
+    def _show_wait(self, now: float) -> None:
+        if self._wait is None:
+            self._wait = YarnWait(self._unpacks, now)
+        if (words := self._wait.words(now)) is not None:
+            log.info("%s", words)
 
     def _look_for_another_driver(self, now: float, *, running: bool) -> None:
         """Bound the wait of a run that has ended by itself for the next attempt YARN grants it.
@@ -348,7 +375,7 @@ def clear_up(directory: RunDirectory) -> None:
 
 def _unrecorded(config: JobConfig, output: SubmitOutput, following: _Following) -> TfosError:
     application = output.application
-    why = " ".join(output.diagnostics.split())[:600]
+    why = telling_lines(output.diagnostics)
     gone = following.killed or output.state in ENDED_STATES
     may_run = f"may still run: `tfos status {application}` tells, `tfos kill {application}` ends it"
     if following.timed_out:

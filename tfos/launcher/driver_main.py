@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
 
 from tfos.account import has_entry, user_name
 from tfos.config import JobConfig
+from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError, ExitCode, InfrastructureError, InterruptedRunError, TfosError
 from tfos.frameworks.keras import keras_variables
 from tfos.launcher.application import UserCodeError, load_job
@@ -34,6 +35,7 @@ from tfos.launcher.run_registry import erase_run
 from tfos.launcher.spark_refusal import explain_refusal
 from tfos.launcher.submission import Submission, master_kind
 from tfos.launcher.yarn_client import YarnClient
+from tfos.launcher.yarn_wait import YarnWait
 from tfos.machine_faults import explained_machine_faults
 from tfos.terminal import printable_lines
 
@@ -107,7 +109,23 @@ def _main_in_cluster(submission: Submission, config: JobConfig, runs_root: str) 
     except TfosError as error:
         # The run has ended as it has; the client hears of it by the exit code alone.
         log.error("the record of the run is lost: %s", error)
+    if result.outcome == "interrupted":
+        _end_application(application)
     return result.exit_code
+
+
+def _end_application(application: str) -> None:
+    """Have YARN end this application: to YARN a driver that ends like this one has failed.
+
+    It would start another attempt, which only repeats what the record says. Blocks until YARN has
+    done so, which ends this process.
+    """
+    from pyspark import SparkContext
+
+    if SparkContext._jvm is None:
+        return  # there was no time for Spark
+    with _warned():
+        YarnClient(SparkContext._jvm).kill(application)
 
 
 def _note_registry(
@@ -189,13 +207,35 @@ def _start_spark(config: JobConfig, tag: str | None) -> SparkSession:
     if not has_entry():
         _log_in()
     try:
-        return SparkSession.builder.getOrCreate()
+        with _showing_wait(config):
+            return SparkSession.builder.getOrCreate()
     except Py4JJavaError as error:
         raise explain_refusal(str(error), config) from error
     except BaseException:
         if tag is not None:
             _kill_tagged(tag)
         raise
+
+
+@contextlib.contextmanager
+def _showing_wait(config: JobConfig) -> Iterator[None]:
+    """Show what is waited for while YARN does not run the application of a driver on this host."""
+    if master_kind(config.spark.master) != "yarn" or config.spark.deploy_mode == "cluster":
+        yield
+        return
+    wait = YarnWait(parse_environment(config.spark.env).is_archive, time.monotonic())
+    started = threading.Event()
+
+    def show() -> None:
+        while not started.wait(1.0):
+            if (words := wait.words(time.monotonic())) is not None:
+                log.info("%s", words)
+
+    threading.Thread(target=show, name="tfos-yarn-wait", daemon=True).start()
+    try:
+        yield
+    finally:
+        started.set()
 
 
 def _log_in() -> None:
@@ -295,12 +335,10 @@ def _client_lives(submission: Submission) -> bool:
         return False
 
 
-if __name__ == "__main__":
-    # Run as a script, this file's own directory comes first on the path, where its neighbours'
-    # names would shadow modules of the user's.
-    sys.path[:] = [entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)]
+def run_program(argv: list[str]) -> NoReturn:
+    """Run `main`, and exit with its code."""
     try:
-        code = main(sys.argv)
+        code = main(argv)
     except InterruptedRunError:
         code = int(ExitCode.INTERRUPTED)
     sys.exit(code)

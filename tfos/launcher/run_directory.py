@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tfos.errors import InfrastructureError, TfosError
+from tfos.errors import ConfigError, InfrastructureError, TfosError
 from tfos.fault.checkpoint_place import open_file_system
 from tfos.fault.file_modes import set_mode
+from tfos.launcher.driver_script import NOT_STARTED
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
 
@@ -76,7 +77,7 @@ class RunDirectory:
             self._fs.mv(aside, f"{self._path}/result.json")
 
     def read(self) -> RunResult | None:
-        """Return the record; None when there is none.
+        """Return the record, also of a driver that could not start; None when there is none.
 
         Raises
         ------
@@ -84,6 +85,8 @@ class RunDirectory:
             If it cannot be read.
         """
         data = self._read("result.json")
+        if data is None and (why := self._read(NOT_STARTED)) is not None:
+            return RunResult.from_error(ConfigError(why.decode(errors="replace")))
         try:
             return None if data is None else RunResult.from_json(json.loads(data))
         except ValueError as error:

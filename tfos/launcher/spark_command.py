@@ -46,7 +46,7 @@ APPLICATION_DIRECTORY = "tfos-application"
 """Where a driver in the cluster finds the application, in its own directory."""
 TAG, CLUSTER_TAG = "tfos", "tfos-cluster"
 """YARN tags: of every run, and of those whose driver is in the cluster."""
-DRIVER_SCRIPT = Path(__file__).with_name("driver_main.py")
+DRIVER_SCRIPT = Path(__file__).with_name("driver_script.py")
 _QUIET_LOG = Path(__file__).with_name("log4j2-quiet.properties")
 # Beside what tfos says there stands what the user says.
 _JOINED_BY = {

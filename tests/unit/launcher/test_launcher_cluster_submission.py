@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import shutil
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +20,8 @@ from tfos.errors import (
     InterruptedRunError,
     RendezvousClosedError,
 )
-from tfos.launcher import driver_main, run_directory
-from tfos.launcher.cluster_client import SubmitOutput, staging_directory
+from tfos.launcher import driver_main, driver_script, run_directory
+from tfos.launcher.cluster_client import SubmitOutput, staging_directory, telling_lines
 from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
@@ -227,3 +232,61 @@ def test_the_hadoop_configuration_is_found_and_read(tmp_path):
     (tmp_path / "core-site.xml").write_text("<oops")
     with pytest.raises(ConfigError, match=r"core-site.xml cannot be read"):
         default_file_system(tmp_path)
+
+
+def test_a_driver_that_could_not_start_is_a_record_too(tmp_path):
+    directory = RunDirectory(f"file://{tmp_path}/runs", "application_1_2")
+    assert directory.read() is None
+    place = tmp_path / "runs" / "application_1_2"
+    place.mkdir(parents=True)
+    (place / driver_script.NOT_STARTED).write_text("the driver's Python lacks psutil")
+    record = directory.read()
+    assert (record.exit_code, record.outcome) == (ExitCode.CONFIG, "failed")
+    assert record.error == "the driver's Python lacks psutil"
+    done = RunResult(outcome="done", exit_code=0)
+    directory.write(done)
+    assert directory.read() == done
+
+
+def test_the_driver_needs_nothing_but_the_standard_library_to_say_what_is_lacking(tmp_path):
+    """Run as the hosts' own Python runs it: without tfos, without packages."""
+    script = shutil.copy(driver_script.__file__, tmp_path / "driver_script.py")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", script, "submission.json"], capture_output=True, text=True
+    )
+    assert done.returncode == ExitCode.CONFIG
+    first = done.stderr.splitlines()[0]
+    assert first.startswith(f"tfos: error: the driver's Python, {sys.executable} (3.")
+    assert " lacks tfos; ship an environment by --env" in first
+    assert "Traceback" not in done.stderr
+
+
+def test_an_old_python_is_told_as_that():
+    assert "is too old: tfos needs Python 3.10" in driver_script.explain(SyntaxError("x"))
+    assert "lacks psutil;" in driver_script.explain(ModuleNotFoundError("No", name="psutil"))
+    # What an old Python cannot even read cannot say that it is old.
+    source = Path(driver_script.__file__).read_text(encoding="utf-8")
+    ast.parse(source, feature_version=(3, 7))
+
+
+@pytest.mark.parametrize(
+    ("diagnostics", "told"),
+    [
+        ("", ""),
+        ("User application exited with 4", "User application exited with 4"),
+        (
+            "Application application_1 failed 2 times due to AM Container exited with  exitCode: 1"
+            "\nLast 4096 bytes of stderr :\n26/11/30 INFO A: b\n26/11/30 INFO C: d\n"
+            'Traceback (most recent call last):\n  File "x.py", line 3, in <module>\n'
+            "ModuleNotFoundError: No module named 'psutil'\n26/11/30 INFO ShutdownHook: called",
+            "ModuleNotFoundError: No module named 'psutil'",
+        ),
+        (
+            "x\njava.io.IOException: disk\n\tat a.b.C(D.java:3)\nCaused by: java.lang.Error: no\n"
+            "\t... 3 more\n",
+            "java.io.IOException: disk; Caused by: java.lang.Error: no",
+        ),
+    ],
+)
+def test_of_yarns_diagnostics_the_telling_lines_are_quoted(diagnostics, told):
+    assert telling_lines(diagnostics) == told
