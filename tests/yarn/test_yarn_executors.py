@@ -99,7 +99,7 @@ def test_an_executor_finds_the_configuration_that_the_submitter_had(yarn, tmp_pa
 
 
 def test_an_encrypted_application_needs_no_secret_of_the_users(yarn, tmp_path):
-    properties = security_properties(SparkConfig(encrypt=True))
+    properties = security_properties(SparkConfig(encrypt=True), "yarn")
     found = answer(yarn, tmp_path, ENCRYPTION, properties)
     assert found.pop("secret") >= 32
     assert found == {"rows": 7, "authenticates": True, "encrypts": True, "telling": []}
