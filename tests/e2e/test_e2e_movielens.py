@@ -17,6 +17,7 @@ def data() -> str:
     return f"data={find_data()}"
 
 
+@pytest.mark.faults
 def test_the_common_loop_in_one_process(submit, data, tmp_path):
     models = tmp_path / "models"
     run = submit("-p", data, "--model-dir", str(models), str(EXAMPLE / "fm.py"))

@@ -23,14 +23,15 @@ def ring(ranks: int) -> tuple[str, ...]:
     return ("--arch", "ring", "--num-workers", str(ranks))
 
 
-def test_the_curve_is_the_same_on_any_number_of_ranks(submit):
+@pytest.mark.parametrize("ranks", [[2], pytest.param([1, 4], marks=pytest.mark.faults)])
+def test_the_curve_is_the_same_on_any_number_of_ranks(submit, ranks):
     given = ("-p", "evaluate=yes", "-p", "epochs=6", RING)
     alone = submit("--arch", "local", "-p", "ranks=1", *given).record["result"]
     # 16 batches an epoch, of which the last has 40 of 64 rows: on four ranks 16, 16, 8 and none.
     assert alone["step"] == 6 * 16
     assert alone["curve"][-1] < alone["curve"][0] / 10
-    for ranks in (1, 2, 4):
-        run = submit(*ring(ranks), "-p", f"ranks={ranks}", *given)
+    for count in ranks:
+        run = submit(*ring(count), "-p", f"ranks={count}", *given)
         assert run.code == ExitCode.OK
         found = run.record["result"]
         assert found["curve"] == pytest.approx(alone["curve"], rel=1e-4)
@@ -95,9 +96,9 @@ def test_an_optimizer_that_is_not_in_the_state_is_told(submit):
     assert "put it there" in run.record["error"]
 
 
-@pytest.mark.parametrize("master", ["local[1]", "local-cluster[1,1,1024]"])
-def test_too_few_slots_are_told_at_once(submit, master):
+def test_too_few_slots_are_told_at_once(submit):
+    master = "local-cluster[1,1,1024]"
     run = submit("--master", master, *ring(2), "-p", "ranks=2", RING)
-    assert run.code != ExitCode.OK
+    assert run.code == ExitCode.RESOURCES
     assert "2 roles need 2 task slots at once" in run.text
     assert f"{master} has 1" in run.text

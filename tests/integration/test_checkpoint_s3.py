@@ -153,7 +153,7 @@ def test_a_saver_killed_while_it_uploads_leaves_a_whole_checkpoint(bucket, tmp_p
 
     last = kill_savers(
         bucket.url,
-        kills=8,
+        kills=4,
         files=16,
         within_s=1.0,
         unfinished=unfinished,

@@ -77,7 +77,7 @@ def test_missing_jars_and_java_are_told(tmp_path, monkeypatch):
 def test_it_ends_with_the_process_that_started_it(tmp_path):
     program = (
         "import pathlib, sys, time; from tfos.testing.yarn import YarnCluster\n"
-        "cluster = YarnCluster(pathlib.Path(sys.argv[1]), node_managers=1); cluster.start()\n"
+        "cluster = YarnCluster(pathlib.Path(sys.argv[1]), node_managers=0); cluster.start()\n"
         "print('ready', flush=True); time.sleep(600)"
     )
     directory = tmp_path / "cluster"
@@ -88,7 +88,7 @@ def test_it_ends_with_the_process_that_started_it(tmp_path):
     assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline() == b"ready\n"
-        servers = settled(ClusterRecord.read(directory), 2 * 4)
+        servers = settled(ClusterRecord.read(directory), 2 * 3)
         process.kill()
         process.wait()
     _, alive = psutil.wait_procs(servers, timeout=30.0)

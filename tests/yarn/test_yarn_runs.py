@@ -74,23 +74,29 @@ def test_errors_of_the_user_keep_their_exit_code(submit, mode):
     assert ended["finalStatus"] == "FAILED"
     assert f"/node/containerlogs/{ended['id'].replace('application', 'container')}_" in run.text
     assert f"after the run: tfos logs {ended['id']}" in run.text
-    run = submit(*where, "-p", "fault=exits", "--max-restarts", "0", FAULTS)
-    assert run.code == ExitCode.USER_CODE
-    assert "3" in run.record["error"]
 
 
-@pytest.mark.parametrize("mode", ["client", "cluster"])
-def test_what_yarn_does_not_take_is_told(submit, mode):
-    where = ("--deploy-mode", mode)
-    run = submit(*where, "--queue", "nope", "-p", "fault=none", FAULTS)
-    assert run.code == ExitCode.CONFIG
-    assert "--queue nope does not take the application" in run.record["error"]
-    run = submit(*where, "--chief-memory", "100g", "-p", "fault=none", FAULTS)
-    assert run.code == ExitCode.RESOURCES
-    assert "lower --chief-, --worker- or --ps-memory" in run.record["error"]
-    run = submit(*where, "--zookeeper", "127.0.0.1:1", "-p", "fault=none", FAULTS)
-    assert run.code == ExitCode.INFRASTRUCTURE
-    assert "127.0.0.1:1" in run.record["error"]
+QUEUE = (("--queue", "nope"), ExitCode.CONFIG, "--queue nope does not take the application")
+TOO_LARGE = (
+    ("--chief-memory", "100g"),
+    ExitCode.RESOURCES,
+    "lower --chief-, --worker- or --ps-memory",
+)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "code", "words"),
+    [
+        pytest.param("client", *QUEUE, id="client-queue"),
+        pytest.param("cluster", *TOO_LARGE, id="cluster-memory"),
+        pytest.param("cluster", *QUEUE, id="cluster-queue", marks=pytest.mark.faults),
+        pytest.param("client", *TOO_LARGE, id="client-memory", marks=pytest.mark.faults),
+    ],
+)
+def test_what_yarn_does_not_take_is_told(submit, mode, options, code, words):
+    run = submit("--deploy-mode", mode, *options, "-p", "fault=none", FAULTS)
+    assert run.code == code
+    assert words in run.record["error"]
 
 
 @pytest.mark.faults
