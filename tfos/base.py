@@ -9,10 +9,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
+from tfos.arguments import Arguments, numbers_by_name, suggests_options
 from tfos.errors import EmptyDataError
-from tfos.read_plan import FeedPosition, ReadPlan
+from tfos.read_plan import FeedPosition, ReadPlan, checked_reading
 from tfos.topology import TaskKey
 from tfos.training_parts import (
     Checkpoints,
@@ -21,15 +24,17 @@ from tfos.training_parts import (
     FitResult,
     HostLink,
     Metrics,
+    OnNan,
     ProcessFacts,
     Runtime,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from pyspark.sql import DataFrame, SparkSession
 
 __all__ = ["Job", "TrainContext"]
+
+_BEGINNING = FeedPosition()
 
 
 class Job:
@@ -209,7 +214,12 @@ class TrainContext:
         numpy.ndarray
             float64, of that shape.
         """
-        total: np.ndarray = self._runtime.gather(values).sum(axis=0)
+        try:
+            numbers = np.asarray(values, np.float64)
+        except (TypeError, ValueError) as error:
+            what = "a number or an array of numbers"
+            raise Arguments("ctx.reduce_sum").wrong_type("values", values, what) from error
+        total: np.ndarray = self._runtime.gather(numbers).sum(axis=0)
         return total
 
     def scope(self) -> AbstractContextManager[Any]:
@@ -221,7 +231,20 @@ class TrainContext:
 
     # -- data ---------------------------------------------------------------------------------
 
-    def dataset(self, name: str = "train", **reading: Any) -> Any:
+    @suggests_options("ctx.dataset")
+    def dataset(
+        self,
+        name: str = "train",
+        *,
+        batch_size: int = 1024,
+        epochs: int | None = 1,
+        shuffle_rows: int = 0,
+        seed: int = 0,
+        columns: Sequence[str] | None = None,
+        stack: Mapping[str, Sequence[str]] | None = None,
+        drop_remainder: bool = False,
+        start: FeedPosition = _BEGINNING,
+    ) -> Any:
         """Return a fed DataFrame as a ``tf.data.Dataset`` of ``{column: tensor}`` batches.
 
         Each iteration over it is a new reading. It blocks while Spark computes the next rows,
@@ -231,10 +254,25 @@ class TrainContext:
         ----------
         name
             The key in the mapping `Job.pre_train` returned, ``"train"`` for a single DataFrame.
-        **reading
-            ``batch_size`` (1024), ``epochs`` (1; None: no end), ``shuffle_rows`` (0), ``seed``
-            (0), ``columns`` (all), ``stack`` ({}), ``drop_remainder`` (False): the fields of
-            `tfos.ReadPlan`, which describes them.
+        batch_size
+            Rows per batch, 1 or more. The last batch of an epoch is shorter unless
+            `drop_remainder`.
+        epochs
+            Passes over the data, 1 or more; None for no end.
+        shuffle_rows
+            Rows of the shuffle window: each window of that many consecutive rows is permuted.
+            0 keeps Spark's order.
+        seed
+            Seed of the shuffle, 0 to 2**63 - 1.
+        columns
+            Columns to read; None for all. Others are not copied into tensors.
+        stack
+            New column name -> scalar columns of one dtype, delivered as one [batch, n] tensor in
+            place of the n columns: much cheaper for wide tables.
+        drop_remainder
+            Leave out an epoch's last short batch.
+        start
+            Continue after this position instead of the beginning.
 
         Returns
         -------
@@ -246,16 +284,56 @@ class TrainContext:
         ------
         SchemaMismatchError
             If a column or dataset of that name is not fed to this process.
+        TypeError, ValueError
+            If an argument is not what it should be; names it.
         """
-        return self.feed.dataset(ReadPlan(name=name, **reading))
+        plan = _read_plan(
+            "ctx.dataset",
+            name=name,
+            batch_size=batch_size,
+            epochs=epochs,
+            shuffle_rows=shuffle_rows,
+            seed=seed,
+            columns=columns,
+            stack=stack,
+            drop_remainder=drop_remainder,
+            start=start,
+        )
+        return self.feed.dataset(plan)
 
-    def batches(self, name: str = "train", **reading: Any) -> Iterator[dict[str, np.ndarray]]:
+    @suggests_options("ctx.batches")
+    def batches(
+        self,
+        name: str = "train",
+        *,
+        batch_size: int = 1024,
+        epochs: int | None = 1,
+        shuffle_rows: int = 0,
+        seed: int = 0,
+        columns: Sequence[str] | None = None,
+        stack: Mapping[str, Sequence[str]] | None = None,
+        drop_remainder: bool = False,
+        start: FeedPosition = _BEGINNING,
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Return the same batches as NumPy arrays, for feed_dict code; parameters as `dataset`.
 
         Variable lists come as a pair ``(values, row_splits)``; strings as object arrays of bytes.
         """
-        return self.feed.batches(ReadPlan(name=name, **reading))
+        plan = _read_plan(
+            "ctx.batches",
+            name=name,
+            batch_size=batch_size,
+            epochs=epochs,
+            shuffle_rows=shuffle_rows,
+            seed=seed,
+            columns=columns,
+            stack=stack,
+            drop_remainder=drop_remainder,
+            start=start,
+        )
+        return self.feed.batches(plan)
 
+    @suggests_options("ctx.steps_per_epoch")
     def steps_per_epoch(self, batch_size: int, name: str = "train") -> int:
         """Return how many batches make an epoch on every rank, for loops other than `fit`.
 
@@ -271,7 +349,7 @@ class TrainContext:
         Parameters
         ----------
         batch_size
-            Rows a batch.
+            Rows per batch, 1 or more.
         name
             Which fed DataFrame.
 
@@ -280,6 +358,9 @@ class TrainContext:
         EmptyDataError
             If a rank has no rows at all.
         """
+        arguments = Arguments("ctx.steps_per_epoch")
+        batch_size = arguments.integer("batch_size", batch_size, 1)
+        name = arguments.text("name", name)
         counts = self._runtime.gather(self.feed.count(name))
         if counts.min() == 0:
             empty = ", ".join(str(rank) for rank in range(len(counts)) if not counts[rank])
@@ -290,17 +371,25 @@ class TrainContext:
 
     # -- training -----------------------------------------------------------------------------
 
+    @suggests_options("ctx.fit")
     def fit(
         self,
         step: Callable[[Any], Any],
         *,
-        data: str = "train",
         state: Mapping[str, Any],
+        data: str = "train",
+        batch_size: int = 1024,
+        epochs: int | None = 1,
+        shuffle_rows: int = 0,
+        seed: int = 0,
+        columns: Sequence[str] | None = None,
+        stack: Mapping[str, Sequence[str]] | None = None,
+        drop_remainder: bool = False,
         evaluate: Callable[[], Metrics] | None = None,
         evaluate_every_epochs: int = 1,
         max_steps: int | None = None,
         stop_when: Callable[[Metrics], bool] | None = None,
-        **reading: Any,
+        on_nan: OnNan = "stop",
     ) -> FitResult:
         """Run the common training loop; the same for `local`, `ps` and `ring`.
 
@@ -313,10 +402,13 @@ class TrainContext:
         step
             Takes a ``{column: tensor}`` batch, updates the variables and returns a mapping of
             metric names to scalar tensors. Traced once into a tf.function.
+        state
+            Models, optimizers and variables by name: what a checkpoint holds. The step must
+            change a variable of it other than an optimizer's own.
         data
             Which fed DataFrame.
-        state
-            Trackables by name (models, optimizers, variables): what a checkpoint holds.
+        batch_size, epochs, shuffle_rows, seed, columns, stack, drop_remainder
+            As for `dataset`.
         evaluate
             Returns metrics by name; called on the chief after every `evaluate_every_epochs`
             epochs and at the end. Under `ring` every rank calls it, over its own part of the data:
@@ -324,9 +416,13 @@ class TrainContext:
         max_steps
             Most steps in the job's life, resumed ones included.
         stop_when
-            Given evaluation metrics, says whether to stop early.
-        **reading
-            As for `dataset`.
+            Given evaluation metrics, returns whether to stop early.
+        on_nan
+            What to do when a metric of the step is NaN or infinite: ``"stop"`` ends the run with
+            a `DivergedError`, ``"warn"`` logs it once and ``"ignore"`` goes on. Metrics are looked
+            at once a second, before every checkpoint and at the end. With ``"stop"`` so are the
+            variables of `state` before every checkpoint: one that holds a NaN or an infinity is
+            not written, so the latest checkpoint is a sound one.
 
         Returns
         -------
@@ -336,15 +432,37 @@ class TrainContext:
         ------
         CheckpointError
             If a checkpoint cannot be written, or none of those present can be read.
+        DivergedError
+            See `on_nan`.
+        TypeError, ValueError
+            If an argument is not what it should be, or the step changes nothing of `state`.
         """
+        check = Arguments("ctx.fit")
         plan = FitPlan(
-            step=step,
-            read=ReadPlan(name=data, **reading),
-            state=state,
-            evaluate=evaluate,
-            evaluate_every_epochs=evaluate_every_epochs,
-            max_steps=max_steps,
-            stop_when=stop_when,
+            step=check.function("step", step, "a function of a batch"),
+            read=_read_plan(
+                "ctx.fit",
+                name=check.text("data", data),
+                batch_size=batch_size,
+                epochs=epochs,
+                shuffle_rows=shuffle_rows,
+                seed=seed,
+                columns=columns,
+                stack=stack,
+                drop_remainder=drop_remainder,
+            ),
+            state=check.mapping(
+                "state", state, 'objects to keep by name, such as {"model": model}'
+            ),
+            evaluate=check.function_or_none(
+                "evaluate", evaluate, "a function that returns metrics by name"
+            ),
+            evaluate_every_epochs=check.integer("evaluate_every_epochs", evaluate_every_epochs, 1),
+            max_steps=check.integer_or_none("max_steps", max_steps, 1, "no limit"),
+            stop_when=check.function_or_none(
+                "stop_when", stop_when, "a function of the metrics that evaluate returned"
+            ),
+            on_nan=check.one_of("on_nan", on_nan, get_args(OnNan)),
         )
         return self._runtime.fit(plan, self)
 
@@ -360,8 +478,10 @@ class TrainContext:
         **metrics
             Numbers by name; the chief's last ones become ``RunResult.metrics``.
         """
-        self._step = step
-        self.link.report(step, rows, {name: float(value) for name, value in metrics.items()})
+        check = Arguments("ctx.report")
+        self._step = check.integer("step", step, 0)
+        given = numbers_by_name("ctx.report: metrics must be", metrics)
+        self.link.report(self._step, check.integer("rows", rows, 0), given)
 
     def should_stop(self) -> bool:
         """Whether the run is being stopped: end the loop soon, the process is killed otherwise."""
@@ -387,10 +507,15 @@ class TrainContext:
         CheckpointError
             If it cannot be written.
         """
+        import tensorflow as tf
+
+        try:
+            tf.train.Checkpoint(module=module)
+        except ValueError as error:
+            what = "a tf.Module or a Keras model"
+            raise Arguments("ctx.export").wrong_type("module", module, what) from error
 
         def write(directory: str) -> None:
-            import tensorflow as tf
-
             tf.saved_model.save(module, directory, signatures=signatures, **options)
 
         return self._export_to(write, self._step)
@@ -460,3 +585,9 @@ class TrainContext:
             if self.background_error is not None:
                 raise self.background_error
             time.sleep(poll_s)
+
+
+def _read_plan(
+    method: str, *, stack: Mapping[str, Sequence[str]] | None, **reading: Any
+) -> ReadPlan:
+    return ReadPlan(**checked_reading(method, {**reading, "stack": {} if stack is None else stack}))

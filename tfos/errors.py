@@ -17,6 +17,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointUnreadableError",
     "ConfigError",
+    "DivergedError",
     "EmptyDataError",
     "ExitCode",
     "FeedError",
@@ -185,6 +186,14 @@ class NullValueError(FeedError):
 
 class EmptyDataError(FeedError):
     """The DataFrame to train on has no rows."""
+
+
+class DivergedError(TfosError):
+    """Training gave NaN or an infinity (attributes ``step`` and ``names``: metrics, variables)."""
+
+    exit_code = ExitCode.USER_CODE
+    step: int
+    names: Sequence[str]
 
 
 class SpoolFullError(FeedError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
-__all__ = ["FeedPosition", "ReadPlan", "continued_positions"]
+from tfos.arguments import Arguments
+
+__all__ = ["FeedPosition", "ReadPlan", "checked_reading", "continued_positions"]
 
 
 class FeedPosition(NamedTuple):
@@ -82,19 +84,9 @@ class ReadPlan:
     start: FeedPosition = _BEGINNING
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}: it must be 1 or more")
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"epochs is {self.epochs}: it must be 1 or more, or None for no end")
-        if self.shuffle_rows < 0:
-            raise ValueError(f"shuffle_rows is {self.shuffle_rows}: it must be 0 or more")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed is {self.seed}: it must be between 0 and 2**63 - 1")
-        # Callers may hand lists; frozen tuples keep the plan hashable in parts and safe to share.
-        if self.columns is not None:
-            object.__setattr__(self, "columns", tuple(self.columns))
-        object.__setattr__(self, "stack", {k: tuple(v) for k, v in self.stack.items()})
-        object.__setattr__(self, "start", FeedPosition(*self.start))
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name, value in checked_reading("ReadPlan", given).items():
+            object.__setattr__(self, name, value)
 
     def starting_at(self, start: FeedPosition) -> ReadPlan:
         """Return the same plan continued after `start`."""
@@ -118,6 +110,58 @@ class ReadPlan:
     def from_json(cls, data: Mapping[str, Any]) -> ReadPlan:
         """Read back what `to_json` wrote."""
         return cls(**data)
+
+
+def checked_reading(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a `ReadPlan`, or some of them, checked and in their plain types.
+
+    Parameters
+    ----------
+    method
+        What they are arguments of, for messages.
+    given
+        Values by field.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One line that names method, argument, value and what is taken.
+    """
+    arguments = Arguments(method)
+    return {name: _CHECKS[name](arguments, name, value) for name, value in given.items()}
+
+
+def _columns(arguments: Arguments, name: str, value: Any) -> tuple[str, ...] | None:
+    return None if value is None else arguments.names(name, value)
+
+
+def _stack(arguments: Arguments, name: str, value: Any) -> dict[str, tuple[str, ...]]:
+    what = 'a mapping of a new name to columns, such as {"x": ["a", "b"]}'
+    stacks = arguments.mapping(name, value, what)
+    return {key: arguments.names(f"{name}[{key!r}]", names) for key, names in stacks.items()}
+
+
+def _start(arguments: Arguments, name: str, value: Any) -> FeedPosition:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise arguments.wrong_type(name, value, "a FeedPosition(epoch, row)")
+    epoch, row = (
+        arguments.integer(f"{name}.{part}", each, 0)
+        for part, each in zip(FeedPosition._fields, value, strict=True)
+    )
+    return FeedPosition(epoch, row)
+
+
+_CHECKS: Mapping[str, Callable[[Arguments, str, Any], Any]] = {
+    "name": Arguments.text,
+    "batch_size": lambda arguments, name, value: arguments.integer(name, value, 1),
+    "epochs": lambda arguments, name, value: arguments.integer_or_none(name, value, 1, "no end"),
+    "shuffle_rows": lambda arguments, name, value: arguments.integer(name, value, 0),
+    "seed": lambda arguments, name, value: arguments.integer(name, value, 0, 2**63 - 1),
+    "columns": _columns,
+    "stack": _stack,
+    "drop_remainder": Arguments.flag,
+    "start": _start,
+}
 
 
 def continued_positions(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tfos.read_plan import FeedPosition, ReadPlan, continued_positions
 from tfos.topology import ClusterSpec, Endpoint, TaskKey
@@ -24,12 +24,16 @@ __all__ = [
     "FitResult",
     "HostLink",
     "Metrics",
+    "OnNan",
     "ProcessFacts",
     "Runtime",
 ]
 
 Metrics = Mapping[str, float]
 """Numbers by name."""
+
+OnNan = Literal["stop", "warn", "ignore"]
+"""What `TrainContext.fit` does about a metric that is NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,7 @@ class FitPlan:
     evaluate_every_epochs: int
     max_steps: int | None
     stop_when: Callable[[Metrics], bool] | None
+    on_nan: OnNan = "stop"
 
 
 @dataclass(frozen=True)

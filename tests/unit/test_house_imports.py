@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tfos"
 
 LEVELS = [
-    {"errors", "account", "setting_errors", "option_names"},
+    {"errors", "account", "arguments", "setting_errors", "option_names"},
     {"machine_faults", "private_directory"},
     {
         "config",

@@ -9,7 +9,8 @@ from typing import Any
 from tfos.base import TrainContext
 from tfos.config import RolesConfig
 from tfos.frameworks.contract import Framework, PlainRuntime, role_spec
-from tfos.frameworks.training_loop import OwnSteps, StepResult, run_loop
+from tfos.frameworks.trained_state import TrainedState
+from tfos.frameworks.training_loop import OwnSteps, StepResult, checked_metrics, run_loop
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role, RoleSpec
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
@@ -38,25 +39,38 @@ class LocalFramework(Framework):
 
 class _LocalRuntime(PlainRuntime):
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
-        return run_loop(plan, ctx, lambda starts: _EagerSteps(plan, ctx, starts))
+        return run_loop(plan, ctx, lambda state, starts: _EagerSteps(plan, ctx, state, starts))
 
 
 class _EagerSteps(OwnSteps):
     """Take each step here and now: nothing is ever in flight."""
 
     def __init__(
-        self, plan: FitPlan, ctx: TrainContext, starts: Mapping[int, FeedPosition]
+        self,
+        plan: FitPlan,
+        ctx: TrainContext,
+        state: TrainedState,
+        starts: Mapping[int, FeedPosition],
     ) -> None:
         super().__init__(ctx)
         import tensorflow as tf
 
         dataset = ctx.feed.tracked_dataset(plan.read, starts)
         self._batches = iter(dataset)
-        self._step: Any = tf.function(plan.step, reduce_retracing=True)
+        self._state = state
+        self._checked = False
+        check = tf.autograph.experimental.do_not_convert(checked_metrics)
+        self._step: Any = tf.function(
+            lambda columns: check(plan.step(columns)), reduce_retracing=True
+        )
 
     def next_result(self, most: int | None) -> StepResult:
         columns, status = next(self._batches)
         feed, epoch, row, rows = (int(v) for v in status.numpy())
+        if rows and not self._checked:
+            # The trace that the first step then uses.
+            self._state.check_step(self._step.get_concrete_function(columns))
+            self._checked = True
         metrics = self._step(columns) if rows else {}
         return StepResult.of_batch(feed, FeedPosition(epoch, row), rows, metrics)
 

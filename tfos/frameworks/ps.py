@@ -15,7 +15,14 @@ from typing import Any
 from tfos.base import TrainContext
 from tfos.frameworks.contract import PlainRuntime
 from tfos.frameworks.parameter_served import ParameterServed, reach_directly
-from tfos.frameworks.training_loop import LOST_RESULT, OwnSteps, StepResult, run_loop
+from tfos.frameworks.trained_state import TrainedState, refuse_keras_3
+from tfos.frameworks.training_loop import (
+    LOST_RESULT,
+    OwnSteps,
+    StepResult,
+    checked_metrics,
+    run_loop,
+)
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
@@ -70,11 +77,12 @@ class _CoordinatorRuntime(PlainRuntime):
         return scope
 
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
+        refuse_keras_3(plan.state, "ps")
         return run_loop(
             plan,
             ctx,
-            lambda starts: _ScheduledSteps(
-                plan, ctx, starts, self.strategy, self.coordinator, self._num_workers
+            lambda state, starts: _ScheduledSteps(
+                plan, ctx, state, starts, self.strategy, self.coordinator, self._num_workers
             ),
         )
 
@@ -86,6 +94,7 @@ class _ScheduledSteps(OwnSteps):
         self,
         plan: FitPlan,
         ctx: TrainContext,
+        state: TrainedState,
         starts: Mapping[int, FeedPosition],
         strategy: Any,
         coordinator: Any,
@@ -97,28 +106,38 @@ class _ScheduledSteps(OwnSteps):
         self._in_flight: deque[Any] = deque()
         self._lost = 0
         self._metric_names: tuple[str, ...] = ()
-        self._step = self._traced(plan, strategy)
         dataset = coordinator.create_per_worker_dataset(
             lambda: ctx.feed.tracked_dataset(plan.read, starts)
         )
+        self._step = self._traced(plan, strategy, state, dataset.element_spec[0])
         self._batches = iter(dataset)
 
-    def _traced(self, plan: FitPlan, strategy: Any) -> Any:
+    def _traced(self, plan: FitPlan, strategy: Any, state: TrainedState, columns: Any) -> Any:
         import tensorflow as tf
 
+        check = tf.autograph.experimental.do_not_convert(checked_metrics)
+
+        # TensorFlow gathers the gradients of what `run` is given, but not of a tf.function in it.
+        step = getattr(plan.step, "python_function", plan.step)
+
         def take(columns: Any) -> Any:
-            metrics = strategy.run(plan.step, args=(columns,))
-            # Known only once the user's step has been traced, which is before `skip` is.
+            metrics = check(strategy.run(step, args=(columns,)))
             self._metric_names = tuple(metrics)
             values = [tf.cast(value, tf.float32) for value in metrics.values()]
             return tf.stack(values) if values else tf.zeros([0])
+
+        traced = tf.function(take)
+        # Here, not on a worker: what is wrong with the step is an error of this process, and what
+        # metrics it has is known before they are needed.
+        with _tracing_here():
+            state.check_step(traced.get_concrete_function(columns))
 
         def worker_step(batches: Any) -> Any:
             columns, status = next(batches)
             # A feed that is over goes on giving empty batches; a step on one would be wrong.
             metrics = tf.cond(
                 status[3] > 0,
-                lambda: take(columns),
+                lambda: traced(columns),
                 lambda: tf.zeros([len(self._metric_names)]),
             )
             return status, metrics
@@ -156,3 +175,18 @@ class _ScheduledSteps(OwnSteps):
         feed, epoch, row, rows = (int(v) for v in status)
         metrics = dict(zip(self._metric_names, values, strict=True))
         return StepResult.of_batch(feed, FeedPosition(epoch, row), rows, metrics)
+
+
+@contextmanager
+def _tracing_here() -> Iterator[None]:
+    """Silence TensorFlow's warning that what is traced here, for the workers, might run here."""
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(_is_not_of_tracing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_not_of_tracing)
+
+
+def _is_not_of_tracing(record: logging.LogRecord) -> bool:
+    return "without using `ClusterCoordinator.schedule`" not in record.getMessage()

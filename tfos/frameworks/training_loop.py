@@ -7,19 +7,22 @@ architecture; everything else is the same for all of them and stands here once.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tfos.arguments import numbers_by_name, shown
 from tfos.base import TrainContext
-from tfos.errors import ConfigError
+from tfos.errors import DivergedError
 from tfos.frameworks.contract import STATE, saved_variables
+from tfos.frameworks.trained_state import TrainedState
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import FitPlan, FitResult
 
-__all__ = ["LOST_RESULT", "OwnSteps", "StepResult", "Steps", "run_loop"]
+__all__ = ["LOST_RESULT", "OwnSteps", "StepResult", "Steps", "checked_metrics", "run_loop"]
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +140,7 @@ class _Progress:
 def run_loop(
     plan: FitPlan,
     ctx: TrainContext,
-    make_steps: Callable[[Mapping[int, FeedPosition]], Steps],
+    make_steps: Callable[[TrainedState, Mapping[int, FeedPosition]], Steps],
     check_resumed: Callable[[int, Mapping[int, FeedPosition]], None] = lambda step, positions: None,
 ) -> FitResult:
     """Train to the end of the data, of `max_steps`, or of patience; see `TrainContext.fit`.
@@ -151,7 +154,7 @@ def run_loop(
         ctx.link.aim(plan.read.epochs, plan.max_steps)
     if loop.steps_left != 0:
         try:
-            loop.run(make_steps(dict(loop.progress.positions)))
+            loop.run(make_steps(loop.state, dict(loop.progress.positions)))
         except Exception:
             # To the step: an error that comes again at the same one is not answered again.
             if loop.progress.step > resumed:
@@ -168,23 +171,52 @@ def run_loop(
     )
 
 
+def checked_metrics(found: Any) -> dict[str, Any]:
+    """Return what the user's step returned, for the graph it is traced into.
+
+    Raises
+    ------
+    TypeError
+        If it is not a mapping of names to single numbers.
+    """
+    import tensorflow as tf
+
+    subject = "ctx.fit: step must return"
+    if not isinstance(found, Mapping):
+        raise TypeError(
+            f'{subject} metrics by name, such as {{"loss": loss}}, or {{}} for none, '
+            f"not {shown(found)}"
+        )
+    for name, value in found.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{subject} metrics named by str, not by {shown(name)}")
+        try:
+            metric = tf.convert_to_tensor(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{subject} numbers: {name!r} is {shown(value)}") from error
+        # The shape may be known only when the step is taken.
+        if metric.shape.rank or not (metric.dtype.is_floating or metric.dtype.is_integer):
+            raise TypeError(
+                f"{subject} single numbers: {name!r} has shape {metric.shape} and dtype "
+                f"{metric.dtype.name}; reduce it, as by tf.reduce_mean"
+            )
+    return dict(found)
+
+
 class _Loop:
     def __init__(self, plan: FitPlan, ctx: TrainContext) -> None:
-        import tensorflow as tf
-
-        if not plan.state:
-            raise ConfigError("ctx.fit needs state={...}: the models and optimizers to keep")
         # Under a strategy TensorFlow traces a function for every save, and warns of it each time.
         logging.getLogger("tensorflow").addFilter(_is_not_of_saving)
         self._plan = plan
         self._ctx = ctx
-        self._checkpoint = tf.train.Checkpoint(**plan.state)
+        self.state = TrainedState(plan.state)
         self.progress = _Progress(ctx.facts.num_feeds, plan.read.epochs)
         self.metrics: dict[str, float] = {}
         self.stopped_early = False
         self._saved_step = -1
         self._evaluated_epoch = 0
         self._next_report = 0.0
+        self._warned = False
 
     @property
     def steps_left(self) -> int | None:
@@ -245,7 +277,7 @@ class _Loop:
 
     def _evaluate(self) -> dict[str, float]:
         assert self._plan.evaluate is not None
-        found = {name: float(value) for name, value in self._plan.evaluate().items()}
+        found = numbers_by_name("ctx.fit: evaluate must return", self._plan.evaluate())
         self.metrics.update({f"eval_{name}": value for name, value in found.items()})
         self._report(now=True)
         return found
@@ -270,8 +302,12 @@ class _Loop:
         if not now and time.monotonic() < self._next_report:
             return
         self._next_report = time.monotonic() + REPORT_EVERY_S
-        self.metrics.update({name: float(value) for name, value in self.progress.last.items()})
+        last = {name: float(value) for name, value in self.progress.last.items()}
+        self.metrics.update(last)
         self.report_step()
+        bad = [f"metric {name!r} is {v}" for name, v in last.items() if not math.isfinite(v)]
+        if bad and self._plan.on_nan != "ignore":
+            self._diverged(bad)
 
     def report_step(self) -> None:
         """Report how far the loop is, with the metrics known so far."""
@@ -279,11 +315,28 @@ class _Loop:
         rows = self.progress.rows if self._ctx.is_chief else 0
         self._ctx.report(self.progress.step, rows=rows, **self.metrics)
 
+    def _diverged(self, bad: list[str]) -> None:
+        """Answer numbers that are none as `on_nan` says."""
+        what = f"ctx.fit: {', '.join(bad[:3])} at step {self.progress.step}"
+        if self._plan.on_nan == "stop":
+            raise DivergedError(
+                f"{what}: training has diverged; lower the learning rate, or look for such values "
+                "in the data (on_nan='warn' goes on); checkpoints are from before",
+                step=self.progress.step,
+                names=bad,
+            )
+        if not self._warned:
+            self._warned = True
+            log.warning("%s; training goes on (on_nan='warn')", what)
+
     # -- checkpoints --------------------------------------------------------------------------
 
     def _save(self, excused: bool = False) -> None:
+        self._report(now=True)
         if not self._ctx.is_chief:
             return
+        if self._plan.on_nan == "stop" and (bad := self.state.not_finite()):
+            self._diverged([f"variable {name} holds NaN or an infinity" for name in bad])
         saved = self._ctx.checkpoints.save(
             self.progress.step,
             lambda directory: self._write(directory),
@@ -303,7 +356,7 @@ class _Loop:
     def _write(self, directory: str) -> None:
         import tensorflow as tf
 
-        self._checkpoint.write(
+        self.state.checkpoint.write(
             os.path.join(directory, STATE),
             # The chief writes every shard: parameter servers may be on hosts that share no disk.
             options=tf.train.CheckpointOptions(experimental_io_device=_this_process()),
@@ -312,7 +365,7 @@ class _Loop:
     def _read(self, directory: str) -> None:
         import tensorflow as tf
 
-        status = self._checkpoint.read(
+        status = self.state.checkpoint.read(
             saved_variables(directory, STATE, "ctx.fit"),
             options=tf.train.CheckpointOptions(experimental_io_device=_this_process()),
         )

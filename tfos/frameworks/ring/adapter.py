@@ -24,6 +24,7 @@ from tfos.frameworks.ring.gradients import GradientAverager
 from tfos.frameworks.ring.placement import place_of, ranks_by_host
 from tfos.frameworks.ring.steps import RingSteps
 from tfos.frameworks.ring.store import RingStore
+from tfos.frameworks.trained_state import refuse_keras_3
 from tfos.frameworks.training_loop import run_loop
 from tfos.horovod_installed import horovod_problem
 from tfos.read_plan import FeedPosition
@@ -91,11 +92,12 @@ class _RingRuntime(PlainRuntime):
         self._gathers = 0
 
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
+        refuse_keras_3(plan.state, "ring")
         try:
             return run_loop(
                 plan,
                 ctx,
-                lambda starts: RingSteps(plan, ctx, starts, self.hvd, self._averager),
+                lambda state, starts: RingSteps(plan, ctx, state, starts, self.hvd, self._averager),
                 self._check_resumed,
             )
         finally:

@@ -15,7 +15,8 @@ from tfos.base import TrainContext
 from tfos.errors import ConfigError
 from tfos.frameworks.ring.gradients import GradientAverager
 from tfos.frameworks.ring.standing import Standing, next_turn
-from tfos.frameworks.training_loop import StepResult
+from tfos.frameworks.trained_state import TrainedState
+from tfos.frameworks.training_loop import StepResult, checked_metrics
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import FitPlan
 
@@ -33,6 +34,7 @@ class RingSteps:
         self,
         plan: FitPlan,
         ctx: TrainContext,
+        state: TrainedState,
         starts: Mapping[int, FeedPosition],
         hvd: Any,
         averager: GradientAverager,
@@ -42,7 +44,7 @@ class RingSteps:
         self._ctx = ctx
         self._hvd = hvd
         self._user_step = plan.step
-        self._root = tf.train.Checkpoint(**plan.state)
+        self._state = state
         self._averager = averager
         self._metric_names: tuple[str, ...] = ()
         self._batches = iter(ctx.feed.tracked_dataset(plan.read, starts))
@@ -52,12 +54,11 @@ class RingSteps:
         self._checked = False
         self._columns: Any = None
         """The last batch with rows; a rank without any steps along on it, for nothing."""
-        self._refuse_keras_3()
         self._offer = self._read()
         self._standings = self._exchange(self._offer)
         self._lend_columns()
         self._make_variables()
-        self._hvd.broadcast_variables(self._variables(), root_rank=0)
+        self._hvd.broadcast_variables(self._state.variables(), root_rank=0)
 
     # -- one step -----------------------------------------------------------------------------
 
@@ -85,8 +86,9 @@ class RingSteps:
     def _step(self, columns: Any, offer: Any) -> Any:
         import tensorflow as tf
 
-        self._averager.attach(self._tracked())
-        found = self._user_step(columns)
+        self._averager.attach(self._state.tracked())
+        check = tf.autograph.experimental.do_not_convert(checked_metrics)
+        found = check(self._user_step(columns))
         self._metric_names = tuple(found)
         share = self._averager.share
         values = tf.stack([tf.cast(value, tf.float32) for value in found.values()] or [0.0])
@@ -117,30 +119,12 @@ class RingSteps:
     def _make_variables(self) -> None:
         """Trace the step: what variables it makes are there before rank 0's become everybody's."""
         if self._columns is not None:
-            self._traced.get_concrete_function(self._columns, _row_of(self._offer))
-
-    def _tracked(self) -> list[Any]:
-        import tensorflow as tf
-
-        return list(tf.train.TrackableView(self._root).descendants())
-
-    def _variables(self) -> list[Any]:
-        import tensorflow as tf
-
-        return [each for each in self._tracked() if isinstance(each, tf.Variable)]
-
-    def _refuse_keras_3(self) -> None:
-        """Its variables are not TensorFlow's: neither given to other ranks nor compared."""
-        for each in self._tracked():
-            if type(each).__module__.partition(".")[0] == "keras":
-                raise ConfigError(
-                    f"{type(each).__name__} in state={{...}} is of Keras 3, which ctx.fit does not "
-                    "train under --arch ring: take it from tf_keras"
-                )
+            traced = self._traced.get_concrete_function(self._columns, _row_of(self._offer))
+            self._state.check_step(traced)
 
     def _check_together(self) -> None:
         """See that the first step has left the same weights on every rank."""
-        for number, variable in enumerate(self._variables()):
+        for number, variable in enumerate(self._state.variables()):
             # Others, such as the moving averages of a batch normalisation, are each rank's own;
             # rank 0's are kept.
             if variable.trainable and variable.dtype.is_floating:

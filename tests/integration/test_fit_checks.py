@@ -1,0 +1,310 @@
+"""What `ctx.fit` refuses and notices, under `local` and `ps`: nothing trains wrong in silence."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from support.training_process import CHIEF, WORKER, context, facts_of, training_feed
+
+from tfos.errors import ConfigError, DivergedError
+from tfos.frameworks.local import LocalFramework
+from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
+
+# As training processes have it.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+tf = pytest.importorskip("tensorflow")
+tf_keras = pytest.importorskip("tf_keras")
+
+pytestmark = [pytest.mark.tf, pytest.mark.filterwarnings("default")]
+
+ROWS = 640
+X = np.random.default_rng(0).normal(size=ROWS).astype(np.float32)
+TRAIN = pa.table({"x": X, "y": 3 * X + 1, "key": [f"k{i % 5}" for i in range(ROWS)]})
+
+
+@pytest.fixture(scope="module")
+def feed(tmp_path_factory):
+    with training_feed(tmp_path_factory.mktemp("feed"), {"train": TRAIN}) as feed:
+        yield feed
+
+
+@pytest.fixture(scope="module")
+def parameter_served(feed):
+    """A runtime of `ps` whose worker and parameter servers are in this process as well."""
+    from tfos.frameworks.parameter_served import start_server
+    from tfos.frameworks.ps import ParameterServerFramework
+
+    keys = [CHIEF, WORKER, TaskKey(Role.PS, 0), TaskKey(Role.PS, 1)]
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in keys]
+    cluster = {
+        key: Endpoint("127.0.0.1", each.getsockname()[1])
+        for key, each in zip(keys, sockets, strict=True)
+    }
+    for each in sockets:
+        each.close()
+    facts = facts_of(cluster)
+    servers = [
+        start_server(
+            facts.__class__(**{**vars(facts), "key": key, "cluster": ClusterSpec(cluster)})
+        )
+        for key in keys[1:]
+    ]
+    with ParameterServerFramework().runtime(facts, None) as runtime:
+        yield runtime, facts
+    del servers
+
+
+@pytest.fixture(params=["local", "ps"])
+def make_context(request, feed):
+    """Return a function that makes a context of either architecture."""
+    if request.param == "ps":
+        runtime, facts = request.getfixturevalue("parameter_served")
+    else:
+        facts = facts_of({CHIEF: Endpoint("127.0.0.1", 1)})
+        with LocalFramework().runtime(facts, None) as runtime:
+            pass
+    return lambda store=None: context(feed, runtime, facts=facts, store=store)
+
+
+@pytest.fixture
+def ctx(make_context):
+    return make_context()
+
+
+class Line:
+    """A line to fit, and an optimizer for it."""
+
+    def __init__(self, ctx, rate=0.05):
+        with ctx.scope():
+            self.weight = tf.Variable(0.0, name="weight")
+            self.bias = tf.Variable(0.0, name="bias")
+            self.optimizer = tf_keras.optimizers.Adam(rate)
+        self.state = {"weight": self.weight, "bias": self.bias, "optimizer": self.optimizer}
+
+    def loss(self, batch):
+        return tf.reduce_mean(tf.square(self.weight * batch["x"] + self.bias - batch["y"]))
+
+    def step(self, batch):
+        with tf.GradientTape() as tape:
+            loss = self.loss(batch)
+        variables = [self.weight, self.bias]
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return {"loss": loss}
+
+
+# -- a step that trains nothing ----------------------------------------------------------------
+
+
+def test_a_step_that_changes_none_of_the_variables_is_refused(ctx):
+    line = Line(ctx)
+    with pytest.raises(ValueError, match=r"changes no variable in state \((weight|bias), "):
+        ctx.fit(lambda batch: {"loss": line.loss(batch)}, state=line.state, batch_size=64)
+
+
+def test_a_step_that_applies_no_gradients_is_refused(ctx):
+    line = Line(ctx)
+
+    def step(batch):
+        line.optimizer.apply_gradients([])
+        return {"loss": line.loss(batch)}
+
+    with pytest.raises(ValueError, match="changes no variable"):
+        ctx.fit(step, state=line.state, batch_size=64)
+
+
+def test_a_step_that_changes_what_is_not_in_the_state_is_refused(ctx):
+    line, other = Line(ctx), Line(ctx)
+    with pytest.raises(ValueError, match="pass what it trains in state"):
+        ctx.fit(line.step, state={"model": other.weight}, batch_size=64)
+
+
+def test_what_is_trained_but_not_in_the_state_is_told(ctx, caplog):
+    line = Line(ctx)
+    with caplog.at_level(logging.WARNING, "tfos"):
+        ctx.fit(line.step, state={"weight": line.weight}, batch_size=64)
+    assert "(bias): no checkpoint holds it" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["plain", "traced", "rate of 0"])
+def test_a_step_that_trains_is_taken(ctx, caplog, how):
+    line = Line(ctx, rate=0.0 if how == "rate of 0" else 0.05)
+    step = tf.function(line.step) if how == "traced" else line.step
+    assert ctx.fit(step, state=line.state, batch_size=64).step == 10
+    assert (float(line.weight) != 0.0) is (how != "rate of 0")
+    assert "ClusterCoordinator.schedule" not in caplog.text
+
+
+@pytest.mark.parametrize("how", ["function", "branch", "loop"])
+@pytest.mark.parametrize("trains", [True, False])
+def test_what_a_step_calls_is_looked_into(ctx, how, trains):
+    with ctx.scope():
+        weight = tf.Variable(0.0, name="weight")
+
+    @tf.function
+    def inner(x):
+        return weight.assign_add(tf.reduce_sum(x)) if trains else weight * tf.reduce_sum(x)
+
+    def step(batch):
+        found = 0.0
+        if how == "function":
+            found = inner(batch["x"])
+        if how == "branch" and tf.size(batch["x"]) > 0:
+            found = inner(batch["x"])
+        if how == "loop":
+            for _ in tf.range(2):
+                found = inner(batch["x"])
+        return {"found": found}
+
+    if trains:
+        assert ctx.fit(step, state={"weight": weight}, batch_size=64).step == 10
+    else:
+        with pytest.raises(ValueError, match=r"changes no variable in state \(weight\)"):
+            ctx.fit(step, state={"weight": weight}, batch_size=64)
+
+
+def test_python_code_in_a_step_may_train(ctx):
+    with ctx.scope():
+        weight = tf.Variable(0.0, name="weight")
+
+    def step(batch):
+        tf.py_function(lambda: None, [], [])
+        return {"x": tf.reduce_sum(batch["x"])}
+
+    assert ctx.fit(step, state={"weight": weight}, batch_size=64).step == 10
+
+
+def test_a_state_without_variables_is_refused(ctx):
+    with pytest.raises(ValueError, match="no variable in state"):
+        ctx.fit(lambda batch: {}, state={"model": tf.Module()}, batch_size=64)
+
+
+# -- arguments ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"state": {}}, ValueError, "state must be the models and optimizers to keep"),
+        ({"state": {"model": 5}}, TypeError, r"state\['model'\] must be .* not 5 \(int\)"),
+        ({"step": lambda batch: None}, TypeError, "step must return metrics by name.*not None"),
+        ({"step": lambda batch: batch["x"]}, TypeError, "step must return metrics by name"),
+        ({"step": lambda batch: {"k": batch["key"][0]}}, TypeError, "'k' has shape.*string"),
+        ({"step": lambda batch: {"x": batch["x"]}}, TypeError, "single numbers: 'x' has shape"),
+    ],
+)
+def test_wrong_arguments_are_named(ctx, given, error, words):
+    line = Line(ctx)
+    with pytest.raises(error, match=f"ctx.fit: {words}"):
+        ctx.fit(**{"step": line.step, "state": line.state, "batch_size": 64, **given})
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, "evaluate must return a mapping of metric names to numbers, not None"),
+        (0.5, r"evaluate must return a mapping .* not 0.5 \(float\)"),
+        ({"auc": "0.5"}, r"evaluate must return numbers: 'auc' is '0.5' \(str\)"),
+        ({"auc": [1.0, 2.0]}, "evaluate must return numbers: 'auc' is"),
+    ],
+)
+def test_wrong_evaluations_are_named(ctx, found, words):
+    line = Line(ctx)
+    with pytest.raises(TypeError, match=f"ctx.fit: {words}"):
+        ctx.fit(line.step, state=line.state, batch_size=64, evaluate=lambda: found)
+
+
+def test_numbers_of_any_library_are_numbers(ctx):
+    line = Line(ctx)
+    found = {"a": np.float32(1), "b": tf.constant(2.0), "c": np.array([3]), "d": 4, "e": True}
+    result = ctx.fit(line.step, state=line.state, batch_size=np.int64(64), evaluate=lambda: found)
+    assert [result.metrics[f"eval_{name}"] for name in "abcde"] == [1, 2, 3, 4, 1]
+    assert result.step == 10
+
+
+def test_keras_3_is_refused_before_training_under_ps(request, feed):
+    keras = pytest.importorskip("keras", minversion="3")
+    runtime, facts = request.getfixturevalue("parameter_served")
+    ctx = context(feed, runtime, facts=facts)
+
+    class Model(keras.Model):
+        pass
+
+    for each in (Model(), keras.optimizers.Adam()):
+        with pytest.raises(ConfigError, match=r"Keras 3.*--arch ps: take it from tf_keras"):
+            ctx.fit(lambda batch: {}, state={"model": each}, batch_size=64)
+
+
+def test_keras_3_trains_under_local(feed):
+    keras = pytest.importorskip("keras", minversion="3")
+    with LocalFramework().runtime(facts_of({}), None) as runtime:
+        ctx = context(feed, runtime, facts=facts_of({CHIEF: Endpoint("127.0.0.1", 1)}))
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.build([None, 1])
+    optimizer = keras.optimizers.Adam(0.05)
+
+    def loss_of(batch):
+        return tf.reduce_mean(tf.square(model(batch["x"][:, None])[:, 0] - batch["y"]))
+
+    def step(batch):
+        with tf.GradientTape() as tape:
+            loss = loss_of(batch)
+        weights = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return {"loss": loss}
+
+    state = {"model": model, "optimizer": optimizer}
+    assert ctx.fit(step, state=state, batch_size=64).step == 10
+    with pytest.raises(ValueError, match="changes no variable"):
+        ctx.fit(lambda batch: {"loss": loss_of(batch)}, state=state, batch_size=64)
+
+
+# -- numbers that are none ---------------------------------------------------------------------
+
+
+def diverging(line, from_step, how=float("nan")):
+    """Return a step whose gradient is NaN from a step on."""
+
+    def step(batch):
+        metrics = line.step(batch)
+        if line.optimizer.iterations > from_step:
+            line.weight.assign(how)
+        return metrics
+
+    return step
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_run(make_context, tmp_path, value):
+    ctx = make_context(tmp_path / "kept")
+    line = Line(ctx)
+    with pytest.raises(DivergedError, match=r"metric 'loss' is (nan|inf) at step \d+") as told:
+        ctx.fit(diverging(line, 2, value), state=line.state, batch_size=64)
+    assert told.value.step > 2
+    assert ctx.checkpoints.latest() is None
+
+
+def test_weights_that_are_no_numbers_are_never_kept(make_context, tmp_path):
+    ctx = make_context(tmp_path / "kept")
+    line = Line(ctx)
+    # The metrics of the last step are from before its variables went wrong.
+    with pytest.raises(DivergedError, match="variable weight holds NaN or an infinity at step 10"):
+        ctx.fit(diverging(line, 9), state=line.state, batch_size=64)
+    assert ctx.checkpoints.latest() is None
+
+
+@pytest.mark.parametrize(("on_nan", "told"), [("warn", 1), ("ignore", 0)])
+def test_training_goes_on_without_numbers_where_it_is_asked_to(
+    make_context, tmp_path, caplog, on_nan, told
+):
+    ctx = make_context(tmp_path / "kept")
+    line = Line(ctx)
+    with caplog.at_level(logging.WARNING, "tfos"):
+        result = ctx.fit(diverging(line, 2), state=line.state, batch_size=64, on_nan=on_nan)
+    assert result.step == 10
+    assert caplog.text.count("metric 'loss' is nan at step 10") == told
+    assert ctx.checkpoints.latest().step == 10
