@@ -5,16 +5,15 @@ The context only joins parts that other rooms provide; `tfos.training_parts` say
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from tfos.arguments import Arguments, numbers_by_name, suggests_options
-from tfos.errors import EmptyDataError
+from tfos.errors import NotFedError
 from tfos.read_plan import FeedPosition, ReadPlan, checked_reading
 from tfos.topology import TaskKey
 from tfos.training_parts import (
@@ -244,6 +243,7 @@ class TrainContext:
         stack: Mapping[str, Sequence[str]] | None = None,
         drop_remainder: bool = False,
         start: FeedPosition = _BEGINNING,
+        map: Callable[[Any], Any] | None = None,
     ) -> Any:
         """Return a fed DataFrame as a ``tf.data.Dataset`` of ``{column: tensor}`` batches.
 
@@ -273,6 +273,10 @@ class TrainContext:
             Leave out an epoch's last short batch.
         start
             Continue after this position instead of the beginning.
+        map
+            A function of a ``{column: tensor}`` batch whose result takes its place. It runs in the
+            process that reads the rows, under `ps` the worker: the place for lookup tables and
+            preprocessing layers. None leaves batches as they are.
 
         Returns
         -------
@@ -299,7 +303,10 @@ class TrainContext:
             drop_remainder=drop_remainder,
             start=start,
         )
-        return self.feed.dataset(plan)
+        check = Arguments("ctx.dataset")
+        mapped = check.function_or_none("map", map, "a function of a batch")
+        with self._saying_who_is_fed():
+            return self.feed.dataset(plan, mapped)
 
     @suggests_options("ctx.batches")
     def batches(
@@ -331,7 +338,8 @@ class TrainContext:
             drop_remainder=drop_remainder,
             start=start,
         )
-        return self.feed.batches(plan)
+        with self._saying_who_is_fed():
+            return self.feed.batches(plan)
 
     @suggests_options("ctx.steps_per_epoch")
     def steps_per_epoch(self, batch_size: int, name: str = "train") -> int:
@@ -361,13 +369,73 @@ class TrainContext:
         arguments = Arguments("ctx.steps_per_epoch")
         batch_size = arguments.integer("batch_size", batch_size, 1)
         name = arguments.text("name", name)
-        counts = self._runtime.gather(self.feed.count(name))
-        if counts.min() == 0:
-            empty = ", ".join(str(rank) for rank in range(len(counts)) if not counts[rank])
-            raise EmptyDataError(
-                f"dataset {name!r} has no rows at rank {empty}: repartition it in pre_train"
-            )
-        return math.ceil(float(counts.max()) / batch_size)
+        with self._saying_who_is_fed():
+            return self._runtime.steps_per_epoch(self.feed, name, batch_size)
+
+    @suggests_options("ctx.keras_dataset")
+    def keras_dataset(
+        self,
+        name: str = "train",
+        *,
+        batch_size: int = 1024,
+        shuffle_rows: int = 0,
+        seed: int = 0,
+        columns: Sequence[str] | None = None,
+        stack: Mapping[str, Sequence[str]] | None = None,
+        map: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        """Return a fed DataFrame as Keras's ``model.fit`` takes it, the same line everywhere.
+
+        It has no end: ``model.fit(ctx.keras_dataset(batch_size=64, map=to_x_y),
+        steps_per_epoch=ctx.steps_per_epoch(64), epochs=3, callbacks=ctx.keras_callbacks())``.
+        Under `ps` it is a ``DatasetCreator``, by which every worker reads its own rows; elsewhere
+        the endless ``tf.data.Dataset`` of this process's rows.
+
+        Parameters
+        ----------
+        name, batch_size, shuffle_rows, seed, columns, stack
+            As for `dataset`.
+        map
+            As for `dataset`: a function of a ``{column: tensor}`` batch, which here returns what
+            the model takes, such as ``(inputs, labels)``.
+        """
+        check = Arguments("ctx.keras_dataset")
+        plan = _read_plan(
+            "ctx.keras_dataset",
+            name=name,
+            batch_size=batch_size,
+            epochs=None,
+            shuffle_rows=shuffle_rows,
+            seed=seed,
+            columns=columns,
+            stack=stack,
+        )
+        mapped = check.function_or_none("map", map, "a function of a batch")
+        return self._runtime.keras_dataset(name, lambda: self.feed.dataset(plan, mapped))
+
+    def keras_callbacks(self, on_nan: OnNan = "stop") -> list[Any]:
+        """Return the callbacks with which Keras's ``model.fit`` is part of the run.
+
+        They report steps and metrics, end the training when the run is being stopped, and by
+        `DivergedError` after an epoch whose metrics are NaN or infinite. Under `ring` they also
+        make the ranks train one model: variables start as rank 0's, what the optimizer applies
+        and the metrics are averaged over the ranks. Put them before your own.
+
+        Parameters
+        ----------
+        on_nan
+            ``"stop"``, or ``"ignore"`` to go on.
+        """
+        kept = Arguments("ctx.keras_callbacks").one_of("on_nan", on_nan, ("stop", "ignore"))
+        return self._runtime.keras_callbacks(self, kept)
+
+    @contextmanager
+    def _saying_who_is_fed(self) -> Iterator[None]:
+        try:
+            yield
+        except NotFedError as error:
+            hint = self._runtime.not_fed_hint
+            raise NotFedError(f"{error}; {hint}" if hint else str(error)) from None
 
     # -- training -----------------------------------------------------------------------------
 
@@ -385,6 +453,7 @@ class TrainContext:
         columns: Sequence[str] | None = None,
         stack: Mapping[str, Sequence[str]] | None = None,
         drop_remainder: bool = False,
+        map: Callable[[Any], Any] | None = None,
         evaluate: Callable[[], Metrics] | None = None,
         evaluate_every_epochs: int = 1,
         max_steps: int | None = None,
@@ -407,8 +476,8 @@ class TrainContext:
             change a variable of it other than an optimizer's own.
         data
             Which fed DataFrame.
-        batch_size, epochs, shuffle_rows, seed, columns, stack, drop_remainder
-            As for `dataset`.
+        batch_size, epochs, shuffle_rows, seed, columns, stack, drop_remainder, map
+            As for `dataset`. At the end of its rows a process may call `map` with batches of none.
         evaluate
             Returns metrics by name; called on the chief after every `evaluate_every_epochs`
             epochs and at the end. Under `ring` every rank calls it, over its own part of the data:
@@ -462,6 +531,7 @@ class TrainContext:
             stop_when=check.function_or_none(
                 "stop_when", stop_when, "a function of the metrics that evaluate returned"
             ),
+            map=check.function_or_none("map", map, "a function of a batch"),
             on_nan=check.one_of("on_nan", on_nan, get_args(OnNan)),
         )
         return self._runtime.fit(plan, self)

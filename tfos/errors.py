@@ -27,6 +27,7 @@ __all__ = [
     "InterruptedRunError",
     "JobDefinitionError",
     "LaunchError",
+    "NotFedError",
     "NullValueError",
     "PortUnavailableError",
     "RendezvousClosedError",
@@ -175,6 +176,10 @@ class SchemaMismatchError(FeedError, ValueError):
     """Columns asked for, or columns of two DataFrames, do not fit each other."""
 
     exit_code = ExitCode.CONFIG
+
+
+class NotFedError(SchemaMismatchError):
+    """A dataset of that name is fed to other processes than this one."""
 
 
 class NullValueError(FeedError):

@@ -198,10 +198,15 @@ class Feed(Protocol):
     def continue_at(self) -> FeedPosition | None:
         """Up to where a process that this one replaces used its rows of ``train``, or None."""
 
-    def dataset(self, plan: ReadPlan) -> Any:
+    def dataset(self, plan: ReadPlan, mapped: Callable[[Any], Any] | None = None) -> Any:
         """Return a ``tf.data.Dataset`` of dict columns; see `TrainContext.dataset`."""
 
-    def tracked_dataset(self, plan: ReadPlan, starts: Mapping[int, FeedPosition]) -> Any:
+    def tracked_dataset(
+        self,
+        plan: ReadPlan,
+        starts: Mapping[int, FeedPosition],
+        mapped: Callable[[Any], Any] | None = None,
+    ) -> Any:
         """Return a ``tf.data.Dataset`` of (columns, status) that never ends; for the common loop.
 
         status is int64[4]: feed index, epoch, row, rows of the batch; 0 rows: this feed is over.
@@ -213,6 +218,9 @@ class Feed(Protocol):
 
     def count(self, name: str) -> int:
         """Return the rows of this process's part; blocks until Spark has sent them all."""
+
+    def count_there(self, name: str) -> Any:
+        """Return a TensorFlow op that does the same for the part of the process that runs it."""
 
 
 class HostLink(Protocol):
@@ -257,6 +265,7 @@ class FitPlan:
     max_steps: int | None
     stop_when: Callable[[Metrics], bool] | None
     on_nan: OnNan = "stop"
+    map: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -308,6 +317,19 @@ class Runtime(Protocol):
 
         Where nobody steps along, this process's own alone. Blocks until every rank calls it.
         """
+
+    def steps_per_epoch(self, feed: Feed, name: str, batch_size: int) -> int:
+        """Return how many batches make an epoch; see `TrainContext.steps_per_epoch`."""
+
+    def keras_dataset(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what Keras's ``fit`` takes for the dataset that `make` builds."""
+
+    def keras_callbacks(self, ctx: TrainContext, on_nan: OnNan) -> list[Any]:
+        """Return the callbacks that Keras's ``fit`` needs here."""
+
+    @property
+    def not_fed_hint(self) -> str:
+        """How the rows are used that other processes are fed with; empty where there are none."""
 
     def scope(self) -> AbstractContextManager[Any]:
         """Context in which variables are created."""

@@ -78,6 +78,16 @@ def test_a_model_that_makes_its_variables_late_is_the_same_on_every_rank(submit)
     assert "take it from tf_keras" in found["refused"]
     assert found["totals"][0] == found["totals"][1]
     assert found["losses"][1] < found["losses"][0]
+    # So is one that Keras's fit trains with the callbacks of the context.
+    assert found["keras"]["weights"][0] == found["keras"]["weights"][1]
+    assert found["keras"]["losses"][-1] < found["keras"]["losses"][0] / 2
+
+
+def test_ranks_that_exchange_nothing_end_with_an_error(submit):
+    run = submit(*ring(2), "-p", "program=alone", "-p", "ranks=2", RING)
+    assert run.code == ExitCode.CONFIG
+    assert "the 2 ranks exchanged nothing" in run.record["error"]
+    assert "callbacks=ctx.keras_callbacks()" in run.record["error"]
 
 
 def test_horovods_own_ways_work_as_they_are_known(submit):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from support.training_process import CHIEF, WORKER, context, facts_of, training_feed
 
-from tfos.errors import ConfigError, DivergedError
+from tfos.arrow_feed.schema import FeedSchema
+from tfos.errors import ConfigError, DivergedError, NotFedError
 from tfos.frameworks.local import LocalFramework
-from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
+from tfos.launcher.training_feed import TrainingFeed
+from tfos.topology import Endpoint, Role, TaskKey
 
 # As training processes have it.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -48,12 +52,7 @@ def parameter_served(feed):
     for each in sockets:
         each.close()
     facts = facts_of(cluster)
-    servers = [
-        start_server(
-            facts.__class__(**{**vars(facts), "key": key, "cluster": ClusterSpec(cluster)})
-        )
-        for key in keys[1:]
-    ]
+    servers = [start_server(replace(facts, key=key)) for key in keys[1:]]
     with ParameterServerFramework().runtime(facts, None) as runtime:
         yield runtime, facts
     del servers
@@ -193,8 +192,16 @@ def test_a_state_without_variables_is_refused(ctx):
         ({"state": {"model": 5}}, TypeError, r"state\['model'\] must be .* not 5 \(int\)"),
         ({"step": lambda batch: None}, TypeError, "step must return metrics by name.*not None"),
         ({"step": lambda batch: batch["x"]}, TypeError, "step must return metrics by name"),
-        ({"step": lambda batch: {"k": batch["key"][0]}}, TypeError, "'k' has shape.*string"),
-        ({"step": lambda batch: {"x": batch["x"]}}, TypeError, "single numbers: 'x' has shape"),
+        (
+            {"step": lambda batch: {"k": batch["key"][0]}},
+            TypeError,
+            "step must return single numbers: 'k' has shape.*string",
+        ),
+        (
+            {"step": lambda batch: {"x": batch["x"]}},
+            TypeError,
+            "step must return single numbers: 'x' has shape",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(ctx, given, error, words):
@@ -306,5 +313,105 @@ def test_training_goes_on_without_numbers_where_it_is_asked_to(
     with caplog.at_level(logging.WARNING, "tfos"):
         result = ctx.fit(diverging(line, 2), state=line.state, batch_size=64, on_nan=on_nan)
     assert result.step == 10
-    assert caplog.text.count("metric 'loss' is nan at step 10") == told
+    assert caplog.text.count("metric 'loss' is nan at step") == told
     assert ctx.checkpoints.latest().step == 10
+
+
+# -- where the rows are ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_scope", [True, False])
+def test_a_lookup_table_works_in_map(ctx, in_scope):
+    with ctx.scope() if in_scope else contextlib.nullcontext():
+        lookup = tf_keras.layers.StringLookup(vocabulary=[f"k{i}" for i in range(5)])
+    with ctx.scope():
+        counts = tf.Variable(tf.zeros([6], tf.int32), name="counts")
+
+    def step(batch):
+        counts.assign_add(tf.math.bincount(tf.cast(batch["id"], tf.int32), minlength=6))
+        return {}
+
+    ctx.fit(
+        step, state={"counts": counts}, batch_size=64, map=lambda row: {"id": lookup(row["key"])}
+    )
+    assert counts.numpy().tolist() == [0, *[ROWS // 5] * 5]
+
+
+@pytest.mark.parametrize("in_scope", [True, False])
+def test_a_lookup_table_in_the_step_names_the_way_under_ps(request, feed, in_scope):
+    runtime, facts = request.getfixturevalue("parameter_served")
+    ctx = context(feed, runtime, facts=facts)
+    with ctx.scope() if in_scope else contextlib.nullcontext():
+        lookup = tf_keras.layers.StringLookup(vocabulary=["k1"])
+    with ctx.scope():
+        total = tf.Variable(0, dtype=tf.int64, name="total")
+
+    def step(batch):
+        total.assign_add(tf.reduce_sum(lookup(batch["key"])))
+        return {}
+
+    with pytest.raises(ValueError, match=r"ctx.fit: the step uses a lookup table.*map=\.\.\."):
+        ctx.fit(step, state={"total": total}, batch_size=64)
+
+
+def test_what_ps_cannot_run_names_the_way(request, feed):
+    runtime, facts = request.getfixturevalue("parameter_served")
+    ctx = context(feed, runtime, facts=facts)
+    line = Line(ctx)
+    inner = tf.function(line.step)
+    mse = tf_keras.losses.MeanSquaredError()
+    outside = tf.Variable(0.0, name="outside")
+    cases = {
+        "apply gradients in the step itself": (lambda batch: inner(batch), line.state),
+        "reduction='none'": (lambda batch: {"loss": mse(batch["y"], batch["x"])}, line.state),
+        "outside in state is not on a parameter server": (line.step, {"outside": outside}),
+    }
+    for words, (step, state) in cases.items():
+        with pytest.raises(ValueError, match=f"^ctx.fit: .*{words}"):
+            ctx.fit(step, state=state, batch_size=64)
+
+
+def xy(batch):
+    return batch["x"][:, None], batch["y"][:, None]
+
+
+def test_keras_fit_is_fed_and_reports(ctx):
+    with ctx.scope():
+        model = tf_keras.Sequential([tf_keras.layers.Dense(1)])
+        model.build([None, 1])
+        model.compile(tf_keras.optimizers.SGD(0.1), "mse")
+    steps = ctx.steps_per_epoch(64)
+    assert steps == 10
+    model.fit(
+        ctx.keras_dataset(batch_size=64, map=xy),
+        steps_per_epoch=steps,
+        epochs=3,
+        verbose=0,
+        callbacks=ctx.keras_callbacks(),
+    )
+    assert model.get_weights()[0].item() == pytest.approx(3, abs=0.3)
+    step, _, metrics = ctx.link.reports[-1]
+    assert step == 30
+    assert metrics["loss"] < 0.1
+
+
+def test_keras_fit_that_diverges_ends_the_run(ctx):
+    with ctx.scope():
+        model = tf_keras.Sequential([tf_keras.layers.Dense(1)])
+        model.build([None, 1])
+        model.compile(tf_keras.optimizers.SGD(1e30), "mse")
+    given = {"steps_per_epoch": 10, "verbose": 0, "callbacks": ctx.keras_callbacks()}
+    with pytest.raises(DivergedError, match=r"'loss' is (nan|inf) after epoch 1"):
+        model.fit(ctx.keras_dataset(batch_size=64, map=xy), epochs=3, **given)
+
+
+def test_rows_of_others_name_the_way(request, feed):
+    runtime, facts = request.getfixturevalue("parameter_served")
+    schema = FeedSchema.from_arrow(TRAIN.schema)
+    others = TrainingFeed({"train": schema, "eval": schema}, {}, feed._service, None)
+    ctx = context(others, runtime, facts=facts)
+    for read in (ctx.dataset, ctx.batches):
+        with pytest.raises(NotFedError, match=r"'train' is not fed .*model.fit\(ctx.keras_d"):
+            read()
+    with pytest.raises(ConfigError, match=r"in a loop over ctx\.dataset"):
+        ctx.keras_dataset("eval")

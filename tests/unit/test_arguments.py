@@ -24,16 +24,13 @@ class Asked:
         self.plans: list[ReadPlan | FitPlan] = []
         self.reported: list[tuple[int, int, dict[str, float]]] = []
 
-    def dataset(self, plan):
+    def dataset(self, plan, mapped=None):
         self.plans.append(plan)
 
     batches = dataset
 
-    def count(self, name):
-        return 100
-
-    def gather(self, values):
-        return np.asarray(values, np.float64)[np.newaxis]
+    def steps_per_epoch(self, feed, name, batch_size):
+        return -(-100 // batch_size)
 
     def fit(self, plan, ctx):
         self.plans.append(plan)
@@ -129,6 +126,7 @@ def test_a_wrong_reading_is_named(ctx, method, given, error, line):
         ({"evaluate": {"rmse": 1}}, TypeError, "evaluate must be a function that returns metrics"),
         ({"evaluate_every_epochs": 0}, ValueError, "evaluate_every_epochs must be an integer of 1"),
         ({"max_steps": 1e6}, TypeError, "max_steps must be an integer of 1 or more, not 1000000.0"),
+        ({"map": "x"}, TypeError, "map must be a function of a batch, or None, not 'x' (str)"),
         ({"stop_when": 0.9}, TypeError, "stop_when must be a function of the metrics"),
         (
             {"on_nan": "raise"},
@@ -171,6 +169,8 @@ def test_a_wrong_argument_of_fit_is_named(ctx, given, error, line):
             TypeError,
             "ctx.report: metrics must be numbers: 'loss' is 'low' (str)",
         ),
+        (lambda ctx: ctx.keras_dataset(epochs=3), TypeError, "ctx.keras_dataset has no option"),
+        (lambda ctx: ctx.keras_callbacks("warn"), ValueError, "ctx.keras_callbacks: on_nan must"),
         (lambda ctx: ctx.reduce_sum("many"), TypeError, "ctx.reduce_sum: values must be a number"),
         (
             lambda ctx: ctx.fit(lambda batch: {}, state={"v": 1}, batchsize=500),

@@ -22,7 +22,7 @@ from tfos.read_plan import FeedPosition, ReadPlan
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["TOKEN", "dataset", "serve"]
+__all__ = ["TOKEN", "count_rows", "dataset", "serve"]
 
 PREFETCH = 2
 """Batches that a dataset holds ready."""
@@ -74,7 +74,7 @@ def serve(
             "script_ops._py_funcs._funcs moved: this TensorFlow release is not supported; "
             "use one that the documentation names"
         )
-    for name in ("open", "next", "close"):
+    for name in ("open", "next", "close", "count"):
         key = f"{token}.{name}"
         _registered[key] = functions[key] = getattr(service, name)
     return service
@@ -87,6 +87,7 @@ def dataset(
     endless: bool = False,
     tracked: bool = False,
     starts: Mapping[int, FeedPosition] | None = None,
+    mapped: Callable[[Any], Any] | None = None,
     token: str = TOKEN,
 ) -> tf.data.Dataset:
     """Build the dataset of named columns that a plan describes.
@@ -110,6 +111,9 @@ def dataset(
     starts
         Where the process of each feed index continues, in place of ``plan.start``: one dataset
         function serves processes that had come to different rows.
+    mapped
+        What becomes of the columns, in the process that reads them: a function of a dict of
+        tensors. It is also given the batches without rows of `endless`.
     token
         As given to `serve`.
 
@@ -139,6 +143,9 @@ def dataset(
     # A map costs a function call a batch: only a dataset that needs one pays for it.
     if transport.is_ragged:
         found = found.map(tf.autograph.experimental.do_not_convert(_join_ragged))
+    if mapped is not None:
+        found = found.map(_of_columns(mapped) if tracked else mapped)
+    if transport.is_ragged or mapped is not None:
         # Run in parallel, as TensorFlow would on its own, it held as many batches as there are
         # CPUs, of which nobody knows which have been used.
         options = tf.data.Options()
@@ -146,6 +153,17 @@ def dataset(
         found = found.with_options(options)
     # Where there is none at the end, TensorFlow adds one of a size of its own choosing.
     return found.prefetch(PREFETCH)
+
+
+def count_rows(name: str, token: str = TOKEN) -> tf.Tensor:
+    """Return the rows of a dataset as the process counts them that runs the op; int64 [].
+
+    Blocks there until Spark has sent them all.
+    """
+    import tensorflow as tf
+
+    (rows,) = tf.raw_ops.PyFunc(input=[tf.constant(name)], token=f"{token}.count", Tout=[tf.int64])
+    return tf.reshape(rows, [])
 
 
 def _readings(request: str, token: str) -> tf.data.Dataset:
@@ -235,6 +253,13 @@ def _columns(arrays: Sequence[tf.Tensor], chosen: Selection) -> tuple[dict[str, 
         values = next(left)
         columns[column.name] = (values, next(left)) if column.shape == "ragged" else values
     return columns, next(left)
+
+
+def _of_columns(mapped: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    def change(columns: Any, status: Any) -> Any:
+        return mapped(columns), status
+
+    return change
 
 
 def _join_ragged(*element: Any) -> Any:

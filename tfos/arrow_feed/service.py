@@ -212,6 +212,16 @@ class FeedService:
         widths = opened.reader.list_widths(opened.reading.plan.name)
         return opened.transport.pack_empty(opened.position, self._feed_index, widths)
 
+    def count(self, name: Any) -> np.int64:
+        """Return the rows of a dataset; blocks until Spark has sent them all."""
+        dataset = bytes(np.asarray(name).item()).decode()
+        reader = self._feeds.get(dataset)
+        if reader is None:
+            raise SchemaMismatchError(
+                f"no dataset {dataset!r}: this process is fed with {', '.join(self._feeds)}"
+            )
+        return np.int64(reader.count(dataset))
+
     def close(self, number: Any) -> np.int64:
         """End a reading. Idempotent."""
         with self._lock:

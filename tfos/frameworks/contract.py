@@ -7,9 +7,10 @@ hosts and the driver load them too.
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
@@ -18,10 +19,20 @@ import numpy as np
 
 from tfos.base import TrainContext
 from tfos.config import RoleResources, RolesConfig
-from tfos.errors import ConfigError
+from tfos.errors import ConfigError, EmptyDataError
+from tfos.frameworks.keras_fit import progress_callback
 from tfos.horovod_installed import tensorflow_version
 from tfos.topology import ClusterSpec, Endpoint, Role, RoleSpec, TaskKey
-from tfos.training_parts import CheckpointInfo, FitPlan, FitResult, HostLink, ProcessFacts, Runtime
+from tfos.training_parts import (
+    CheckpointInfo,
+    Feed,
+    FitPlan,
+    FitResult,
+    HostLink,
+    OnNan,
+    ProcessFacts,
+    Runtime,
+)
 
 __all__ = [
     "STATE",
@@ -29,6 +40,7 @@ __all__ = [
     "Framework",
     "PlainRuntime",
     "Store",
+    "check_not_empty",
     "check_resumes",
     "load_framework",
     "role_spec",
@@ -153,6 +165,15 @@ def role_spec(role: Role, count: int, resources: RoleResources, **kind: bool) ->
     )
 
 
+def check_not_empty(name: str, counts: Any, whose: str) -> None:
+    """Refuse a dataset of which a process has no rows; `whose` says what the processes are."""
+    empty = ", ".join(str(index) for index, rows in enumerate(counts) if not rows)
+    if empty:
+        raise EmptyDataError(
+            f"dataset {name!r} has no rows at {whose} {empty}: repartition it in pre_train"
+        )
+
+
 def check_resumes(framework: Framework, found: CheckpointInfo) -> None:
     """Refuse a checkpoint that another architecture wrote in a way that this one cannot read.
 
@@ -204,10 +225,31 @@ class PlainRuntime(Runtime):
     coordinator: Any = None
     server: Any = None
     hvd: Any = None
+    not_fed_hint: str = ""
 
     def gather(self, values: Any) -> Any:
         """Return them as the only ones: nobody steps along."""
         return np.asarray(values, np.float64)[np.newaxis]
+
+    def steps_per_epoch(self, feed: Feed, name: str, batch_size: int) -> int:
+        """Return the batches of the rank with most rows, of this process where nobody steps along.
+
+        Raises
+        ------
+        EmptyDataError
+            If a rank has no rows.
+        """
+        counts = self.gather(feed.count(name))
+        check_not_empty(name, counts, "rank")
+        return math.ceil(float(counts.max()) / batch_size)
+
+    def keras_dataset(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return the dataset itself."""
+        return make()
+
+    def keras_callbacks(self, ctx: TrainContext, on_nan: OnNan) -> list[Any]:
+        """Return the one that reports progress."""
+        return [progress_callback(ctx, on_nan)]
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return a context that does nothing."""

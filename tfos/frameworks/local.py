@@ -55,7 +55,7 @@ class _EagerSteps(OwnSteps):
         super().__init__(ctx)
         import tensorflow as tf
 
-        dataset = ctx.feed.tracked_dataset(plan.read, starts)
+        dataset = ctx.feed.tracked_dataset(plan.read, starts, plan.map)
         self._batches = iter(dataset)
         self._state = state
         self._checked = False

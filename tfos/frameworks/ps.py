@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import numpy as np
+
 from tfos.base import TrainContext
-from tfos.frameworks.contract import PlainRuntime
+from tfos.errors import ConfigError
+from tfos.frameworks.contract import TRAIN, PlainRuntime, check_not_empty
 from tfos.frameworks.parameter_served import ParameterServed, reach_directly
 from tfos.frameworks.trained_state import TrainedState, refuse_keras_3
 from tfos.frameworks.training_loop import (
@@ -25,7 +28,7 @@ from tfos.frameworks.training_loop import (
 )
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role
-from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
+from tfos.training_parts import Feed, FitPlan, FitResult, HostLink, ProcessFacts
 
 __all__ = ["ParameterServerFramework"]
 
@@ -52,6 +55,11 @@ class ParameterServerFramework(ParameterServed):
 
 
 class _CoordinatorRuntime(PlainRuntime):
+    not_fed_hint = (
+        "the workers are: train with ctx.fit, or with model.fit(ctx.keras_dataset(...)), or call "
+        "ctx.dataset in the function that ctx.coordinator.create_per_worker_dataset takes"
+    )
+
     def __init__(self, facts: ProcessFacts) -> None:
         import tensorflow as tf
 
@@ -76,8 +84,42 @@ class _CoordinatorRuntime(PlainRuntime):
         scope: AbstractContextManager[Any] = self.strategy.scope()
         return scope
 
+    def steps_per_epoch(self, feed: Feed, name: str, batch_size: int) -> int:
+        """Return the batches of all workers together, who count their own rows."""
+        if name != TRAIN:
+            return super().steps_per_epoch(feed, name, batch_size)
+        import tensorflow as tf
+
+        def count() -> Any:
+            counts = []
+            for worker in range(self._num_workers):
+                with tf.device(f"/job:{Role.WORKER.value}/replica:0/task:{worker}/device:CPU:0"):
+                    counts.append(feed.count_there(name))
+            return tf.stack(counts)
+
+        counts = tf.function(count, autograph=False)().numpy()
+        check_not_empty(name, counts, "worker")
+        return int(np.ceil(counts / batch_size).sum())
+
+    def keras_dataset(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return a DatasetCreator: every worker reads its own rows."""
+        if name != TRAIN:
+            raise ConfigError(
+                f"ctx.keras_dataset: under --arch ps the workers are fed {TRAIN!r} alone, not "
+                f"{name!r}: evaluate on the chief, in a loop over ctx.dataset({name!r})"
+            )
+        import tensorflow as tf
+
+        return tf.keras.utils.experimental.DatasetCreator(lambda _: make())
+
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
         refuse_keras_3(plan.state, "ps")
+        for variable in TrainedState(plan.state).trained_variables():
+            if "/job:ps" not in variable.device:
+                raise ValueError(
+                    f"ctx.fit: {variable.name.removesuffix(':0')} in state is not on a parameter "
+                    "server: create it within `with ctx.scope():`"
+                )
         return run_loop(
             plan,
             ctx,
@@ -107,7 +149,7 @@ class _ScheduledSteps(OwnSteps):
         self._lost = 0
         self._metric_names: tuple[str, ...] = ()
         dataset = coordinator.create_per_worker_dataset(
-            lambda: ctx.feed.tracked_dataset(plan.read, starts)
+            lambda: ctx.feed.tracked_dataset(plan.read, starts, plan.map)
         )
         self._step = self._traced(plan, strategy, state, dataset.element_spec[0])
         self._batches = iter(dataset)
@@ -130,7 +172,9 @@ class _ScheduledSteps(OwnSteps):
         # Here, not on a worker: what is wrong with the step is an error of this process, and what
         # metrics it has is known before they are needed.
         with _tracing_here():
-            state.check_step(traced.get_concrete_function(columns))
+            concrete = traced.get_concrete_function(columns)
+        state.check_step(concrete)
+        _check_reachable(concrete)
 
         def worker_step(batches: Any) -> Any:
             columns, status = next(batches)
@@ -179,13 +223,54 @@ class _ScheduledSteps(OwnSteps):
 
 @contextmanager
 def _tracing_here() -> Iterator[None]:
-    """Silence TensorFlow's warning that what is traced here, for the workers, might run here."""
+    """Silence TensorFlow's warning that what is traced here, for the workers, might run here.
+
+    Raises
+    ------
+    ValueError
+        In place of what TensorFlow says of a step that this strategy cannot run; says what can.
+    """
     logger = logging.getLogger("tensorflow")
     logger.addFilter(_is_not_of_tracing)
     try:
         yield
+    except (ValueError, RuntimeError) as error:
+        for words, way in _WAYS.items():
+            if words in str(error):
+                raise ValueError(f"ctx.fit: {way}") from error
+        raise
     finally:
         logger.removeFilter(_is_not_of_tracing)
+
+
+_WAYS = {
+    "Reduction.SUM": "under --arch ps a loss object in the step needs reduction='none': take "
+    "tf.reduce_mean of what it returns, or use the function, such as tf_keras.losses.mse",
+    "tf.distribute.Strategy.scope()": "a variable that the step changes was created outside of "
+    "`with ctx.scope():`",
+    "merge_call": "under --arch ps apply gradients in the step itself, not in a tf.function, a "
+    "branch or a loop within it",
+}
+"""What TensorFlow says under this strategy -> the way that works."""
+
+
+def _check_reachable(concrete: Any) -> None:
+    """Refuse a step that needs more than parameter servers have, which no worker could run."""
+    import tensorflow as tf
+
+    captured = {id(inner): outer for outer, inner in concrete.graph.captures}
+    for tensor in concrete.graph.inputs:
+        if tensor.dtype != tf.resource:
+            continue
+        outer = captured.get(id(tensor))
+        # What has a copy on every worker (a table made in the scope) is captured when it is called,
+        # which a branch, as the step is run in, does not hand on.
+        if outer is None or "/job:ps" not in outer.device:
+            raise ValueError(
+                "ctx.fit: the step uses a lookup table, or a variable that was created outside of "
+                "`with ctx.scope():`, which workers of --arch ps do not reach: look up in "
+                "ctx.fit(..., map=...), which runs where the rows are read"
+            )
 
 
 def _is_not_of_tracing(record: logging.LogRecord) -> bool:

@@ -73,6 +73,10 @@ class TrainedState:
         """Return the variables of the state that exist by now."""
         return [variable for each in self.tracked() for variable in _variables_of(each)]
 
+    def trained_variables(self) -> list[Any]:
+        """Return those that exist by now and are not an optimizer's own."""
+        return [v for each in self._apart_from_optimizers() for v in _variables_of(each)]
+
     def check_step(self, traced: Any) -> None:
         """See that a traced step changes what is to be trained. Neither takes a step nor blocks.
 
@@ -89,7 +93,7 @@ class TrainedState:
         ValueError
             If there is no variable to change, or the step changes none.
         """
-        trained = [v for each in self._apart_from_optimizers() for v in _variables_of(each)]
+        trained = self.trained_variables()
         known = self.variables()
         if not known:
             raise ValueError(

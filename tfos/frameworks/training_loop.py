@@ -187,6 +187,7 @@ def checked_metrics(found: Any) -> dict[str, Any]:
             f'{subject} metrics by name, such as {{"loss": loss}}, or {{}} for none, '
             f"not {shown(found)}"
         )
+    metrics: dict[str, Any] = {}
     for name, value in found.items():
         if not isinstance(name, str):
             raise TypeError(f"{subject} metrics named by str, not by {shown(name)}")
@@ -194,13 +195,15 @@ def checked_metrics(found: Any) -> dict[str, Any]:
             metric = tf.convert_to_tensor(value)
         except (TypeError, ValueError) as error:
             raise TypeError(f"{subject} numbers: {name!r} is {shown(value)}") from error
-        # The shape may be known only when the step is taken.
-        if metric.shape.rank or not (metric.dtype.is_floating or metric.dtype.is_integer):
+        numeric = metric.dtype.is_floating or metric.dtype.is_integer or metric.dtype.is_bool
+        # Where the rank is known only when the step is taken, so is a wrong one.
+        if not numeric or (metric.shape.rank and metric.shape.num_elements() != 1):
             raise TypeError(
                 f"{subject} single numbers: {name!r} has shape {metric.shape} and dtype "
                 f"{metric.dtype.name}; reduce it, as by tf.reduce_mean"
             )
-    return dict(found)
+        metrics[name] = tf.reshape(metric, [])
+    return metrics
 
 
 class _Loop:
@@ -321,7 +324,7 @@ class _Loop:
         if self._plan.on_nan == "stop":
             raise DivergedError(
                 f"{what}: training has diverged; lower the learning rate, or look for such values "
-                "in the data (on_nan='warn' goes on); checkpoints are from before",
+                "in the data (on_nan='warn' goes on); no checkpoint was written of it",
                 step=self.progress.step,
                 names=bad,
             )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.arrow_feed.service import FeedService
-from tfos.errors import SchemaMismatchError
+from tfos.errors import NotFedError, SchemaMismatchError
 from tfos.frameworks.contract import TRAIN
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition, ReadPlan
@@ -52,18 +52,28 @@ class TrainingFeed:
         used = self._used or self._service.used(TRAIN)
         return used, used is not None
 
-    def dataset(self, plan: ReadPlan) -> Any:
+    def dataset(self, plan: ReadPlan, mapped: Callable[[Any], Any] | None = None) -> Any:
         """Return a tf.data.Dataset of columns."""
+        import tensorflow as tf
+
         from tfos.arrow_feed import dataset
 
-        return dataset.dataset(plan, self._schema(plan.name))
+        if tf.executing_eagerly():
+            # Within a function it may be meant for the process that runs it.
+            self._reader(plan.name)
+        return dataset.dataset(plan, self._schema(plan.name), mapped=mapped)
 
-    def tracked_dataset(self, plan: ReadPlan, starts: Mapping[int, FeedPosition]) -> Any:
+    def tracked_dataset(
+        self,
+        plan: ReadPlan,
+        starts: Mapping[int, FeedPosition],
+        mapped: Callable[[Any], Any] | None = None,
+    ) -> Any:
         """Return the common loop's dataset."""
         from tfos.arrow_feed import dataset
 
         return dataset.dataset(
-            plan, self._schema(plan.name), endless=True, tracked=True, starts=starts
+            plan, self._schema(plan.name), endless=True, tracked=True, starts=starts, mapped=mapped
         )
 
     def batches(self, plan: ReadPlan) -> Iterator[dict[str, Any]]:
@@ -74,9 +84,16 @@ class TrainingFeed:
         """Return the rows of this process's own part."""
         return self._reader(name).count(name)
 
+    def count_there(self, name: str) -> Any:
+        """Return an op that counts the rows of the part of the process that runs it."""
+        from tfos.arrow_feed import dataset
+
+        return dataset.count_rows(name)
+
     def _reader(self, name: str) -> SpoolReader:
+        self._schema(name)
         if name not in self._readers:
-            raise SchemaMismatchError(
+            raise NotFedError(
                 f"dataset {name!r} is not fed to this process; fed here: "
                 f"{', '.join(sorted(self._readers)) or 'none'}"
             )

@@ -153,7 +153,39 @@ class RingJob(tfos.Job):
             losses.append(float(error(next(iter(ctx.dataset(batch_size=self.rows, epochs=1))))))
         total = [float(tf.reduce_sum(tf.abs(weight))) for weight in model.trainable_variables]
         totals = ctx.hvd.allgather(tf.constant([total])).numpy().tolist()
-        return {"refused": refused, "losses": losses, "totals": totals}
+        keras_fit = self.keras(ctx, ctx.keras_callbacks())
+        return {"refused": refused, "losses": losses, "totals": totals, "keras": keras_fit}
+
+    def alone(self, ctx):
+        """Train by Keras's `fit` as it stands: every rank by itself."""
+        return self.keras(ctx, [])
+
+    def keras(self, ctx, callbacks):
+        import tensorflow as tf
+        import tf_keras
+
+        tf.random.set_seed(ctx.rank)
+        model = tf_keras.Sequential([tf_keras.layers.Dense(1)])
+        model.compile(tf_keras.optimizers.Adam(0.05), "mse")
+
+        def x_and_y(batch):
+            x = tf.stack([batch["x"], tf.cast(batch["key"], tf.float32)], 1)
+            return x, batch["y"][:, tf.newaxis]
+
+        history = model.fit(
+            ctx.keras_dataset(batch_size=61, map=x_and_y),
+            steps_per_epoch=ctx.steps_per_epoch(61),
+            epochs=6,
+            verbose=0,
+            callbacks=callbacks,
+        )
+        weights = [float(weight) for weight in model.get_weights()[0].ravel()]
+        if not callbacks:
+            return {"weights": weights}
+        return {
+            "losses": history.history["loss"],
+            "weights": ctx.hvd.allgather(tf.constant([weights])).numpy().tolist(),
+        }
 
     def own(self, ctx):
         """Train by Horovod's own means, as its users write it."""

@@ -20,7 +20,9 @@ from tfos.base import TrainContext
 from tfos.config import RolesConfig
 from tfos.errors import ConfigError, InfrastructureError
 from tfos.frameworks.contract import Framework, PlainRuntime, role_spec
+from tfos.frameworks.ring.collectives import Collectives
 from tfos.frameworks.ring.gradients import GradientAverager
+from tfos.frameworks.ring.keras_averaging import averaging_callback
 from tfos.frameworks.ring.placement import place_of, ranks_by_host
 from tfos.frameworks.ring.steps import RingSteps
 from tfos.frameworks.ring.store import RingStore
@@ -29,7 +31,7 @@ from tfos.frameworks.training_loop import run_loop
 from tfos.horovod_installed import horovod_problem
 from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Role, RoleSpec, TaskKey
-from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
+from tfos.training_parts import Feed, FitPlan, FitResult, HostLink, OnNan, ProcessFacts
 
 __all__ = ["RingFramework"]
 
@@ -80,13 +82,23 @@ class RingFramework(Framework):
         os.environ.update(place.environment(facts.store, _interface_of(place.host)))
         hvd = _import_horovod()
         hvd.init()
-        yield _RingRuntime(hvd)
+        size = hvd.size()
+        collectives = Collectives(_operations())
+        yield _RingRuntime(hvd, collectives)
         _leave(hvd)
+        if size > 1 and not collectives.exchanges:
+            raise ConfigError(
+                f"the {size} ranks exchanged nothing: each has trained on its own rows alone. "
+                "Train with ctx.fit, with model.fit(..., callbacks=ctx.keras_callbacks()), or "
+                "average gradients with ctx.hvd; a program whose ranks are meant to work alone "
+                "adds up what they did with ctx.reduce_sum"
+            )
 
 
 class _RingRuntime(PlainRuntime):
-    def __init__(self, hvd: Any) -> None:
+    def __init__(self, hvd: Any, collectives: Collectives) -> None:
         self.hvd = hvd
+        self._collectives = collectives
         # One for every `fit`: a function of the user's keeps what it captured in the first.
         self._averager = GradientAverager(hvd)
         self._gathers = 0
@@ -106,11 +118,23 @@ class _RingRuntime(PlainRuntime):
     def _check_resumed(self, step: int, positions: Mapping[int, FeedPosition]) -> None:
         """See that every rank goes on from the same checkpoint."""
         told = zlib.crc32(json.dumps([step, sorted(positions.items())]).encode())
-        if len(set(self.gather(told).tolist())) > 1:
+        if len(set(self._gather_uncounted(told).tolist())) > 1:
             raise ConfigError(
                 "the ranks resumed from different checkpoints: --checkpoint-dir must name storage "
                 "that every host sees alike"
             )
+
+    def steps_per_epoch(self, feed: Feed, name: str, batch_size: int) -> int:
+        with self._collectives.uncounted():
+            return super().steps_per_epoch(feed, name, batch_size)
+
+    def keras_callbacks(self, ctx: TrainContext, on_nan: OnNan) -> list[Any]:
+        averaging = averaging_callback(self.hvd, self._averager, self._gather_uncounted)
+        return [averaging, *super().keras_callbacks(ctx, on_nan)]
+
+    def _gather_uncounted(self, values: Any) -> Any:
+        with self._collectives.uncounted():
+            return self.gather(values)
 
     def gather(self, values: Any) -> Any:
         self._gathers += 1
@@ -139,6 +163,11 @@ def _import_horovod() -> Any:
             else:
                 sys.modules["keras"] = keras
     return hvd
+
+
+def _operations() -> Any:
+    """Return Horovod's module of operations, which its functions look up by name at each call."""
+    return importlib.import_module("horovod.tensorflow.mpi_ops").MPI_LIB
 
 
 def _leave(hvd: Any) -> None:

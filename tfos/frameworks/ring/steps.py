@@ -47,7 +47,7 @@ class RingSteps:
         self._state = state
         self._averager = averager
         self._metric_names: tuple[str, ...] = ()
-        self._batches = iter(ctx.feed.tracked_dataset(plan.read, starts))
+        self._batches = iter(ctx.feed.tracked_dataset(plan.read, starts, plan.map))
         self._traced = tf.function(self._step, reduce_retracing=True)
         self._over = False
         self._stopping = False
