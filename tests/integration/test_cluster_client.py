@@ -31,7 +31,7 @@ from tfos.launcher.run_directory import RunDirectory, runs_root
 from tfos.launcher.yarn_client import YarnClient
 from tfos.registry.contract import StopNotice
 from tfos.registry.embedded import EmbeddedZooKeeper
-from tfos.registry.zookeeper import ZooKeeperSession
+from tfos.registry.job_lock import JobLock
 from tfos.testing.leftovers import count_znodes
 from tfos.topology import Endpoint
 
@@ -171,14 +171,20 @@ def test_what_a_killed_driver_left_in_zookeeper_is_removed(cluster, zookeeper):
     endpoint = Endpoint.parse(zookeeper.address)
     before = count_znodes(endpoint.host, endpoint.port)
     # Its lock goes with its session, some time after it.
-    held = ZooKeeperSession(zookeeper.address, "s", 10.0, 10.0, readable=True)
-    held.create_parents("/tfos/clicks/lock")
-    held.create("/tfos/clicks/lock", b"{}", ephemeral=True)
+    held = JobLock(
+        zookeeper.address,
+        "/tfos/clicks/lock",
+        holder={},
+        session_timeout_s=10.0,
+        connect_timeout_s=10.0,
+        on_lost=print,
+    )
+    held.__enter__()
     address = RegistryAddress(zookeeper.address, "/tfos/clicks/17", "s", 10.0, 10.0)
     with contextlib.closing(address.connect(create=True)) as driver:
         cluster.run.note_registry(address)
         cluster.becomes("KILLED", "KILLED", "by user me")
-        end = threading.Timer(1.0, held.close)
+        end = threading.Timer(1.0, held.__exit__)
         end.start()
         with pytest.raises(TfosError, match="was killed in YARN"):
             cluster.follow()

@@ -129,7 +129,7 @@ def test_sessions_and_a_lock_survive_restarting_every_server_in_turn(ensemble, s
         holder={"run_id": "run"},
         session_timeout_s=10,
         connect_timeout_s=BOUND_S,
-        on_lost=lambda: lost.put(True),
+        on_lost=lost.put,
     )
     with lock:
         for index in range(3):

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from kazoo.client import KazooClient
-from kazoo.exceptions import NoAuthError
-from kazoo.security import make_digest_acl
+from kazoo.exceptions import NoAuthError, NotEmptyError
+from kazoo.security import make_acl, make_digest_acl
 
 from tfos.errors import (
     AlreadyRunningError,
@@ -28,6 +28,7 @@ from tfos.registry.zookeeper import ZooKeeperRegistry
 pytestmark = pytest.mark.zookeeper
 
 PATH = "/prefix/tfos/job/lock"
+HOLDER = f"{PATH}/holder"
 TIMEOUT_S = 2.0
 BOUND_S = 20.0
 
@@ -37,7 +38,7 @@ from tfos.registry.job_lock import JobLock
 holder = {{"run_id": "run-1", "host": "host-7", "pid": "41", "user": "ada",
           "started": "2026-11-21T10:00:00+00:00"}}
 with JobLock(sys.argv[1], {PATH!r}, holder=holder, connect_timeout_s=20,
-             session_timeout_s=float(sys.argv[2]), on_lost=lambda: None):
+             session_timeout_s=float(sys.argv[2]), on_lost=lambda why: None):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -61,7 +62,7 @@ def client(server):
 
 @pytest.fixture
 def lock(server):
-    def make(path=PATH, hosts=server.address, on_lost=lambda: None, **options):
+    def make(path=PATH, hosts=server.address, on_lost=lambda why: None, **options):
         given = {
             "holder": {"run_id": "run-2", "host": "host-8", "pid": "42", "user": "bob"},
             "session_timeout_s": TIMEOUT_S,
@@ -109,6 +110,7 @@ class TestHeldElsewhere:
         assert caught.value.holder == told
         assert told in str(caught.value)
         assert "kill it, or submit under another --name" in str(caught.value)
+        assert "its session there is 0x" in str(caught.value)
         assert caught.value.exit_code is ExitCode.ALREADY_RUNNING
         (line,) = (r.getMessage() for r in caplog.records if r.name == "tfos.registry.job_lock")
         assert told in line
@@ -163,28 +165,64 @@ class TestHeldElsewhere:
 
     @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b'{"host": "\\u001b[2J"}'])
     def test_what_others_wrote_there_is_not_relied_on(self, client, lock, data):
-        client.create("/foreign/lock", data, ephemeral=True, makepath=True)
+        client.create("/foreign/lock/holder", data, makepath=True)
         with (
             pytest.raises(AlreadyRunningError, match="run unknown, on unknown"),
             lock("/foreign/lock", session_timeout_s=1.0),
         ):
             pass
-        client.delete("/foreign/lock")
+        client.delete("/foreign/lock", recursive=True)
+
+    @pytest.mark.parametrize("name", ["holder", "other"])
+    def test_one_made_to_stay_is_named_with_its_owner_and_the_way_to_remove_it(
+        self, client, lock, name
+    ):
+        acl = [make_digest_acl("mallory", "x", all=True), make_acl("world", "anyone", read=True)]
+        client.create("/foreign/lock", acl=acl, makepath=True)
+        client.add_auth("digest", "mallory:x")
+        client.create(f"/foreign/lock/{name}", acl=acl)
+        told = r"no session owns it.*digest:mallory may change it.*deleteall /foreign/lock\)"
+        with (
+            pytest.raises(AlreadyRunningError, match=told),
+            lock("/foreign/lock", session_timeout_s=1.0),
+        ):
+            pass
+        client.delete("/foreign/lock", recursive=True)
+
+    def test_an_empty_one_is_nobodys(self, client, lock):
+        client.create(PATH, makepath=True)
+        with lock():
+            assert client.exists(HOLDER)
 
 
 class TestHeld:
     def test_anyone_reads_it_and_no_other_changes_it(self, client, lock):
         with lock():
-            data, stat = client.get(PATH)
+            data, stat = client.get(HOLDER)
             assert data == b'{"run_id":"run-2","host":"host-8","pid":"42","user":"bob"}'
             assert stat.ephemeralOwner != 0
+            mine = [make_digest_acl("tfos", "x", all=True)]
             for denied in (
                 lambda: client.set(PATH, b"x"),
+                lambda: client.set(HOLDER, b"x"),
                 lambda: client.create(f"{PATH}/x"),
-                lambda: client.set_acls(PATH, [make_digest_acl("tfos", "x", all=True)]),
+                lambda: client.set_acls(PATH, mine),
+                lambda: client.set_acls(HOLDER, mine),
+                lambda: client.delete(HOLDER),
             ):
                 with pytest.raises(NoAuthError):
                     denied()
+            with pytest.raises(NotEmptyError):
+                client.delete(PATH)
+
+    def test_a_holder_whose_node_is_removed_hears_it_at_once(self, client, lock):
+        lost = queue.SimpleQueue()
+        held = lock(on_lost=lost.put, session_timeout_s=20.0)
+        with held:
+            # By nobody but itself, or ZooKeeper's super-user.
+            held._session.delete_each([HOLDER])
+            assert "was removed by somebody else" in lost.get(timeout=BOUND_S)
+        assert lost.empty()
 
     def test_leaving_removes_it_and_its_empty_parents_at_once(self, client, lock):
         held = lock()
@@ -222,10 +260,12 @@ class TestHeld:
 
     def test_a_lost_session_is_told_once_and_leaving_spares_the_next_holder(self, client, lock):
         lost = queue.SimpleQueue()
-        first = lock(on_lost=lambda: lost.put(threading.current_thread()))
+        first = lock(on_lost=lambda why: lost.put((why, threading.current_thread())))
         with first:
             expire(first)
-            assert lost.get(timeout=BOUND_S) is not threading.current_thread()
+            why, thread = lost.get(timeout=BOUND_S)
+            assert "its session has ended" in why
+            assert thread is not threading.current_thread()
             with lock():
                 first.__exit__()
                 assert client.exists(PATH)
@@ -233,14 +273,14 @@ class TestHeld:
 
     def test_leaving_tells_nothing(self, lock):
         lost = queue.SimpleQueue()
-        with lock(on_lost=lambda: lost.put(True)):
+        with lock(on_lost=lost.put):
             time.sleep(0.1)
         assert lost.empty()
 
     def test_a_server_that_is_gone_delays_leaving_no_longer_than_agreed(self, lock):
         lost = queue.SimpleQueue()
         with EmbeddedZooKeeper(start_timeout_s=60) as own:
-            with lock(hosts=own.address, on_lost=lambda: lost.put(True)):
+            with lock(hosts=own.address, on_lost=lost.put):
                 own.halt()
                 left = time.monotonic()
             assert time.monotonic() - left < TIMEOUT_S + 5

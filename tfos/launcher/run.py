@@ -253,7 +253,7 @@ class _Run:
         check_keras(framework, config.keras)
         self._prepare_checkpoints(name)
         with ExitStack() as stack:
-            stack.enter_context(only_run_of_job(config.registry, name, run_id, self._on_lock_lost))
+            stack.enter_context(only_run_of_job(config.registry, name, run_id, self._on_lost))
             if self.store is not None:
                 # Runs with a ZooKeeper each of their own do not see each other there.
                 stack.enter_context(self.store.lease(run_id, self._on_lost))
@@ -326,9 +326,6 @@ class _Run:
         store = CheckpointStore(checkpoints.dir, name, keep=checkpoints.keep)
         store.check_writable()
         self.store = store
-
-    def _on_lock_lost(self) -> None:
-        self._on_lost("the job's lock in ZooKeeper was lost: another run of it may begin")
 
     def _on_lost(self, why: str) -> None:
         self.lost = why

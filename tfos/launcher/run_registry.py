@@ -28,7 +28,7 @@ log = logging.getLogger("tfos")
 
 @contextmanager
 def only_run_of_job(
-    config: RegistryConfig, job_name: str, run_id: str, on_lost: Callable[[], None]
+    config: RegistryConfig, job_name: str, run_id: str, on_lost: Callable[[str], None]
 ) -> Iterator[None]:
     """Hold the job's lock, where an ensemble outlives this run and others can see it.
 
@@ -49,7 +49,7 @@ def _job_lock(
     job: str,
     run_id: str,
     timeouts: tuple[float, float],
-    on_lost: Callable[[], None] = lambda: None,
+    on_lost: Callable[[str], None] = lambda _: None,
 ) -> JobLock:
     from tfos.registry.job_lock import JobLock
 

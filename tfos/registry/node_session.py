@@ -38,11 +38,15 @@ class NodeMovedError(NodeError):
 
 
 class Node(NamedTuple):
-    """A node as read: its data, its data version, and whether this session's life is its own."""
+    """A node as read: its data, its data version, and whether this session's life is its own.
+
+    `session` is the number of the session whose life it has; 0 for a node that stays.
+    """
 
     data: bytes
     version: int
     mine: bool
+    session: int = 0
 
 
 class Create(NamedTuple):

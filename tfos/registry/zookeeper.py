@@ -23,7 +23,7 @@ from kazoo.exceptions import (
 )
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import KazooState
-from kazoo.security import make_acl
+from kazoo.security import Permissions, make_acl
 
 from tfos.errors import ConfigError, RendezvousConnectionError, RendezvousError
 from tfos.registry.contract import Connection, Subscription
@@ -181,6 +181,17 @@ class ZooKeeperSession:
         """See `NodeSession.read`."""
         submit = functools.partial(self._client.get_async, path)
         return self._node(self._call(submit, f"reading {path}"))
+
+    def access(self, path: str) -> str:
+        """Describe who may change a node: ZooKeeper's names of them, without their secrets."""
+        submit = functools.partial(self._client.get_acls_async, path)
+        acls, _ = self._call(submit, f"reading the ACL of {path}")
+        names = {
+            f"{acl.id.scheme}:{acl.id.id.partition(':')[0]}"
+            for acl in acls
+            if acl.perms & (Permissions.WRITE | Permissions.DELETE | Permissions.ADMIN)
+        }
+        return " or ".join(sorted(names)) or "nobody"
 
     def read_each(self, paths: Iterable[str]) -> dict[str, Node]:
         """See `NodeSession.read_each`."""
@@ -347,7 +358,8 @@ class ZooKeeperSession:
 
     def _node(self, value: tuple[bytes, Any]) -> Node:
         data, stat = value
-        return Node(data, stat.version, stat.ephemeralOwner == self._session_id)
+        owner = stat.ephemeralOwner
+        return Node(data, stat.version, owner == self._session_id, owner)
 
     def _denied(self, doing: str, error: Exception) -> RendezvousError:
         if isinstance(error, NoAuthError):
