@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import tfos
 
@@ -13,18 +14,8 @@ class FaultyJob(tfos.Job):
     def pre_train(self, spark):
         fault = self.params["fault"]
         self.where = self.params.get("where", "chief")
-        if fault == "pre_train_none":
-            return None
-        if fault == "pre_train_number":
-            return 42
         if fault == "pre_train_raises":
             raise LookupError("no such table: clicks")
-        if fault == "unpicklable":
-            self.session = spark
-        if fault == "empty":
-            return spark.range(100).where("id < 0")
-        if fault == "unsupported_type":
-            return spark.sql("select id, map('a', id) as bag from range(10)")
         if fault == "null":
             return spark.sql("select id, if(id = 7, null, id) as value from range(100)")
         if fault == "spark_raises":
@@ -58,9 +49,6 @@ class FaultyJob(tfos.Job):
         ctx.report(17, loss=0.5)
         raise ZeroDivisionError("the learning rate is zero")
 
-    def do_exits(self, ctx):
-        sys.exit(3)
-
     def do_os_exit(self, ctx):
         print("about to leave", flush=True)
         os._exit(9)
@@ -78,6 +66,8 @@ class FaultyJob(tfos.Job):
 
     def do_hangs(self, ctx):
         ctx.report(1, loss=1.0)
+        if "hung" in self.params:
+            Path(self.params["hung"]).touch()
         time.sleep(600)
 
     def do_eats(self, ctx):
@@ -93,8 +83,5 @@ class FaultyJob(tfos.Job):
         time.sleep(600)
 
     def shutdown(self):
-        if self.params["fault"] in ("shutdown_raises", "raises_then_shutdown_raises"):
+        if self.params.get("shutdown") == "raises":
             raise OSError("shutdown failed too")
-
-    def do_raises_then_shutdown_raises(self, ctx):
-        raise ZeroDivisionError("the first error")
