@@ -459,6 +459,7 @@ class TrainContext:
         max_steps: int | None = None,
         stop_when: Callable[[Metrics], bool] | None = None,
         on_nan: OnNan = "stop",
+        warm_start: str | None = None,
     ) -> FitResult:
         """Run the common training loop; the same for `local`, `ps` and `ring`.
 
@@ -492,6 +493,12 @@ class TrainContext:
             at once a second, before every checkpoint and at the end. With ``"stop"`` so are the
             variables of `state` before every checkpoint: one that holds a NaN or an infinity is
             not written, so the latest checkpoint is a sound one.
+        warm_start
+            Directory or URL of another job's checkpoints, of one checkpoint or of a SavedModel:
+            where this job has no checkpoint of its own yet, variables that fit by name and shape
+            begin from there, and tables that have more rows now keep initial values in the rows
+            that are new. The default is ``--warm-start``. One line of the run's log says what
+            fitted, grew, was new and was dropped.
 
         Returns
         -------
@@ -505,6 +512,9 @@ class TrainContext:
             See `on_nan`.
         TypeError, ValueError
             If an argument is not what it should be, or the step changes nothing of `state`.
+        ConfigError
+            If the variables of `state` are not those of the checkpoint, or a warm start would lose
+            rows of one.
         """
         check = Arguments("ctx.fit")
         plan = FitPlan(
@@ -533,6 +543,7 @@ class TrainContext:
             ),
             map=check.function_or_none("map", map, "a function of a batch"),
             on_nan=check.one_of("on_nan", on_nan, get_args(OnNan)),
+            warm_start=None if warm_start is None else check.text("warm_start", warm_start),
         )
         return self._runtime.fit(plan, self)
 
@@ -576,6 +587,8 @@ class TrainContext:
         ------
         CheckpointError
             If it cannot be written.
+        ConfigError
+            If it could not be loaded again; nothing is published then.
         """
         import tensorflow as tf
 
@@ -587,6 +600,7 @@ class TrainContext:
 
         def write(directory: str) -> None:
             tf.saved_model.save(module, directory, signatures=signatures, **options)
+            self._runtime.check_saved_model(directory)
 
         return self._export_to(write, self._step)
 

@@ -195,6 +195,13 @@ _OPTIONS = (
         default=None,
         help="Remove this job's checkpoints first and start over.",
     ),
+    _option(
+        _STATE,
+        "--warm-start",
+        metavar="DIR",
+        help="Begin from the variables that fit of another job's checkpoints, of one checkpoint "
+        "or of a SavedModel; the job's own checkpoints come first.",
+    ),
     _option(_STATE, "--model-dir", metavar="DIR", help="Where ctx.export puts SavedModels."),
     _option(
         _STATE,

@@ -210,6 +210,11 @@ class CheckpointConfig(_Section):
     every_s: Seconds = Field(60.0, gt=0, description="Seconds between checkpoints.")
     keep: int = Field(3, ge=1, description="Complete checkpoints kept.")
     fresh: bool = Field(False, description="Remove this job's checkpoints and start over.")
+    warm_start: Location = Field(
+        None,
+        description="Directory or URL of another job's checkpoints, of one checkpoint or of a "
+        "SavedModel: a job without checkpoints begins from the variables that fit.",
+    )
 
 
 class SupervisionConfig(_Section):

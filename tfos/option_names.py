@@ -33,6 +33,7 @@ SETTING_OF_OPTION = {
     "checkpoint_dir": "checkpoints.dir",
     "model_dir": "model_dir",
     "fresh": "checkpoints.fresh",
+    "warm_start": "checkpoints.warm_start",
     "max_restarts": "supervision.max_restarts",
     "stall_timeout": "supervision.stall_timeout_s",
     "inject": "supervision.inject",

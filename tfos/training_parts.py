@@ -63,6 +63,11 @@ class ProcessFacts:
         Seconds between checkpoints of the common loop.
     model_dir
         Where `TrainContext.export` publishes; None for nowhere.
+    warm_start
+        Directory or URL of what training begins from where the job has no checkpoint; None for
+        initial values.
+    source
+        Digest of the application's Python files; empty where there are none.
     """
 
     job_name: str
@@ -77,6 +82,8 @@ class ProcessFacts:
     args: Sequence[str] = ()
     checkpoint_every_s: float = 60.0
     model_dir: str | None = None
+    warm_start: str | None = None
+    source: str = ""
 
     @property
     def num_feeds(self) -> int:
@@ -190,6 +197,27 @@ class Checkpoints(Protocol):
         Damaged checkpoints are passed over, with a warning that names them.
         """
 
+    def read_from(self, source: str, read: Callable[[str], None]) -> None:
+        """Give `read` the local prefix of the variables that another job saved, or a SavedModel's.
+
+        They stay on this host until ``train`` has ended.
+
+        Parameters
+        ----------
+        source
+            Directory or URL of a job's checkpoints (the newest is taken), of one checkpoint, or of
+            a SavedModel.
+        read
+            Called with the prefix, as `tf.train.load_checkpoint` takes it.
+
+        Raises
+        ------
+        ConfigError
+            If there is nothing of the kind.
+        CheckpointError
+            If it cannot be read.
+        """
+
 
 class Feed(Protocol):
     """The fed DataFrames, as a training process reads them."""
@@ -266,6 +294,7 @@ class FitPlan:
     stop_when: Callable[[Metrics], bool] | None
     on_nan: OnNan = "stop"
     map: Callable[[Any], Any] | None = None
+    warm_start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -336,6 +365,9 @@ class Runtime(Protocol):
 
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
         """Run the common loop."""
+
+    def check_saved_model(self, directory: str) -> None:
+        """See that a SavedModel in a local directory can be loaded; raises ConfigError if not."""
 
     def monitored_session(self, ctx: TrainContext, hooks: Sequence[Any]) -> Any:
         """Open a session that keeps checkpoints; see `TrainContext.monitored_session`."""

@@ -34,6 +34,7 @@ OPTIONS = [
     "--checkpoint-dir",
     "--model-dir",
     "--fresh",
+    "--warm-start",
     "--max-restarts",
     "--stall-timeout",
     "--inject",

@@ -21,6 +21,7 @@ from tfos.base import TrainContext
 from tfos.config import RoleResources, RolesConfig
 from tfos.errors import ConfigError, EmptyDataError
 from tfos.frameworks.keras_fit import progress_callback
+from tfos.frameworks.saved_model import check_saved_model
 from tfos.horovod_installed import tensorflow_version
 from tfos.topology import ClusterSpec, Endpoint, Role, RoleSpec, TaskKey
 from tfos.training_parts import (
@@ -261,6 +262,10 @@ class PlainRuntime(Runtime):
             "ctx.fit serves --arch local, ps and ring; a session program writes its own loop "
             "over ctx.batches or ctx.dataset"
         )
+
+    def check_saved_model(self, directory: str) -> None:
+        """Load it but for its variables' values."""
+        check_saved_model(directory)
 
     def device_setter(self) -> Any:
         """Refuse: only `session` places variables by a device function."""

@@ -39,7 +39,7 @@ class LocalFramework(Framework):
 
 class _LocalRuntime(PlainRuntime):
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
-        return run_loop(plan, ctx, lambda state, starts: _EagerSteps(plan, ctx, state, starts))
+        return run_loop(plan, ctx, lambda plan, *rest: _EagerSteps(plan, ctx, *rest))
 
 
 class _EagerSteps(OwnSteps):

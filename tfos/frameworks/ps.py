@@ -123,7 +123,7 @@ class _CoordinatorRuntime(PlainRuntime):
         return run_loop(
             plan,
             ctx,
-            lambda state, starts: _ScheduledSteps(
+            lambda plan, state, starts: _ScheduledSteps(
                 plan, ctx, state, starts, self.strategy, self.coordinator, self._num_workers
             ),
         )

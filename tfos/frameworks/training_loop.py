@@ -10,15 +10,18 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from tfos.arguments import numbers_by_name, shown
 from tfos.base import TrainContext
-from tfos.errors import DivergedError
+from tfos.errors import CheckpointCorruptError, ConfigError, DivergedError
 from tfos.frameworks.contract import STATE, saved_variables
+from tfos.frameworks.fingerprint import changes, fingerprint
 from tfos.frameworks.trained_state import TrainedState
+from tfos.frameworks.warm_start import WarmStart, differences, this_process
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import FitPlan, FitResult
 
@@ -140,12 +143,13 @@ class _Progress:
 def run_loop(
     plan: FitPlan,
     ctx: TrainContext,
-    make_steps: Callable[[TrainedState, Mapping[int, FeedPosition]], Steps],
+    make_steps: Callable[[FitPlan, TrainedState, Mapping[int, FeedPosition]], Steps],
     check_resumed: Callable[[int, Mapping[int, FeedPosition]], None] = lambda step, positions: None,
 ) -> FitResult:
     """Train to the end of the data, of `max_steps`, or of patience; see `TrainContext.fit`.
 
-    `check_resumed` is given the step and the positions that training goes on from.
+    `make_steps` is given the plan to take steps by, and the positions that training goes on from;
+    `check_resumed` is given the step and these positions.
     """
     loop = _Loop(plan, ctx)
     resumed = loop.resume()
@@ -153,13 +157,9 @@ def run_loop(
     if ctx.is_chief:
         ctx.link.aim(plan.read.epochs, plan.max_steps)
     if loop.steps_left != 0:
-        try:
-            loop.run(make_steps(loop.state, dict(loop.progress.positions)))
-        except Exception:
-            # To the step: an error that comes again at the same one is not answered again.
-            if loop.progress.step > resumed:
-                loop.report_step()
-            raise
+        with loop.explained():
+            loop.run(make_steps(loop.plan, loop.state, dict(loop.progress.positions)))
+    loop.end_warm_start()
     if loop.progress.step == resumed > 0 and ctx.facts.generation == 1 and not ctx.should_stop():
         loop.evaluate_again()
     return FitResult(
@@ -213,9 +213,13 @@ class _Loop:
         self._plan = plan
         self._ctx = ctx
         self.state = TrainedState(plan.state)
+        self._warm: WarmStart | None = None
+        self._resumed_prefix: str | None = None
         self.progress = _Progress(ctx.facts.num_feeds, plan.read.epochs)
         self.metrics: dict[str, float] = {}
         self.stopped_early = False
+        self._warm_source = ""
+        self._warm_started: dict[str, Any] | None = None
         self._saved_step = -1
         self._evaluated_epoch = 0
         self._next_report = 0.0
@@ -236,6 +240,7 @@ class _Loop:
                 self.stopped_early = True
                 break
             self.progress.add(steps.next_result(self.steps_left))
+            self.end_warm_start()
             self._report()
             if self._evaluation_due():
                 self._drain(steps)
@@ -350,6 +355,8 @@ class _Loop:
                 "evaluated_epoch": self._evaluated_epoch,
                 "read": self._plan.read.to_json(),
                 "metrics": self.metrics,
+                "warm_start": self._warm_started,
+                "fingerprint": fingerprint(self._ctx.facts, self._plan),
             },
             excused=excused,
         )
@@ -362,30 +369,111 @@ class _Loop:
         self.state.checkpoint.write(
             os.path.join(directory, STATE),
             # The chief writes every shard: parameter servers may be on hosts that share no disk.
-            options=tf.train.CheckpointOptions(experimental_io_device=_this_process()),
+            options=tf.train.CheckpointOptions(experimental_io_device=this_process()),
         )
 
     def _read(self, directory: str) -> None:
         import tensorflow as tf
 
-        status = self.state.checkpoint.read(
-            saved_variables(directory, STATE, "ctx.fit"),
-            options=tf.train.CheckpointOptions(experimental_io_device=_this_process()),
-        )
-        # Optimizer slots are made at the first step and restored then; what exists must match.
-        status.assert_existing_objects_matched()
+        prefix = saved_variables(directory, STATE, "ctx.fit")
+        try:
+            status = self.state.checkpoint.read(
+                prefix, options=tf.train.CheckpointOptions(experimental_io_device=this_process())
+            )
+            # Optimizer slots are made at the first step and restored then; what exists must match.
+            status.assert_existing_objects_matched()
+        except (ValueError, AssertionError, tf.errors.OpError) as error:
+            self._refuse_different(prefix, error)
+            raise
+        self._resumed_prefix = prefix
         # Where no step is taken they are never made, which is nothing to warn of.
         status.expect_partial()
 
+    def _refuse_different(
+        self, prefix: str, error: Exception, *, shapes_only: bool = False
+    ) -> None:
+        """Say in what the checkpoint is not what the job has, if that is what failed."""
+        told = differences(prefix, self._plan.state, shapes_only=shapes_only)
+        if told:
+            # What TensorFlow has to say of the objects that it leaves behind is no news then.
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
+            name = os.path.basename(os.path.dirname(prefix))
+            raise ConfigError(
+                f"cannot resume from {name}: {told}; use another --name with --warm-start and the "
+                "directory of this job's checkpoints, which takes what fits and lets tables grow, "
+                "or --fresh to start over"
+            ) from error
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Explain an error at the first step after a resume: a variable made there may differ."""
+        resumed = self.progress.step
+        try:
+            yield
+        except Exception as error:
+            if self.progress.step > resumed:
+                # To the step: an error that comes again at the same one is not answered again.
+                self.report_step()
+            elif self._resumed_prefix is not None:
+                self._refuse_different(self._resumed_prefix, error, shapes_only=True)
+            raise
+
+    @property
+    def plan(self) -> FitPlan:
+        """What to take steps by: the user's step, and what a warm start needs at the first one."""
+        if self._warm is None:
+            return self._plan
+        return replace(self._plan, step=self._warm.around(self._plan.step))
+
+    def _start_warm(self, source: str) -> None:
+        """Take what fits of another checkpoint; the other ranks of a ring get it with rank 0's."""
+        if not self._ctx.is_chief:
+            return
+
+        def read(prefix: str) -> None:
+            self._warm = WarmStart(prefix, self._plan.state)
+            self._warm.apply()
+            self._warm.check()
+
+        self._ctx.checkpoints.read_from(source, read)
+        self._warm_source = source
+
+    def end_warm_start(self) -> None:
+        """Take nothing more, and say what was taken: once a step was run, or none is left."""
+        if self._warm is None:
+            return
+        warm, self._warm = self._warm, None
+        warm.end()
+        self._warm_started = {"source": self._warm_source, **warm.plan.to_json()}
+        self.notify(f"warm start from {self._warm_source}: {warm.plan}")
+
     def resume(self) -> int:
-        """Restore the latest checkpoint; return its step, 0 when there is none."""
+        """Restore the latest checkpoint; return its step, 0 when there is none.
+
+        Without one a warm start is begun, where one is asked for.
+        """
         found = self._ctx.checkpoints.restore(self._read)
+        source = self._plan.warm_start or self._ctx.facts.warm_start
         if found is None:
+            if source is not None:
+                self._start_warm(source)
             return 0
+        if source is not None:
+            self.notify(
+                f"the warm start from {source} is left aside: this run resumes from the job's own "
+                "checkpoint, which comes first"
+            )
         self.progress.step = self._saved_step = found.step
-        self._evaluated_epoch = int(found.metadata.get("evaluated_epoch", 0))
-        self.metrics.update(found.metadata.get("metrics", {}))
-        self.progress.positions = self._ctx.facts.continued_positions(found)
+        try:
+            self._evaluated_epoch = int(found.metadata.get("evaluated_epoch", 0))
+            metrics = dict(found.metadata.get("metrics", {}))
+            self.metrics.update({str(name): float(value) for name, value in metrics.items()})
+            self._warm_started = found.metadata.get("warm_start")
+            self.progress.positions = self._ctx.facts.continued_positions(found)
+        except (TypeError, ValueError, LookupError) as error:
+            raise CheckpointCorruptError(
+                f"the metadata of {found.path} is not what ctx.fit saves: {error}", path=found.path
+            ) from error
         if self.progress.positions != found.positions:
             workers = len(found.metadata.get("row_orders", ()))
             self.notify(
@@ -394,17 +482,14 @@ class _Loop:
                 "under way starts over",
                 warning=True,
             )
-        self.notify(f"resumed from step {found.step} ({found.path})")
+        changed = changes(
+            found.metadata.get("fingerprint"), fingerprint(self._ctx.facts, self._plan)
+        )
+        self.notify(
+            f"resumed from step {found.step} ({found.path})" + (f", {changed}" if changed else "")
+        )
         return found.step
 
 
 def _is_not_of_saving(record: logging.LogRecord) -> bool:
     return "MultiDeviceSaver.save" not in record.getMessage()
-
-
-def _this_process() -> str:
-    """Return the CPU device of this process, by its name in the cluster if it is in one."""
-    import tensorflow as tf
-
-    with tf.device("CPU:0"):
-        return str(tf.constant(0).device)

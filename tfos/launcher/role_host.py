@@ -276,6 +276,8 @@ class _Hosted:
                 args=config.args,
                 checkpoint_every_s=config.checkpoints.every_s,
                 model_dir=config.model_dir,
+                warm_start=config.checkpoints.warm_start,
+                source="" if self._application is None else self._application.source_digest(),
             ),
             arch=config.arch,
             trains=program.trains,

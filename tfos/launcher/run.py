@@ -24,11 +24,12 @@ from tfos.errors import (
     RendezvousError,
     TfosError,
 )
+from tfos.fault.checkpoint_source import find_source
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.error_text import headline, user_traceback
 from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState
-from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_framework
+from tfos.frameworks.contract import STATE, TRAIN, Framework, check_resumes, load_framework
 from tfos.frameworks.keras import check_keras
 from tfos.launcher.application import UserCodeError
 from tfos.launcher.application_check import check_job
@@ -251,7 +252,7 @@ class _Run:
         framework = load_framework(config.arch)
         framework.check_installed()
         check_keras(framework, config.keras)
-        self._prepare_checkpoints(name)
+        self._prepare_checkpoints(name, framework)
         with ExitStack() as stack:
             stack.enter_context(only_run_of_job(config.registry, name, run_id, self._on_lost))
             if self.store is not None:
@@ -317,14 +318,28 @@ class _Run:
             update={**done_with, "master": self._master, "conf": settings}
         )
 
-    def _prepare_checkpoints(self, name: str) -> None:
+    def _prepare_checkpoints(self, name: str, framework: Framework) -> None:
         checkpoints = self.config.checkpoints
+        if checkpoints.warm_start is not None:
+            if framework.checkpoint_name != STATE:
+                raise ConfigError(
+                    f"--warm-start is for ctx.fit, which --arch {framework.name} does not have: "
+                    "call tf.compat.v1.train.init_from_checkpoint before ctx.monitored_session"
+                )
+            # A slip in its name is to cost nothing.
+            find_source(checkpoints.warm_start)
         if checkpoints.dir is None:
             if checkpoints.fresh:
                 raise ConfigError("--fresh removes checkpoints: it needs --checkpoint-dir")
             return
         store = CheckpointStore(checkpoints.dir, name, keep=checkpoints.keep)
         store.check_writable()
+        source = (checkpoints.warm_start or "").rstrip("/")
+        if checkpoints.fresh and f"{source}/".startswith(f"{store.location}/"):
+            raise ConfigError(
+                f"--fresh would remove the checkpoints that --warm-start {source} begins from: "
+                "use another --name"
+            )
         self.store = store
 
     def _on_lost(self, why: str) -> None:

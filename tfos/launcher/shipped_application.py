@@ -56,6 +56,15 @@ class UnpackedApplication:
     paths: tuple[str, ...]
     home: str
 
+    def source_digest(self) -> str:
+        """Return the SHA-256 of the Python files, by their paths and content alone."""
+        digest = hashlib.sha256()
+        for path in sorted(Path(self.directory).rglob("*.py")):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(self.directory)}\0{len(content)}\0".encode())
+            digest.update(content)
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class ShippedApplication:

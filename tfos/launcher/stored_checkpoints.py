@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol
 
 from tfos.errors import CheckpointError, CheckpointFencedError
+from tfos.fault.checkpoint_source import find_source
 from tfos.fault.checkpoints import SAVE_WAIT_S, CheckpointInfo, CheckpointStore
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
@@ -59,6 +60,7 @@ class StoredCheckpoints(Checkpoints):
         self._failed_in_row = 0
         self._unwritten: str | None = None
         self._last: CheckpointInfo | None = None
+        self._began_from_saved = False
         self._downloads = ExitStack()
 
     def __enter__(self) -> StoredCheckpoints:
@@ -181,10 +183,27 @@ class StoredCheckpoints(Checkpoints):
         if loaded is None:
             return None
         self._last = loaded.info
+        self._began_from_saved = True
         read(loaded.path)
         for name in ("resumed_from", "checkpoint"):
             self._link.tell("artifact", name=name, path=loaded.info.path)
         return loaded.info
+
+    def read_from(self, source: str, read: Callable[[str], None]) -> None:
+        """Read what another saved; see `tfos.training_parts.Checkpoints`."""
+        downloads = tempfile.mkdtemp(prefix="warm-start-", dir=os.getcwd())
+        self._downloads.callback(shutil.rmtree, downloads, ignore_errors=True)
+        self._began_from_saved = True
+        read(find_source(source).fetch(downloads))
+
+    def warn_of_unused(self) -> None:
+        """Warn of a ``--warm-start`` that ``train``, which has ended, made no use of."""
+        if self._facts.warm_start is not None and not self._began_from_saved:
+            self._link.notify(
+                f"--warm-start {self._facts.warm_start} was not used: train called neither "
+                "ctx.fit nor ctx.checkpoints.read_from",
+                warning=True,
+            )
 
     def _tell(self, info: CheckpointInfo) -> None:
         self._failed_in_row = 0

@@ -145,6 +145,8 @@ def train(
             export_to=export,
         )
         returned = as_json(job.train(ctx))
+        if ctx.is_chief:
+            checkpoints.warn_of_unused()
     if returned.changed:
         more = len(returned.changed) - _CHANGES_SHOWN
         lines = [

@@ -267,6 +267,23 @@ def test_what_is_saved_is_restored_and_told(stored, link):
     ]
 
 
+def test_a_warm_start_that_nothing_used_is_warned_of(tmp_path, link, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = CheckpointStore(str(tmp_path / "store"), "fm", run_id="r1")
+    source = store.save(1, 1, lambda d: Path(d, "state.index").write_bytes(b"i")).path
+    facts = SimpleNamespace(generation=1, key="chief-0", warm_start=source)
+    with StoredCheckpoints(None, SimpleNamespace(facts=facts), link) as stored:
+        stored.warn_of_unused()
+        assert [each.startswith(f"--warm-start {source} was not") for each in link.notices] == [
+            True
+        ]
+        prefixes: list[str] = []
+        stored.read_from(source, prefixes.append)
+        assert Path(f"{prefixes[0]}.index").read_bytes() == b"i"
+        stored.warn_of_unused()
+    assert len(link.notices) == 1
+
+
 def test_what_was_downloaded_stays_until_the_end(tmp_path, link, monkeypatch):
     room = tmp_path / "room"
     room.mkdir()

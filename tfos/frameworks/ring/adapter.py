@@ -109,7 +109,9 @@ class _RingRuntime(PlainRuntime):
             return run_loop(
                 plan,
                 ctx,
-                lambda state, starts: RingSteps(plan, ctx, state, starts, self.hvd, self._averager),
+                lambda plan, state, starts: RingSteps(
+                    plan, ctx, state, starts, self.hvd, self._averager
+                ),
                 self._check_resumed,
             )
         finally:
