@@ -140,7 +140,10 @@ def test_a_step_that_trains_is_taken(ctx, caplog, how):
 
 @pytest.mark.parametrize("how", ["function", "branch", "loop"])
 @pytest.mark.parametrize("trains", [True, False])
-def test_what_a_step_calls_is_looked_into(ctx, how, trains):
+def test_what_a_step_calls_is_looked_into(feed, how, trains):
+    facts = facts_of({CHIEF: Endpoint("127.0.0.1", 1)})
+    with LocalFramework().runtime(facts, None) as runtime:
+        ctx = context(feed, runtime, facts=facts)
     with ctx.scope():
         weight = tf.Variable(0.0, name="weight")
 
