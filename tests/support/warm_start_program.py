@@ -57,7 +57,7 @@ class Feed:
 
     continue_at = None
 
-    def tracked_dataset(self, plan: Any, starts: Any) -> Any:
+    def tracked_dataset(self, plan: Any, starts: Any, map: Any = None) -> Any:
         begin = starts[0].row if starts else 0
         batches = [row for row in (0, 100) if row >= begin and not (starts and starts[0].epoch)]
         ends = [[0, 0, 100, 100], [0, 1, 0, 100]]
