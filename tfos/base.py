@@ -290,6 +290,11 @@ class TrainContext:
             If a column or dataset of that name is not fed to this process.
         TypeError, ValueError
             If an argument is not what it should be; names it.
+
+        Examples
+        --------
+        >>> for batch in ctx.dataset("eval", batch_size=4096):
+        ...     loss = loss_of(batch["item"], batch["clicked"])
         """
         plan = _read_plan(
             "ctx.dataset",
@@ -325,6 +330,10 @@ class TrainContext:
         """Return the same batches as NumPy arrays, for feed_dict code; parameters as `dataset`.
 
         Variable lists come as a pair ``(values, row_splits)``; strings as object arrays of bytes.
+
+        Examples
+        --------
+        >>> rows = sum(len(batch["item"]) for batch in ctx.batches(batch_size=4096))
         """
         plan = _read_plan(
             "ctx.batches",
