@@ -524,6 +524,18 @@ class TrainContext:
         ConfigError
             If the variables of `state` are not those of the checkpoint, or a warm start would lose
             rows of one.
+
+        Examples
+        --------
+        >>> result = ctx.fit(
+        ...     step,
+        ...     batch_size=1024,
+        ...     epochs=3,
+        ...     shuffle_rows=100_000,
+        ...     state={"weights": weights, "optimizer": optimizer},
+        ... )
+        >>> result.metrics["loss"]
+        0.4127
         """
         check = Arguments("ctx.fit")
         plan = FitPlan(
