@@ -6,12 +6,19 @@ import contextlib
 import logging
 import os
 import socket
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from support.training_process import CHIEF, WORKER, context, facts_of, training_feed
+from support.training_process import (
+    CHIEF,
+    WORKER,
+    context,
+    facts_of,
+    served_roles,
+    spool,
+    training_feed,
+)
 
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.errors import ConfigError, DivergedError, NotFedError
@@ -32,15 +39,19 @@ TRAIN = pa.table({"x": X, "y": 3 * X + 1, "key": [f"k{i % 5}" for i in range(ROW
 
 
 @pytest.fixture(scope="module")
-def feed(tmp_path_factory):
-    with training_feed(tmp_path_factory.mktemp("feed"), {"train": TRAIN}) as feed:
+def spooled(tmp_path_factory):
+    return spool(tmp_path_factory.mktemp("feed") / "train", "train", TRAIN)
+
+
+@pytest.fixture(scope="module")
+def feed(spooled):
+    with training_feed(spooled, "train", TRAIN) as feed:
         yield feed
 
 
 @pytest.fixture(scope="module")
-def parameter_served(feed):
-    """A runtime of `ps` whose worker and parameter servers are in this process as well."""
-    from tfos.frameworks.parameter_served import start_server
+def parameter_served(spooled):
+    """A runtime of `ps`, and what its chief knows."""
     from tfos.frameworks.ps import ParameterServerFramework
 
     keys = [CHIEF, WORKER, TaskKey(Role.PS, 0), TaskKey(Role.PS, 1)]
@@ -52,10 +63,11 @@ def parameter_served(feed):
     for each in sockets:
         each.close()
     facts = facts_of(cluster)
-    servers = [start_server(replace(facts, key=key)) for key in keys[1:]]
-    with ParameterServerFramework().runtime(facts, None) as runtime:
+    with (
+        served_roles(facts, keys[1:], spooled),
+        ParameterServerFramework().runtime(facts, None) as runtime,
+    ):
         yield runtime, facts
-    del servers
 
 
 @pytest.fixture(params=["local", "ps"])
@@ -140,10 +152,7 @@ def test_a_step_that_trains_is_taken(ctx, caplog, how):
 
 @pytest.mark.parametrize("how", ["function", "branch", "loop"])
 @pytest.mark.parametrize("trains", [True, False])
-def test_what_a_step_calls_is_looked_into(feed, how, trains):
-    facts = facts_of({CHIEF: Endpoint("127.0.0.1", 1)})
-    with LocalFramework().runtime(facts, None) as runtime:
-        ctx = context(feed, runtime, facts=facts)
+def test_what_a_step_calls_is_looked_into(ctx, how, trains):
     with ctx.scope():
         weight = tf.Variable(0.0, name="weight")
 

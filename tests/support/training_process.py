@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,21 +53,58 @@ class Link:
         pass
 
 
+def spool(directory: Path, name: str, table: pa.Table) -> Path:
+    """Write a table as the spool of one dataset; return the spool's directory."""
+    schemas = {name: FeedSchema.from_arrow(table.schema)}
+    with SpoolWriter([Place(directory, 1 << 30)], schemas, FeedConfig()) as writer:
+        for batch in table.to_batches(100):
+            writer.write(batch)
+    return writer.directory
+
+
 @contextmanager
-def training_feed(directory: Path, tables: Mapping[str, pa.Table]) -> Iterator[TrainingFeed]:
-    """Spool tables and serve them to TensorFlow, as a role that is fed all of them."""
-    schemas = {name: FeedSchema.from_arrow(table.schema) for name, table in tables.items()}
-    readers = {}
-    with ExitStack() as stack:
-        for name, table in tables.items():
-            places = [Place(directory / name, 1 << 30)]
-            with SpoolWriter(places, {name: schemas[name]}, FeedConfig()) as writer:
-                for batch in table.to_batches(100):
-                    writer.write(batch)
-            reader = SpoolReader(writer.directory, wait_timeout_s=5)
-            stack.callback(reader.close)
-            readers[name] = reader
-        yield TrainingFeed(schemas, readers, serve(readers), None)
+def training_feed(spooled: Path, name: str, table: pa.Table) -> Iterator[TrainingFeed]:
+    """Serve a spool to TensorFlow in this process."""
+    with closing(SpoolReader(spooled, wait_timeout_s=5)) as reader:
+        schemas = {name: FeedSchema.from_arrow(table.schema)}
+        yield TrainingFeed(schemas, {name: reader}, serve({name: reader}), None)
+
+
+@contextmanager
+def served_roles(facts: ProcessFacts, keys: Sequence[TaskKey], spooled: Path) -> Iterator[None]:
+    """Run TensorFlow's servers of some roles, fed by a spool, in one process of their own.
+
+    In the chief's process a worker waits for the interpreter's lock, to read rows, while the chief
+    waits with it held for the worker to take a function.
+    """
+    arguments = [json.dumps(facts.cluster.to_json()), str(spooled), *map(str, keys)]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        [sys.executable, "-c", _SERVE, *arguments], stdin=subprocess.PIPE, env=environ
+    ) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+_SERVE = """
+import json, sys
+from tfos.arrow_feed.dataset import serve
+from tfos.arrow_feed.reader import SpoolReader
+from tfos.frameworks.parameter_served import start_server
+from tfos.topology import ClusterSpec, TaskKey
+from tfos.training_parts import ProcessFacts
+
+reader = SpoolReader(sys.argv[2], wait_timeout_s=5)
+service = serve({"train": reader})
+cluster = ClusterSpec.from_json(json.loads(sys.argv[1]))
+keys = [TaskKey.parse(text) for text in sys.argv[3:]]
+servers = [
+    start_server(ProcessFacts("job", "run", 1, key, cluster, (), (0,))) for key in keys
+]
+sys.stdin.read()  # until the test's process has gone, if it ends without killing this one
+"""
 
 
 def facts_of(cluster: Mapping[TaskKey, Endpoint]) -> ProcessFacts:
