@@ -54,6 +54,18 @@ class Tiers:
                 item.add_marker(pytest.mark.xdist_group(group))
         items.sort(key=lambda item: ORDER.index(_tier_of(item)))
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Check that pytest-xdist has heard of the groups: it does so by the ids of tests."""
+        if not session.config.getoption("loadgroup", default=False):
+            return
+        for item in session.items:
+            group = item.get_closest_marker("xdist_group")
+            if group is not None and not item.nodeid.endswith(f"@{group.args[0]}"):
+                raise pytest.UsageError(
+                    f"{item.nodeid} is not in its group for pytest-xdist: this pytest-xdist does "
+                    f"not work with pytest {pytest.__version__}; see constraints.txt"
+                )
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
         """Note on the report, which a worker sends on, what it belongs to and cost."""

@@ -118,14 +118,19 @@ def _end_application(application: str) -> None:
     """Have YARN end this application: to YARN a driver that ends like this one has failed.
 
     It would start another attempt, which only repeats what the record says. Blocks until YARN has
-    done so, which ends this process.
+    done so, which ends this process. Spark keeps what it has staged of an application that is
+    killed, for another attempt; it goes first.
     """
     from pyspark import SparkContext
 
     if SparkContext._jvm is None:
         return  # there was no time for Spark
+    yarn = YarnClient(SparkContext._jvm)
+    if staged := os.environ.get("SPARK_YARN_STAGING_DIR"):
+        with _warned():
+            yarn.remove(staged)
     with _warned():
-        YarnClient(SparkContext._jvm).kill(application)
+        yarn.kill(application)
 
 
 def _note_registry(

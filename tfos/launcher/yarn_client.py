@@ -144,6 +144,12 @@ class YarnClient:
                 for report in self._client.getContainers(attempt)
             ]
 
+    def remove(self, directory: str) -> None:
+        """Remove a directory of the cluster's file system with all that is in it; idempotent."""
+        with _explained("file system"):
+            path = self._jvm.org.apache.hadoop.fs.Path(directory)
+            path.getFileSystem(self._conf).delete(path, True)
+
     def kill(self, application: str) -> None:
         """Have YARN kill an application; one that has ended is left alone."""
         with _explained(application):
