@@ -25,7 +25,7 @@ def fits(request, tmp_path_factory) -> dict[str, Any]:
     print(done.stdout, done.stderr[-5000:], sep="\n")
     assert done.returncode == 0
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    parts = {fit["parts"] for fit in told if "parts" in fit}
+    parts = {fit["parts"] for fit in told if "parts" in fit and " local " not in fit["fit"]}
     assert parts == {1 if request.param == "local" else 2}
     return {"": done.stderr, **{fit["fit"]: fit for fit in told}}
 
@@ -87,6 +87,25 @@ def test_a_renamed_variable_is_found_by_its_own_name(fits):
         return
     assert fit["table"][1:3] == [0.5, 0.5]
     assert "new" not in fit["notices"][0]
+
+
+@pytest.mark.parametrize("optimizer", ["legacy", "new"])
+@pytest.mark.parametrize("saved", ["less", "compiled", "from local", "to local"])
+def test_a_resume_goes_on_with_what_the_optimizer_kept(fits, optimizer, saved):
+    whole, resumed = fits[f"whole {optimizer}"], fits[f"{saved} {optimizer}"]
+    assert (resumed["step"], resumed["resumed_from"]) == (2, 1)
+    assert resumed["slots"] == whole["slots"]
+    assert resumed["table"] == whole["table"]
+    lacking = [line for line in resumed["notices"] if "not restored" in line]
+    assert len(lacking) == (saved == "less")
+
+
+@pytest.mark.parametrize("optimizer", ["legacy", "new"])
+def test_a_resume_names_saved_variables_that_the_job_lacks(fits, optimizer):
+    assert fits[f"less {optimizer}"]["notices"][1:] == [
+        "the checkpoint that this run resumed from has bias [], which the job lacks: not restored, "
+        "and left out of the next checkpoint"
+    ]
 
 
 def test_the_jobs_own_checkpoint_comes_before_a_warm_start(fits):

@@ -106,10 +106,13 @@ class Fitter:
         chief = TaskKey.parse("chief-0")
         self._facts = ProcessFacts("job", "r", 1, chief, serve(arch), (chief,), (0,))
         self._link = Link()
-        self._runtime = load_framework(arch).runtime(self._facts, self._link).__enter__()
+        self._runtimes = {
+            each: load_framework(each).runtime(self._facts, self._link).__enter__()
+            for each in {"local", arch}
+        }
 
-    def __call__(self, told: str, name: str, **given: Any) -> None:
-        """Fit job `name` once and write what became of it."""
+    def __call__(self, told: str, name: str, arch: str | None = None, **given: Any) -> None:
+        """Fit job `name` once, under the program's architecture or another; write the outcome."""
         self._link.notices.clear()
         os.chdir(self._directory)
         store = CheckpointStore(f"{self._directory}/ckpt", name, run_id=told)
@@ -122,7 +125,7 @@ class Fitter:
                     feed=Feed(),
                     checkpoints=checkpoints,
                     link=self._link,
-                    runtime=self._runtime,
+                    runtime=self._runtimes[arch or self._arch],
                     export_to=lambda write, step: None,
                 )
                 outcome |= self._fit(ctx, **given)
@@ -140,6 +143,7 @@ class Fitter:
         optimizer: str = "legacy",
         extra: bool = False,
         renamed: bool = False,
+        compiled: bool = False,
         export: str | None = None,
         **options: Any,
     ) -> dict[str, Any]:
@@ -159,16 +163,15 @@ class Fitter:
             opt.apply_gradients(list(zip(tape.gradient(loss, parts), parts, strict=True)))
             return {"loss": loss}
 
-        result = ctx.fit(step, batch_size=100, state=state, **options)
+        trained = tf.function(step) if compiled else step
+        result = ctx.fit(trained, batch_size=100, state=state, **options)
         value = tf.concat(list(getattr(table, "variables", [table])), 0).numpy()
-        kept = opt.get_slot if optimizer == "legacy" else None
-        slots = None
-        if kept is not None:
+        if optimizer == "legacy":
             parts = list(getattr(table, "variables", [table]))
-            slots = tf.concat([kept(part, "accumulator") for part in parts], 0).numpy()
+            slots = tf.concat([opt.get_slot(part, "accumulator") for part in parts], 0).numpy()
         else:
-            found = opt._accumulators[0]
-            slots = tf.concat(list(getattr(found, "variables", [found])), 0).numpy()
+            # Of each shard of the table.
+            slots = tf.concat(list(opt._accumulators), 0).numpy()
         if export is not None:
             module = tf.Module()
             module.table = tf.Variable(value, name="items")
@@ -213,17 +216,31 @@ def main(arch: str, directory: str) -> None:
     fit("renamed", "old", renamed=True)
     fit("one more", "old", extra=True)
     # One step, so that what was taken can be told from what was trained.
-    fit("grown", "new", rows=GROWN, fill=7.0, extra=True, warm_start=old, max_steps=1)
-    fit("resumed", "new", rows=GROWN, fill=7.0, extra=True, warm_start=old)
+    grown: dict[str, Any] = {"rows": GROWN, "fill": 7.0, "extra": True, "warm_start": old}
+    fit("grown", "new", compiled=True, max_steps=1, **grown)
+    fit("resumed", "new", **grown)
     latest = str(next(Path(old).glob("ckpt-*")))
     fit("renamed warm", "renamed", renamed=True, fill=7.0, warm_start=latest, max_steps=1)
     fit("smaller", "smaller", rows=ROWS - 1, warm_start=old)
     fit("model", "model", fill=7.0, warm_start=model, max_steps=1)
     export_mismatched(f"{directory}/mismatched")
+    for optimizer in ("legacy", "new"):
+        kind: dict[str, Any] = {"fill": 0.5, "optimizer": optimizer}
+        fit(f"whole {optimizer}", f"whole-{optimizer}", **kind)
+        fits: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
+            ("less", {"extra": True}, {}),
+            ("compiled", {}, {"compiled": True}),
+            ("from local", {"arch": "local"}, {}),
+            ("to local", {}, {"arch": "local"}),
+        )
+        for resumed, before, after in fits:
+            job = f"{resumed}-{optimizer}".replace(" ", "-")
+            fit(f"before {resumed} {optimizer}", job, max_steps=1, **before, **kind)
+            fit(f"{resumed} {optimizer}", job, **after, **kind)
     if arch == "local":
-        newer = {"optimizer": "new"}
+        newer: dict[str, Any] = {"optimizer": "new"}
         fit("first new", "old2", fill=0.5, **newer)
-        begun = {"rows": GROWN, "fill": 7.0, "extra": True, "max_steps": 1}
+        begun: dict[str, Any] = {"rows": GROWN, "fill": 7.0, "extra": True, "max_steps": 1}
         fit("grown new", "new2", warm_start=f"{directory}/ckpt/old2", **newer, **begun)
     sys.stdout.flush()
     # TensorFlow's servers have no orderly end.

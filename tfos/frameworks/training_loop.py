@@ -20,8 +20,9 @@ from tfos.base import TrainContext
 from tfos.errors import CheckpointCorruptError, ConfigError, DivergedError
 from tfos.frameworks.contract import STATE, saved_variables
 from tfos.frameworks.fingerprint import changes, fingerprint
+from tfos.frameworks.resumed_state import ResumedState
 from tfos.frameworks.trained_state import TrainedState
-from tfos.frameworks.warm_start import WarmStart, differences, this_process
+from tfos.frameworks.warm_start import WarmStart, after_tracing, differences, this_process
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import FitPlan, FitResult
 
@@ -215,6 +216,7 @@ class _Loop:
         self.state = TrainedState(plan.state)
         self._warm: WarmStart | None = None
         self._resumed_prefix: str | None = None
+        self._resumed: ResumedState | None = None
         self.progress = _Progress(ctx.facts.num_feeds, plan.read.epochs)
         self.metrics: dict[str, float] = {}
         self.stopped_early = False
@@ -241,6 +243,7 @@ class _Loop:
                 break
             self.progress.add(steps.next_result(self.steps_left))
             self.end_warm_start()
+            self._end_resume()
             self._report()
             if self._evaluation_due():
                 self._drain(steps)
@@ -376,23 +379,31 @@ class _Loop:
         import tensorflow as tf
 
         prefix = saved_variables(directory, STATE, "ctx.fit")
+        resumed = ResumedState(prefix, self._plan.state)
+        if resumed.has_sharded_slots:
+            self._refuse_different(prefix)
+            resumed.make_sharded_slots()
         try:
             status = self.state.checkpoint.read(
                 prefix, options=tf.train.CheckpointOptions(experimental_io_device=this_process())
             )
-            # Optimizer slots are made at the first step and restored then; what exists must match.
-            status.assert_existing_objects_matched()
+            # Other optimizer slots are made at the first step and restored then; what exists must
+            # match. Of sharded slots TensorFlow cannot see that they do: each time it looks, it
+            # makes another object for all shards of one.
+            if not resumed.has_sharded_slots:
+                status.assert_existing_objects_matched()
         except (ValueError, AssertionError, tf.errors.OpError) as error:
             self._refuse_different(prefix, error)
             raise
         self._resumed_prefix = prefix
+        self._resumed = resumed
         # Where no step is taken they are never made, which is nothing to warn of.
         status.expect_partial()
 
     def _refuse_different(
-        self, prefix: str, error: Exception, *, shapes_only: bool = False
+        self, prefix: str, error: Exception | None = None, *, shapes_only: bool = False
     ) -> None:
-        """Say in what the checkpoint is not what the job has, if that is what failed."""
+        """Refuse the checkpoint, and say in what it is not what the job has, if it is not."""
         told = differences(prefix, self._plan.state, shapes_only=shapes_only)
         if told:
             # What TensorFlow has to say of the objects that it leaves behind is no news then.
@@ -420,10 +431,13 @@ class _Loop:
 
     @property
     def plan(self) -> FitPlan:
-        """What to take steps by: the user's step, and what a warm start needs at the first one."""
-        if self._warm is None:
-            return self._plan
-        return replace(self._plan, step=self._warm.around(self._plan.step))
+        """What to take steps by: the user's step, and what variables made at the first one need."""
+        step = self._plan.step
+        if self._warm is not None:
+            return replace(self._plan, step=after_tracing(step, self._warm.apply))
+        if self._resumed is not None and self._resumed.has_sharded:
+            return replace(self._plan, step=after_tracing(step, self._resumed.take_late))
+        return self._plan
 
     def _start_warm(self, source: str) -> None:
         """Take what fits of another checkpoint; the other ranks of a ring get it with rank 0's."""
@@ -446,6 +460,18 @@ class _Loop:
         warm.end()
         self._warm_started = {"source": self._warm_source, **warm.plan.to_json()}
         self.notify(f"warm start from {self._warm_source}: {warm.plan}")
+
+    def _end_resume(self) -> None:
+        """Warn of saved values that the job did not take, once it has run a step."""
+        if self._resumed is None or self.progress.step == self._saved_step:
+            return
+        resumed, self._resumed = self._resumed, None
+        if self._ctx.is_chief and (unused := resumed.unused()):
+            self.notify(
+                f"the checkpoint that this run resumed from has {unused}, which the job lacks: "
+                "not restored, and left out of the next checkpoint",
+                warning=True,
+            )
 
     def resume(self) -> int:
         """Restore the latest checkpoint; return its step, 0 when there is none.

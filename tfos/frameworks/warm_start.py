@@ -14,9 +14,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tfos.errors import ConfigError
-from tfos.frameworks.warm_start_plan import Match, Variable, WarmPlan, describe_differences, match
+from tfos.frameworks.warm_start_plan import Variable, WarmPlan, describe_differences, match
 
-__all__ = ["WarmStart", "differences", "this_process"]
+__all__ = [
+    "SLOT_OF",
+    "WarmStart",
+    "after_tracing",
+    "copy_rows",
+    "differences",
+    "holds",
+    "identity",
+    "is_sharded",
+    "objects_by_path",
+    "this_process",
+    "variables_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +36,8 @@ _VALUE: Final = "/.ATTRIBUTES/VARIABLE_VALUE"
 _GRAPH: Final = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _COUNTS: Final = ("iter", "iterations", "_iterations")
 _NOT_OF_MODELS: Final = ("save_counter",)
+SLOT_OF: Final = "/.OPTIMIZER_SLOT/"
+"""Between the paths of a variable and of the optimizer that keeps the slot."""
 
 
 class WarmStart:
@@ -48,20 +62,6 @@ class WarmStart:
         self._over = False
         self.plan = WarmPlan()
 
-    def around(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return the step that also takes what its tracing has made."""
-        import tensorflow as tf
-
-        apply = tf.autograph.experimental.do_not_convert(self.apply)
-
-        def traced(batch: Any) -> Any:
-            result = step(batch)
-            with tf.init_scope():
-                apply()
-            return result
-
-        return traced
-
     def apply(self) -> None:
         """Take every variable of the job that was not there before, and plan again over all."""
         if self._over:
@@ -73,9 +73,9 @@ class WarmStart:
             return  # refused: nothing is to be half taken
         for pair in (*self.plan.fitted, *self.plan.grown):
             target = targets[pair.has.path]
-            if _identity(target.variable) not in self._seen:
-                _copy(self._prefix, self._holds[pair.held], pair, target.variable)
-        self._seen |= {_identity(each.variable) for each in has}
+            if identity(target.variable) not in self._seen:
+                copy_rows(self._prefix, self._holds[pair.held], pair.held, target.variable)
+        self._seen |= {identity(each.variable) for each in has}
 
     def end(self) -> None:
         """Take nothing more: a step has been run.
@@ -98,6 +98,25 @@ class WarmStart:
                 f"a warm start would lose rows: {told}; give the variable at least the rows it "
                 "had, or another name in state={...} to begin it anew"
             )
+
+
+def after_tracing(step: Callable[[Any], Any], act: Callable[[], None]) -> Callable[[Any], Any]:
+    """Return the step that also acts on the variables its tracing has made, before it is run."""
+    import tensorflow as tf
+
+    apart = tf.autograph.experimental.do_not_convert(act)
+
+    def traced(batch: Any) -> Any:
+        result = step(batch)
+        with tf.init_scope():
+            apart()
+        return result
+
+    inner = getattr(step, "python_function", None)
+    if inner is not None:
+        # Under ps the function within a tf.function is what is run.
+        traced.python_function = after_tracing(inner, act)  # type: ignore[attr-defined]
+    return traced
 
 
 def differences(prefix: str, state: Any, *, shapes_only: bool = False) -> str:
@@ -147,6 +166,33 @@ def variables_of(state: Any) -> list[_Target]:
 
     `state` is a mapping of them, or the one object that they belong to.
     """
+    objects, paths, parents = _walk(state)
+    variables = [each for each in objects if _is_variable(each)]
+    found = []
+    for each in variables:
+        path = paths[id(each)]
+        if path not in _NOT_OF_MODELS:
+            setting = _is_optimizer(parents[id(each)]) and path.rpartition("/")[2] not in _COUNTS
+            found.append(_target(path, each, setting))
+    optimizers = [each for each in objects if hasattr(each, "get_slot_names")]
+    for optimizer in optimizers:
+        for variable in variables:
+            for slot in optimizer.get_slot_names():
+                kept = _slot_of(optimizer, variable, slot)
+                if kept is not None:
+                    inside = f"{paths[id(variable)]}{SLOT_OF}{paths[id(optimizer)]}/{slot}"
+                    found.append(_target(inside, kept, False))
+    return found
+
+
+def objects_by_path(state: Any) -> dict[str, Any]:
+    """Return every object of some trackables by its shortest path."""
+    objects, paths, _ = _walk(state)
+    return {paths[id(each)]: each for each in objects}
+
+
+def _walk(state: Any) -> tuple[list[Any], dict[int, str], dict[int, Any]]:
+    """Return every object of some trackables; by the id of each its shortest path and parent."""
     import tensorflow as tf
 
     root = tf.train.Checkpoint(**state) if isinstance(state, Mapping) else state
@@ -163,22 +209,7 @@ def variables_of(state: Any) -> list[_Target]:
                 paths[id(child)] = f"{paths[id(owner)]}/{_escaped(name)}".lstrip("/")
                 parents[id(child)] = owner
                 waiting.append(child)
-    variables = [each for each in objects if _is_variable(each)]
-    found = []
-    for each in variables:
-        path = paths[id(each)]
-        if path not in _NOT_OF_MODELS:
-            setting = _is_optimizer(parents[id(each)]) and path.rpartition("/")[2] not in _COUNTS
-            found.append(_target(path, each, setting))
-    optimizers = [each for each in objects if hasattr(each, "get_slot_names")]
-    for optimizer in optimizers:
-        for variable in variables:
-            for slot in optimizer.get_slot_names():
-                kept = _slot_of(optimizer, variable, slot)
-                if kept is not None:
-                    inside = f"{paths[id(variable)]}/.OPTIMIZER_SLOT/{paths[id(optimizer)]}/{slot}"
-                    found.append(_target(inside, kept, False))
-    return found
+    return objects, paths, parents
 
 
 def _target(path: str, variable: Any, setting: bool) -> _Target:
@@ -193,10 +224,10 @@ def _target(path: str, variable: Any, setting: bool) -> _Target:
 def _is_variable(value: Any) -> bool:
     import tensorflow as tf
 
-    return isinstance(value, tf.Variable) or _is_sharded(value)
+    return isinstance(value, tf.Variable) or is_sharded(value)
 
 
-def _is_sharded(value: Any) -> bool:
+def is_sharded(value: Any) -> bool:
     """Whether it is a variable that parameter servers hold in parts, each some of its rows."""
     return type(value).__name__ == "ShardedVariable"
 
@@ -208,11 +239,11 @@ def _is_optimizer(value: Any) -> bool:
 def _components(variable: Any) -> Sequence[Any]:
     if isinstance(variable, list):
         return variable
-    return list(variable.variables) if _is_sharded(variable) else [variable]
+    return list(variable.variables) if is_sharded(variable) else [variable]
 
 
-def _identity(variable: Any) -> int:
-    # A list of slots is made anew each time.
+def identity(variable: Any) -> int:
+    """Return what tells a variable, sharded or not, from others: a list of slots is made anew."""
     return id(_components(variable)[0])
 
 
@@ -231,7 +262,7 @@ def _escaped(name: str) -> str:
     return name.replace(".", "..").replace("/", ".S")
 
 
-def _copy(prefix: str, key: str, pair: Match, variable: Any) -> None:
+def copy_rows(prefix: str, key: str, held: Variable, variable: Any) -> None:
     """Copy the rows that a checkpoint holds into a variable; those beyond keep their values.
 
     Reads for one part of a sharded variable at a time: no process needs room for all of it, where
@@ -242,10 +273,10 @@ def _copy(prefix: str, key: str, pair: Match, variable: Any) -> None:
     first = 0
     for part in _components(variable):
         rows = int(part.shape[0]) if part.shape.rank else 1
-        taken = min(rows, pair.held.shape[0] - first) if pair.held.shape else 1
+        taken = min(rows, held.shape[0] - first) if held.shape else 1
         if taken <= 0:
             break
-        value = _read(prefix, key, pair.held, first, taken)
+        value = _read(prefix, key, held, first, taken)
         if taken == rows:
             part.assign(value)
         else:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["Match", "Variable", "WarmPlan", "describe_differences", "match"]
+__all__ = ["Match", "Variable", "WarmPlan", "describe_differences", "listed", "match"]
 
 _SHOWN: Final = 4
 # Names that TensorFlow gives where the program gives none, and to every sharded variable.
@@ -175,9 +175,9 @@ def describe_differences(
     ]
     if not shapes and (shapes_only or not new):
         return ""
-    parts = [_listed(shapes)] if shapes else []
-    parts += [f"the job has {_listed(new)}, which the checkpoint lacks"] if new else []
-    parts += [f"the checkpoint has {_listed(gone)}, which the job lacks"] if gone else []
+    parts = [listed(shapes)] if shapes else []
+    parts += [f"the job has {listed(new)}, which the checkpoint lacks"] if new else []
+    parts += [f"the checkpoint has {listed(gone)}, which the job lacks"] if gone else []
     return "; ".join(parts)
 
 
@@ -237,9 +237,10 @@ def _inner_path(variable: Variable) -> str:
 
 
 def _part(what: str, items: Sequence[Any]) -> list[str]:
-    return [f"{len(items)} {what}: {_listed([str(each) for each in items])}"] if items else []
+    return [f"{len(items)} {what}: {listed([str(each) for each in items])}"] if items else []
 
 
-def _listed(items: Sequence[str]) -> str:
+def listed(items: Sequence[str]) -> str:
+    """Name the first of some variables, and how many more there are."""
     more = len(items) - _SHOWN
     return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
