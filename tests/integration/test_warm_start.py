@@ -108,6 +108,13 @@ def test_a_resume_names_saved_variables_that_the_job_lacks(fits, optimizer):
     ]
 
 
+def test_slots_that_no_checkpoint_will_hold_are_named(fits):
+    told = [line for line in fits["v1"]["notices"] if "no checkpoint will hold" in line]
+    assert len(told) == (fits["v1"]["parts"] > 1)
+    for line in told:
+        assert "table/.OPTIMIZER_SLOT/opt/accumulator [50000, 4]: an optimizer of" in line
+
+
 def test_the_jobs_own_checkpoint_comes_before_a_warm_start(fits):
     fit = fits["resumed"]
     assert (fit["step"], fit["resumed_from"]) == (2, 1)

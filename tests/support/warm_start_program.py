@@ -149,8 +149,11 @@ class Fitter:
     ) -> dict[str, Any]:
         with ctx.scope():
             table = tf.Variable(tf.fill([rows, 4], fill), name="items")
-            kinds = tf_keras.optimizers.legacy if optimizer == "legacy" else tf_keras.optimizers
-            opt = kinds.Adagrad(0.5, initial_accumulator_value=0.25)
+            if optimizer == "v1":
+                opt = tf.compat.v1.train.AdagradOptimizer(0.5, initial_accumulator_value=0.25)
+            else:
+                kinds = tf_keras.optimizers.legacy if optimizer == "legacy" else tf_keras.optimizers
+                opt = kinds.Adagrad(0.5, initial_accumulator_value=0.25)
             state: dict[str, Any] = {"embedding" if renamed else "table": table, "opt": opt}
             if extra:
                 state["bias"] = tf.Variable(3.0, name="bias")
@@ -166,7 +169,7 @@ class Fitter:
         trained = tf.function(step) if compiled else step
         result = ctx.fit(trained, batch_size=100, state=state, **options)
         value = tf.concat(list(getattr(table, "variables", [table])), 0).numpy()
-        if optimizer == "legacy":
+        if optimizer != "new":
             parts = list(getattr(table, "variables", [table]))
             slots = tf.concat([opt.get_slot(part, "accumulator") for part in parts], 0).numpy()
         else:
@@ -224,6 +227,7 @@ def main(arch: str, directory: str) -> None:
     fit("smaller", "smaller", rows=ROWS - 1, warm_start=old)
     fit("model", "model", fill=7.0, warm_start=model, max_steps=1)
     export_mismatched(f"{directory}/mismatched")
+    fit("v1", "v1", optimizer="v1", max_steps=1)
     for optimizer in ("legacy", "new"):
         kind: dict[str, Any] = {"fill": 0.5, "optimizer": optimizer}
         fit(f"whole {optimizer}", f"whole-{optimizer}", **kind)

@@ -18,6 +18,7 @@ from tfos.base import TrainContext
 from tfos.errors import ConfigError
 from tfos.frameworks.contract import TRAIN, PlainRuntime, check_not_empty
 from tfos.frameworks.parameter_served import ParameterServed, reach_directly
+from tfos.frameworks.resumed_state import unsaved_slots
 from tfos.frameworks.trained_state import TrainedState, refuse_keras_3
 from tfos.frameworks.training_loop import (
     LOST_RESULT,
@@ -151,10 +152,12 @@ class _ScheduledSteps(OwnSteps):
         dataset = coordinator.create_per_worker_dataset(
             lambda: ctx.feed.tracked_dataset(plan.read, starts, plan.map)
         )
-        self._step = self._traced(plan, strategy, state, dataset.element_spec[0])
+        self._step = self._traced(plan, ctx, strategy, state, dataset.element_spec[0])
         self._batches = iter(dataset)
 
-    def _traced(self, plan: FitPlan, strategy: Any, state: TrainedState, columns: Any) -> Any:
+    def _traced(
+        self, plan: FitPlan, ctx: TrainContext, strategy: Any, state: TrainedState, columns: Any
+    ) -> Any:
         import tensorflow as tf
 
         check = tf.autograph.experimental.do_not_convert(checked_metrics)
@@ -175,6 +178,12 @@ class _ScheduledSteps(OwnSteps):
             concrete = traced.get_concrete_function(columns)
         state.check_step(concrete)
         _check_reachable(concrete)
+        if unsaved := unsaved_slots(plan.state):
+            ctx.link.notify(
+                f"no checkpoint will hold {unsaved}: an optimizer of tf.compat.v1 saves nothing of "
+                "a sharded variable; take it from tf_keras.optimizers",
+                warning=True,
+            )
 
         def worker_step(batches: Any) -> Any:
             columns, status = next(batches)

@@ -26,7 +26,7 @@ from tfos.frameworks.warm_start import (
 )
 from tfos.frameworks.warm_start_plan import listed
 
-__all__ = ["ResumedState"]
+__all__ = ["ResumedState", "unsaved_slots"]
 
 
 class ResumedState:
@@ -100,8 +100,7 @@ class ResumedState:
         for path in self._holds:
             name, _, slot = path.partition(SLOT_OF)
             optimizer = slot.rpartition("/")[0]
-            makes_slots = hasattr(objects.get(optimizer), "_create_all_weights")
-            if makes_slots and is_sharded(objects.get(name)):
+            if _saves_sharded(objects.get(optimizer)) and is_sharded(objects.get(name)):
                 shards.setdefault(optimizer, {})[name] = list(objects[name].variables)
         return [
             (objects[optimizer], [part for parts in kept.values() for part in parts])
@@ -114,3 +113,25 @@ class ResumedState:
             for each in variables_of(self._state)
             if isinstance(each.variable, list)
         }
+
+
+def unsaved_slots(state: Mapping[str, Any]) -> str:
+    """Return the slots of sharded variables that no checkpoint will hold; empty if there are none.
+
+    To be called once a step was traced, which makes them.
+    """
+    objects = objects_by_path(state)
+    slots = [each.described for each in variables_of(state) if isinstance(each.variable, list)]
+    owners = [each.path.partition(SLOT_OF)[2].rpartition("/")[0] for each in slots]
+    return listed(
+        [
+            str(each)
+            for each, owner in zip(slots, owners, strict=True)
+            if not _saves_sharded(objects[owner])
+        ]
+    )
+
+
+def _saves_sharded(optimizer: Any) -> bool:
+    """Whether its slots of sharded variables are saved: Keras's are, TensorFlow 1's are not."""
+    return hasattr(optimizer, "_create_all_weights")
