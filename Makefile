@@ -24,7 +24,7 @@ PYTEST_ARGS ?=
 # The tests that `make test` runs; continuous integration runs more: TIERS='not faults'.
 TIERS ?= not faults and not ci
 # Many tests mostly wait: for processes that start, and for silence to be noticed.
-WORKERS ?= 3
+WORKERS ?= 2
 # A worker that a test crashed is replaced once; its test would crash the next one as well.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
   --max-worker-restart 1

@@ -137,6 +137,15 @@ class TestTakenOver:
         ):
             assert "run run-2, on " in lost.get(timeout=BOUND_S)
 
+    def test_by_one_that_does_not_hold_it_yet_is_told_by_whom(self, place):
+        lost = queue.SimpleQueue()
+        with lease(place, "run-1", lost.put, process=elsewhere(), beat_s=1.0) as held:
+            taking = lease(place, "run-2")
+            taking._write()
+            held._withdraw()
+            assert "run run-2, on " in lost.get(timeout=BOUND_S)
+            taking._withdraw()
+
     def test_it_can_commit_no_checkpoint_then(self, place):
         held = lease(place, "run-1", process=elsewhere(), beat_s=NEVER_S)
         held.__enter__()

@@ -196,7 +196,8 @@ class CheckpointLease:
                 claims = _claims(self._storage)
                 taker = _taker(claims, self._epoch)
                 if taker is not None or self._name not in claims:
-                    self._on_lost(_lost(self._storage, taker))
+                    # What removed this claim may not have written yet that it holds the lease.
+                    self._on_lost(_lost(self._storage, taker or next(iter(claims.values()), None)))
                     return
                 self._write()
                 failed = False
