@@ -58,6 +58,14 @@ def test_an_encrypted_run_on_executors_of_their_own(submit, app, tmp_path):
     assert SECRET not in run.out + run.err
 
 
+class OpenJob(tfos.Job):
+    def pre_train(self, spark):
+        raise AssertionError("refused before")
+
+    def train(self, ctx):
+        raise AssertionError("refused before")
+
+
 class Cluster:
     """As much of a Spark session as a run looks at before it starts anything."""
 
@@ -70,5 +78,5 @@ class Cluster:
 def test_a_run_on_an_open_cluster_is_warned(authenticate, warned, caplog):
     config = JobConfig.model_validate({"checkpoints": {"fresh": True}})
     with caplog.at_level(logging.WARNING), pytest.raises(ConfigError, match="--fresh removes"):
-        tfos.run(tfos.Job(), Cluster({"spark.authenticate": authenticate}), config)
+        tfos.run(OpenJob(), Cluster({"spark.authenticate": authenticate}), config)
     assert ("spark.authenticate is off" in caplog.text) is warned
