@@ -36,7 +36,7 @@ SETTINGS = """\
 checkpoints: {every_s: 5}
 supervision: {heartbeat_timeout_s: 5, restart_window_s: 60}
 """
-_ROLE = re.compile(r"-((?:chief|worker|ps)-\d+)-\d+-host$")
+_ROLE = re.compile(r"-((?:chief|worker|ps)-\d+)-\d+-[0-9a-f]+-host$")
 
 
 def training_processes(cluster: DrillCluster) -> dict[str, psutil.Process]:

@@ -113,7 +113,7 @@ class YarnRuns:
                 if TRAINING not in process.cmdline():
                     continue
                 directory, environ = process.cwd(), process.environ()
-                role = re.search(r"/tfos-.*-([a-z]+-\d+)-\d+-host/", directory)
+                role = re.search(r"/tfos-.*-([a-z]+-\d+)-\d+-[0-9a-f]+-host/", directory)
                 if role is not None and "CONTAINER_ID" in environ:
                     found.append(Training(role[1], process, directory, environ))
         return found

@@ -41,7 +41,7 @@ def test_roles_of_a_ps_run_have_containers_of_their_sizes(submit):
         return found if roles == {each.role for each in found} else None
 
     for each in submit.wait_for(players):
-        name = rf"/{each.environ['CONTAINER_ID']}/tfos-[^/]*-{each.role}-0-host/process-\d+$"
+        name = rf"/{each.environ['CONTAINER_ID']}/tfos-[^/]*-{each.role}-0-[0-9a-f]+-host/process-\d+$"
         assert re.search(name, each.directory)
         assert os.path.realpath(each.environ["TMPDIR"]) == each.directory
     run = submit.finish(process)
