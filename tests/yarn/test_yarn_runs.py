@@ -43,7 +43,7 @@ def test_roles_of_a_ps_run_have_containers_of_their_sizes(submit):
     for each in submit.wait_for(players):
         name = rf"/{each.environ['CONTAINER_ID']}/tfos-[^/]*-{each.role}-0-[0-9a-f]+-host/process-\d+$"
         assert re.search(name, each.directory)
-        assert os.path.realpath(each.environ["TMPDIR"]) == each.directory
+        assert os.path.realpath(each.environ["TMPDIR"]) == f"{each.directory}/tmp"
     run = submit.finish(process)
     assert run.code == ExitCode.OK
     found = run.record["result"]
