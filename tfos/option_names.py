@@ -80,6 +80,7 @@ class RunOptions(TypedDict, total=False):
     checkpoint_dir: str | os.PathLike[str] | None
     model_dir: str | os.PathLike[str] | None
     fresh: bool
+    warm_start: str | os.PathLike[str] | None
     max_restarts: int
     stall_timeout: str | float
     inject: Sequence[str]

@@ -41,8 +41,8 @@ def test_roles_of_a_ps_run_have_containers_of_their_sizes(submit):
         return found if roles == {each.role for each in found} else None
 
     for each in submit.wait_for(players):
-        name = rf"/{each.environ['CONTAINER_ID']}/tfos-[^/]*-{each.role}-0-[0-9a-f]+-host/process-\d+$"
-        assert re.search(name, each.directory)
+        name = rf"tfos-[^/]*-{each.role}-0-[0-9a-f]+-host/process-\d+"
+        assert re.search(rf"/{each.environ['CONTAINER_ID']}/{name}$", each.directory)
         assert os.path.realpath(each.environ["TMPDIR"]) == f"{each.directory}/tmp"
     run = submit.finish(process)
     assert run.code == ExitCode.OK
