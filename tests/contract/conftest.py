@@ -1,9 +1,12 @@
-"""The registry's backends, each behind the same few verbs."""
+"""The backends that a contract is held against: of the registry, and of checkpoints."""
 
 import itertools
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from support.checkpoint_places import Place
 
 from tfos.registry.contract import Registry
 from tfos.registry.embedded import EmbeddedZooKeeper
@@ -68,3 +71,16 @@ def backend(request: pytest.FixtureRequest) -> Iterator[MemoryBackend | ZooKeepe
     )
     yield made
     made.close()
+
+
+@pytest.fixture(params=["file", "memory", pytest.param("hdfs", marks=pytest.mark.yarn)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """An empty place for checkpoints: local, in fsspec's memory, and on a real HDFS."""
+    if request.param == "file":
+        yield Place(str(tmp_path / "store"))
+        return
+    root = request.getfixturevalue("yarn").record.hdfs if request.param == "hdfs" else "memory:/"
+    made = Place(f"{root}/{uuid.uuid4().hex}/store")
+    yield made
+    if made.fs.exists(made.root):
+        made.fs.rm(made.root, recursive=True)

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import threading
-import uuid
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,6 @@ from tfos.errors import CheckpointCorruptError, CheckpointError
 from tfos.fault.checkpoint_manifest import commit_marker
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.read_plan import FeedPosition
-
-
-@pytest.fixture(params=["file", "memory", pytest.param("hdfs", marks=pytest.mark.yarn)])
-def place(request, tmp_path):
-    if request.param == "file":
-        yield Place(str(tmp_path / "store"))
-        return
-    root = request.getfixturevalue("yarn").record.hdfs if request.param == "hdfs" else "memory:/"
-    made = Place(f"{root}/{uuid.uuid4().hex}/store")
-    yield made
-    if made.fs.exists(made.root):
-        made.fs.rm(made.root, recursive=True)
 
 
 def commit(place: Place, name: str, manifest: bytes) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -23,18 +22,6 @@ from tfos.run_holder import holder_here
 
 BOUND_S = 30.0
 NEVER_S = 1000.0
-
-
-@pytest.fixture(params=["file", "memory", pytest.param("hdfs", marks=pytest.mark.yarn)])
-def place(request, tmp_path):
-    if request.param == "file":
-        yield Place(str(tmp_path / "store"))
-        return
-    root = request.getfixturevalue("yarn").record.hdfs if request.param == "hdfs" else "memory:/"
-    made = Place(f"{root}/{uuid.uuid4().hex}/store")
-    yield made
-    if made.fs.exists(made.root):
-        made.fs.rm(made.root, recursive=True)
 
 
 def elsewhere(name="another"):
