@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import os
 import ssl
-import tempfile
 from dataclasses import dataclass, field
 
 __all__ = ["RunIdentity"]
@@ -60,21 +60,15 @@ class RunIdentity:
         return self.key + self.certificate
 
     def client_context(self) -> ssl.SSLContext:
-        """Return what a client of the run's server connects with.
-
-        Raises
-        ------
-        OSError
-            If the directory of temporary files cannot hold a file for a moment.
-        """
+        """Return what a client of the run's server connects with."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         # The only certificate that is trusted is the server's own: its name says nothing more.
         context.check_hostname = False
         context.load_verify_locations(cadata=self.certificate)
-        # OpenSSL reads a key from a file only; this one has mode 0600, and is gone at once.
-        with tempfile.NamedTemporaryFile("w", prefix="tfos-", suffix=".pem") as file:
+        # OpenSSL reads a key from a file only; this one is in memory, and gone at once.
+        with open(os.memfd_create("tfos-identity"), "w") as file:
             file.write(self.pem)
             file.flush()
-            context.load_cert_chain(file.name)
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
         return context

@@ -11,7 +11,7 @@ from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.retry import KazooRetry
 from kazoo.security import make_acl, make_digest_acl
 
-from tfos.errors import ConfigError, RendezvousConnectionError
+from tfos.errors import ConfigError
 from tfos.registry.identity import RunIdentity
 
 __all__ = ["make_client"]
@@ -56,18 +56,17 @@ def make_client(
     ------
     ConfigError
         If `hosts` is malformed.
-    RendezvousConnectionError
-        If `identity` cannot be loaded, for no temporary file can be made.
     """
     acl = [make_digest_acl(_USER, secret, all=True)]
     if readable:
         acl.append(make_acl("world", "anyone", read=True))
+    tls = None if identity is None else identity.client_context()
     try:
         return KazooClient(
             hosts,
             timeout=session_timeout_s,
             client_id=client_id,
-            handler=_Handler(session_timeout_s / _ATTEMPTS, _tls_of(identity)),
+            handler=_Handler(session_timeout_s / _ATTEMPTS, tls),
             default_acl=acl,
             auth_data=[("digest", f"{_USER}:{secret}")],
             # kazoo's own back-off grows to an hour; the session does not live as long.
@@ -77,16 +76,6 @@ def make_client(
     except ValueError as error:
         raise ConfigError(
             f"the ZooKeeper address is {hosts!r}: expected HOST:PORT[,HOST:PORT...] (--zookeeper)"
-        ) from error
-
-
-def _tls_of(identity: RunIdentity | None) -> ssl.SSLContext | None:
-    try:
-        return None if identity is None else identity.client_context()
-    except OSError as error:
-        raise RendezvousConnectionError(
-            f"the run's key for its ZooKeeper cannot be loaded from a temporary file: {error}; "
-            "free space in TMPDIR, or point it elsewhere"
         ) from error
 
 
