@@ -568,21 +568,41 @@ class TrainContext:
         )
         return self._runtime.fit(plan, self)
 
-    def report(self, step: int, *, rows: int = 0, **metrics: float) -> None:
+    def report(
+        self,
+        step: int,
+        metrics: Mapping[str, float] | None = None,
+        /,
+        *,
+        rows: int = 0,
+        **named: float,
+    ) -> None:
         """Tell the driver how far this process is; `fit` does so by itself.
 
         Parameters
         ----------
         step
             Completed steps.
+        metrics
+            Numbers by name; the chief's last ones become ``RunResult.metrics``.
         rows
             Rows trained on so far.
-        **metrics
-            Numbers by name; the chief's last ones become ``RunResult.metrics``.
+        **named
+            More metrics; those of any name, such as ``rows`` or ``val/auc``, go into `metrics`.
+
+        Raises
+        ------
+        TypeError
+            If a metric is no number.
+
+        Examples
+        --------
+        >>> ctx.report(step, loss=0.31, rows=step * 512)  # doctest: +SKIP
         """
         check = Arguments("ctx.report")
         self._step = check.integer("step", step, 0)
-        given = numbers_by_name("ctx.report: metrics must be", metrics)
+        given = numbers_by_name("ctx.report: metrics must be", {} if metrics is None else metrics)
+        given |= numbers_by_name("ctx.report: metrics must be", named)
         self.link.report(self._step, check.integer("rows", rows, 0), given)
 
     def should_stop(self) -> bool:

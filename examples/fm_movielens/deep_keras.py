@@ -89,6 +89,6 @@ def make_report(ctx: tfos.TrainContext) -> Any:
             ctx.report(self.steps)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            ctx.report(self.steps, **logs)
+            ctx.report(self.steps, logs)
 
     return Report()

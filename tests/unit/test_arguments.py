@@ -222,6 +222,11 @@ def test_numpy_numbers_and_lists_are_taken(ctx, asked):
     assert ctx.steps_per_epoch(np.int64(30)) == 4
 
 
+def test_metrics_of_any_name_are_reported(ctx, asked):
+    ctx.report(5, {"rows": 7, "step": 8, "val/auc": 0.5}, rows=3, self_loss=1)
+    assert asked.reported == [(5, 3, {"rows": 7.0, "step": 8.0, "val/auc": 0.5, "self_loss": 1.0})]
+
+
 def test_editors_see_the_options():
     reading = {each for each in ReadPlan.__dataclass_fields__ if each not in ("name", "start")}
     for method in (TrainContext.fit, TrainContext.dataset, TrainContext.batches):

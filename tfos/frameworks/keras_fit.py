@@ -42,8 +42,8 @@ def progress_callback(ctx: TrainContext, on_nan: OnNan) -> Any:
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self._before = self._step
-            metrics: dict[str, Any] = {**numbers_by_name("Keras returned", logs or {})}
-            ctx.report(self._step, **metrics)
+            metrics = numbers_by_name("Keras returned", logs or {})
+            ctx.report(self._step, metrics)
             bad = [f"{name!r} is {v}" for name, v in metrics.items() if not math.isfinite(v)]
             if bad and on_nan == "stop":
                 raise DivergedError(

@@ -324,7 +324,7 @@ class _Loop:
         """Report how far the loop is, with the metrics known so far."""
         # The rows of all are told once.
         rows = self.progress.rows if self._ctx.is_chief else 0
-        self._ctx.report(self.progress.step, rows=rows, **self.metrics)
+        self._ctx.report(self.progress.step, self.metrics, rows=rows)
 
     def _diverged(self, bad: list[str]) -> None:
         """Answer numbers that are none as `on_nan` says."""
