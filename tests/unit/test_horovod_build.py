@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 import threading
@@ -14,7 +15,12 @@ from tfos.cli import main
 from tfos.errors import ConfigError, ExitCode, HorovodError
 from tfos.horovod_build import installation, toolchain, wheel_build
 from tfos.horovod_build.headers import HEADERS, missing_headers, write_headers
-from tfos.horovod_build.toolchain import build_environment, require_compiler, tools_to_fetch
+from tfos.horovod_build.toolchain import (
+    build_environment,
+    require_compiler,
+    tools_to_fetch,
+    write_cmake,
+)
 from tfos.horovod_build.wheel_build import Progress, obtain_wheel
 from tfos.horovod_build.wheel_cache import WheelCache, build_settings, default_directory
 
@@ -147,7 +153,6 @@ class TestTheEnvironment:
         assert env["PATH"].startswith("/t/bin:")
         assert env["PATH"].endswith(":/bin")
         assert env["HOROVOD_WITH_TENSORFLOW"] == env["HOROVOD_WITHOUT_MPI"] == "1"
-        assert "HOROVOD_CMAKE" not in env
 
     def test_mpi_may_be_asked_for(self):
         assert "HOROVOD_WITHOUT_MPI" not in self.made_of(HOROVOD_WITH_MPI="1")
@@ -159,10 +164,27 @@ class TestTheEnvironment:
         assert outer["MAKEFLAGS"] == "-j3"
         assert not {"MAKELEVEL", "MFLAGS"} & set(outer)
 
-    def test_a_cmake_that_was_fetched_is_the_one_used(self, tmp_path):
-        write_headers({"bin/cmake": ""}, tmp_path)
-        env = build_environment({"HOROVOD_CMAKE": "old"}, tmp_path, tmp_path, tmp_path, 1)
-        assert env["HOROVOD_CMAKE"] == str(tmp_path / "bin" / "cmake")
+    @pytest.mark.parametrize("fetched", [True, False])
+    def test_cmake_builds_what_tensorflow_needs_without_symbols(self, tmp_path, fetched):
+        tools, users = tmp_path / "tools", tmp_path / "the user's cmake"
+        say = '#!/bin/sh\necho $(basename "$0") "$@"'
+        write_headers({"bin/cmake": say} if fetched else {"unrelated": ""}, tools)
+        write_headers({users.name: say}, tmp_path)
+        for program in (tools / "bin" / "cmake", users):
+            if program.exists():
+                program.chmod(0o755)
+        environ = {"HOROVOD_CMAKE": str(users)}
+        write_cmake(environ, tools)
+        cmake = build_environment(environ, tools, tmp_path, tmp_path, 1)["HOROVOD_CMAKE"]
+
+        def said(*words):
+            done = subprocess.run([cmake, *words], capture_output=True, text=True, check=True)
+            return done.stdout.strip()
+
+        name = "cmake" if fetched else users.name
+        assert said("--build", ".", "--", "-j2") == f"{name} --build . --target tensorflow -- -j2"
+        flags = "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O2 -DNDEBUG"
+        assert said("..", "-DA=1") == f"{name} .. -DA=1 {flags}"
 
     @pytest.mark.parametrize(
         ("says", "fetched"), [("3.12.4", True), ("3.13.0", False), ("4.1.2", False), ("?", True)]

@@ -18,6 +18,7 @@ from tfos.horovod_build.toolchain import (
     require_compiler,
     tensorflow_include,
     tools_to_fetch,
+    write_cmake,
 )
 from tfos.horovod_build.wheel_cache import VERSION, WheelCache
 
@@ -119,6 +120,7 @@ def _compile(work: Path, log: Path, tensorflow: str, progress: Progress) -> Path
         log=log,
         timeout_s=_FETCH_TIMEOUT_S,
     )
+    write_cmake(os.environ, tools)
     env = build_environment(os.environ, tools, headers, temporary, cores)
     source = work / "source.txt"
     source.write_text(f"{_SOURCE} --hash=sha256:{_SOURCE_SHA256}\n", encoding="utf-8")
