@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -103,7 +104,7 @@ class HostDrill:
             # What a machine's processes have with its own executor is no network's.
             _cut_off(victim, fault.amount, [_executor()])
         else:
-            os.kill(victim, _SIGNALS[fault.action])
+            _signal(fault, victim)
 
 
 class DriverDrill:
@@ -132,7 +133,13 @@ class DriverDrill:
         if fault.action == "cut":
             _cut_off(pid, fault.amount)
         else:
-            os.kill(pid, _SIGNALS[fault.action])
+            _signal(fault, pid)
+
+
+def _signal(fault: Fault, pid: int) -> None:
+    # A process that has just ended by itself is past every fault.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, _SIGNALS[fault.action])
 
 
 def _announce(fault: Fault) -> None:
