@@ -81,8 +81,9 @@ class SharedCluster:
         job
             The job.
         config, **options
-            As for `tfos.run`. ZooKeeper is the cluster's; ``supervision.standby`` is off unless it
-            is given, because a second process per role costs more than a restart saves.
+            As for `tfos.run`. ZooKeeper is the cluster's unless another is named;
+            ``supervision.standby`` is off unless it is given, because a second process per role
+            costs more than a restart saves.
 
         Raises
         ------
@@ -90,7 +91,8 @@ class SharedCluster:
             As `tfos.run`; its ``result`` attribute is the record.
         """
         given = with_options(config, options, caller="SharedCluster.run")
-        registry = given.registry.model_copy(update={"zookeeper": self._server.address})
+        address = given.registry.zookeeper or self._server.address
+        registry = given.registry.model_copy(update={"zookeeper": address})
         supervision = given.supervision
         if "standby" not in supervision.model_fields_set:
             supervision = supervision.model_copy(update={"standby": False})
