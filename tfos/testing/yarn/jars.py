@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Final
 
-from tfos.cache_directory import cache_directory
+from tfos.cache_directory import cache_directory, locked
 from tfos.errors import LaunchError
 from tfos.launcher.prerequisites import find_spark_home
 
@@ -63,10 +62,15 @@ def _fetch(cache: Path) -> None:
             "mvn is missing: it fetches the jars of YARN and HDFS; install Maven (Debian and "
             f"Ubuntu: apt install maven), or copy them into {cache}"
         )
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    # Aside and by rename: what is there is whole, whoever else fetches meanwhile.
-    with tempfile.TemporaryDirectory(prefix=f"{cache.name}.", dir=cache.parent) as aside:
-        target = Path(aside) / "jars"
+    with locked(
+        cache.with_name(f"{cache.name}.fetching"),
+        lambda: None,
+        error=LaunchError,
+        instead="name another one by XDG_CACHE_HOME",
+    ) as work:
+        if cache.is_dir():
+            return  # the process that was waited for has fetched them
+        target = work / "jars"
         command = [maven, "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies"]
         command += ["-DincludeScope=runtime", f"-DoutputDirectory={target}"]
         try:
@@ -83,8 +87,5 @@ def _fetch(cache: Path) -> None:
             said = str(getattr(error, "stdout", None) or "")[-2000:]
             message = f"the jars of YARN and HDFS cannot be fetched: {error}\n{said}"
             raise LaunchError(message) from error
-        try:
-            target.rename(cache)
-        except OSError:
-            if not cache.is_dir():
-                raise
+        # By rename: what is there is whole.
+        target.rename(cache)
