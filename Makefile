@@ -2,6 +2,8 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+# Programs that start often are not to be compiled each time.
+unexport PYTHONDONTWRITEBYTECODE
 .SHELLFLAGS := -euo pipefail -c
 
 VENV := .venv
@@ -23,8 +25,8 @@ DEMO_ARGS ?= --arch ps --num-ps 1 --num-workers 2 -p data=$(CURDIR)/$(DATA) exam
 PYTEST_ARGS ?=
 # The tests that `make test` runs; continuous integration runs more: TIERS='not faults'.
 TIERS ?= not faults and not ci
-# Many tests mostly wait: for processes that start, and for silence to be noticed.
-WORKERS ?= 2
+# Many tests mostly wait: for processes that start, and for silence to be noticed. On two cores.
+WORKERS ?= 3
 # A worker that a test crashed is replaced once; its test would crash the next one as well.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
   --max-worker-restart 1
@@ -121,8 +123,10 @@ $(STAMP): constraints.txt pyproject.toml
 	fi; \
 	"$$python" -m venv $(VENV)
 	@echo "installing tfos and TensorFlow into $(VENV): some minutes, once"
-	$(PIP) install -q $(CONSTRAINTS) -e '.[dev]' $(TENSORFLOW)
-	$(PIP) install -q $(CONSTRAINTS) --no-deps tf-keras
+	$(PIP) install -q --no-compile $(CONSTRAINTS) -e '.[dev]' $(TENSORFLOW)
+	$(PIP) install -q --no-compile $(CONSTRAINTS) --no-deps tf-keras
+	@# pip would compile every file of every package; few are ever imported.
+	$(BIN)/python -c 'import tensorflow, tf_keras, pyspark.sql, tfos.cli' 2>/dev/null
 	@touch $@
 
 # The wheel of RecBole carries MovieLens 100K; nothing else of it is used or installed.

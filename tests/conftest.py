@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from support.tiers import Tiers
 from tfos.java import QUICK_JVM
 
 if TYPE_CHECKING:
+    from support.in_session import InSession
+
     from tfos.testing.yarn import YarnCluster
 
 if "TFOS_FAULT_TABLE" not in os.environ:
@@ -30,6 +33,9 @@ if "TFOS_FAULT_TABLE" not in os.environ:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Tiers())
+    # Under nohup, or in the background of a script, these are ignored, by what tests start too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -54,16 +60,42 @@ def table() -> FaultTable | None:
 @pytest.fixture(scope="session")
 def yarn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[YarnCluster]:
     """One YARN of two NodeManagers and HDFS for all tests: starting it takes longer than most."""
+    # One node alone has room for every role: tests take the other away.
+    yield from _cluster(tmp_path_factory.mktemp("yarn"), memory_mb=9216)
+
+
+@pytest.fixture(scope="session")
+def hdfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[YarnCluster]:
+    """One HDFS, with a YARN that runs nothing, for all tests of files there."""
+    yield from _cluster(tmp_path_factory.mktemp("hdfs"), node_managers=0)
+
+
+def _cluster(directory: Path, **options: int) -> Iterator[YarnCluster]:
     from tfos.errors import LaunchError
     from tfos.testing.yarn import YarnCluster
 
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         tell_missing("no Java is found: install Java 17, or set JAVA_HOME")
-    # One node alone has room for every role: tests take the other away.
-    cluster = YarnCluster(tmp_path_factory.mktemp("yarn"), memory_mb=9216)
+    cluster = YarnCluster(directory, **options)
     try:
         cluster.start()
     except LaunchError as error:
         tell_missing(f"YARN and HDFS do not start: {error}")
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InSession]:
+    """One Spark session and one ZooKeeper for a module, most of whose tests run jobs."""
+    from support.in_session import InSession
+
+    with InSession(tmp_path_factory.mktemp("session")) as session:
+        yield session
+
+
+@pytest.fixture
+def in_session(session: InSession) -> Iterator[InSession]:
+    """As `submit`, on the module's own Spark session: where the way there is not the matter."""
+    yield session
+    session.assert_nothing_left()

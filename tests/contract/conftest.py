@@ -73,13 +73,15 @@ def backend(request: pytest.FixtureRequest) -> Iterator[MemoryBackend | ZooKeepe
     made.close()
 
 
-@pytest.fixture(params=["file", "memory", pytest.param("hdfs", marks=pytest.mark.yarn)])
+@pytest.fixture(
+    params=["file", "memory", pytest.param("hdfs", marks=[pytest.mark.yarn, pytest.mark.hdfs])]
+)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """An empty place for checkpoints: local, in fsspec's memory, and on a real HDFS."""
     if request.param == "file":
         yield Place(str(tmp_path / "store"))
         return
-    root = request.getfixturevalue("yarn").record.hdfs if request.param == "hdfs" else "memory:/"
+    root = request.getfixturevalue("hdfs").record.hdfs if request.param == "hdfs" else "memory:/"
     made = Place(f"{root}/{uuid.uuid4().hex}/store")
     yield made
     if made.fs.exists(made.root):

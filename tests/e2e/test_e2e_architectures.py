@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ APPS = Path(__file__).parent / "apps"
 LINEAR = str(APPS / "linear.py")
 SESSION = str(APPS / "session.py")
 CLUSTER = "local-cluster[5,1,1024]"
+SECRET = "not-in-any-argument-1f0c"
 
 pytestmark = [pytest.mark.spark, pytest.mark.tf, pytest.mark.zookeeper, pytest.mark.timeout(500)]
 
@@ -44,10 +46,23 @@ def test_local_and_its_model(submit, tmp_path):
     assert [path.name for path in (tmp_path / "models").iterdir()] == [model.name]
 
 
-@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.faults), 7])
-def test_ps_in_separate_executors_partitions_need_not_match_the_workers(submit, partitions):
+@pytest.mark.faults
+def test_ps_in_separate_executors_on_one_partition(submit):
     roles = ("--arch", "ps", "--num-workers", "2", "--num-ps", "2")
-    check_linear(submit("--master", CLUSTER, *roles, "-p", f"partitions={partitions}", LINEAR))
+    check_linear(submit("--master", CLUSTER, *roles, "-p", "partitions=1", LINEAR))
+
+
+def test_ps_in_separate_executors_encrypted_partitions_need_not_match_the_workers(submit, tmp_path):
+    secret, settings = tmp_path / "secret", tmp_path / "secret.yaml"
+    secret.write_text(SECRET)
+    settings.write_text(f"spark:\n  conf:\n    spark.authenticate.secret: {SECRET}\n")
+    roles = ("--arch", "ps", "--num-workers", "2", "--num-ps", "1")
+    encrypted = ("--encrypt", "--conf", str(settings), "-p", f"secret={secret}")
+    run = submit("--master", CLUSTER, *roles, *encrypted, str(APPS / "encrypted.py"))
+    result = check_linear(run)
+    assert list(result["found"].values()) == ["true"] * 3
+    assert result["telling"] == []
+    assert SECRET not in run.text
 
 
 @pytest.mark.parametrize(
@@ -70,13 +85,22 @@ def test_session_in_separate_executors(submit, program):
 
 
 @pytest.mark.parametrize("arch", [pytest.param("local", marks=pytest.mark.faults), "ps"])
-def test_a_second_submit_resumes_in_the_middle_of_an_epoch(submit, tmp_path, arch):
-    common = ["--arch", arch, "--name", "linear", "--checkpoint-dir", str(tmp_path / "ckpt")]
-    first = submit(*common, "-p", "max_steps=50", LINEAR)
+def test_a_second_submit_resumes_in_the_middle_of_an_epoch(in_session, tmp_path, arch):
+    common = [
+        "--arch",
+        arch,
+        "--num-workers",
+        "1",
+        "--name",
+        "linear",
+        "--checkpoint-dir",
+        str(tmp_path / "ckpt"),
+    ]
+    first = in_session(*common, "-p", "max_steps=50", LINEAR)
     assert first.code == ExitCode.OK
     assert first.record["result"]["step"] == 50
     stopped_at = first.record["result"]["step"]
-    second = submit(*common, LINEAR)
+    second = in_session(*common, LINEAR)
     assert second.code == ExitCode.OK
     assert second.record["resumed_from"] == first.record["checkpoint"]
     assert f"resumed from step {stopped_at}" in second.text
@@ -87,19 +111,19 @@ def test_a_second_submit_resumes_in_the_middle_of_an_epoch(submit, tmp_path, arc
 
 
 def test_after_a_training_that_was_good_enough_nothing_is_left_and_fresh_starts_over(
-    submit, tmp_path
+    in_session, tmp_path
 ):
     common = ["--name", "linear", "--checkpoint-dir", str(tmp_path / "ckpt")]
-    first = submit(*common, "-p", "good=100", "-p", "epochs=5", LINEAR)
+    first = in_session(*common, "-p", "good=100", "-p", "epochs=5", LINEAR)
     assert first.code == ExitCode.OK
     assert first.record["result"]["stopped_early"]
     assert first.record["result"]["step"] == 80
     assert "nothing is left" not in first.text
-    second = submit(*common, "-p", "epochs=1", LINEAR)
+    second = in_session(*common, "-p", "epochs=1", LINEAR)
     assert second.code == ExitCode.OK
     assert "nothing is left to train after step 80, from which this run" in second.text
     assert "could not be found in the restored object" not in second.text
-    third = submit(*common, "--fresh", "-p", "max_steps=5", LINEAR)
+    third = in_session(*common, "--fresh", "-p", "max_steps=5", LINEAR)
     assert third.code == ExitCode.OK
     assert third.record["resumed_from"] is None
     assert third.record["result"]["resumed_from"] == 0
@@ -110,21 +134,26 @@ def test_after_a_training_that_was_good_enough_nothing_is_left_and_fresh_starts_
 
 @pytest.fixture
 def training(submit, tmp_path):
-    """Start a training on parameter servers that has no end; returns once it takes steps."""
+    """Start a training that has no end; the call returns once it takes steps."""
     stepped, settings = tmp_path / "stepped", tmp_path / "patient.yaml"
     settings.write_text("supervision: {grace_s: 30}\n")
     kept = ("--conf", str(settings), "--checkpoint-dir", str(tmp_path / "ckpt"))
     endless = ("-p", "slow=0.05", "-p", "epochs=1000", "-p", f"stepped={stepped}")
-    process = submit.start("--arch", "ps", *kept, *endless, LINEAR)
-    wait_for(stepped.exists, 150.0)
-    assert process.poll() is None
-    return process
+
+    def start(*roles: str) -> subprocess.Popen[str]:
+        process = submit.start(*roles, *kept, *endless, LINEAR)
+        wait_for(stepped.exists, 150.0)
+        assert process.poll() is None
+        return process
+
+    return start
 
 
 # SIGTERM ends a run in test_e2e_bad_input.py.
 def test_an_interrupt_ends_everything_after_a_last_checkpoint(submit, training, tmp_path):
-    os.kill(training.pid, signal.SIGINT)
-    run = submit.finish(training)
+    process = training("--arch", "ps", "--num-workers", "1")
+    os.kill(process.pid, signal.SIGINT)
+    run = submit.finish(process)
     print(run.err[-4000:])
     assert run.code == ExitCode.INTERRUPTED
     assert run.record["outcome"] == "interrupted"
@@ -140,7 +169,8 @@ def test_an_interrupt_ends_everything_after_a_last_checkpoint(submit, training, 
 
 
 def test_a_killed_client_leaves_nothing(submit, training):
-    os.kill(training.pid, signal.SIGKILL)
-    out, _ = training.communicate(timeout=60)
+    process = training("--arch", "local")
+    os.kill(process.pid, signal.SIGKILL)
+    out, _ = process.communicate(timeout=60)
     submit.run_ids.update(re.findall(r"tfos: run (\S+) of ", out))
     wait_for(lambda: not submit.processes(), poll_s=0.2)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.drills import command_line
 from support.small_disk import mounted
-from support.waiting import wait_for
+from support.waiting import meanwhile, wait_for
 
 from tfos.errors import ExitCode
 
@@ -60,18 +60,24 @@ def test_an_application_that_cannot_be_imported(submit, app):
 @pytest.mark.parametrize(
     ("fault", "code", "words"),
     [
-        ("pre_train_raises", ExitCode.USER_CODE, ["LookupError: no such table: clicks"]),
-        ("spark_raises", ExitCode.USER_CODE, ["bad row"]),
         ("pre_train_stops", ExitCode.CONFIG, ["pre_train stopped the Spark session"]),
         ("spark_stops", ExitCode.INFRASTRUCTURE, ["Spark was stopped by somebody else"]),
     ],
 )
-def test_bad_data(submit, fault, code, words):
+def test_a_session_that_ends(submit, fault, code, words):
     check(submit("-p", f"fault={fault}", FAULTS), code, *words)
 
 
-def test_bad_data_of_one_worker_ends_them_all(submit):
-    run = submit("--arch", "ps", "--num-workers", "2", "-p", "fault=null", FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("pre_train_raises", "LookupError: no such table: clicks"), ("spark_raises", "bad row")],
+)
+def test_bad_data(in_session, fault, words):
+    check(in_session("-p", f"fault={fault}", FAULTS), ExitCode.USER_CODE, words)
+
+
+def test_bad_data_of_one_worker_ends_them_all(in_session):
+    run = in_session("--arch", "ps", "--num-workers", "2", "-p", "fault=null", FAULTS)
     check(run, ExitCode.USER_CODE, "worker-0", "value", "null")
     assert run.record["incidents"] == []
 
@@ -90,31 +96,31 @@ def test_train_that_raises_shows_the_users_own_lines_whatever_shutdown_raises(su
     assert "shutdown failed too" in run.text
 
 
-def test_train_that_calls_os_exit(submit):
-    run = submit("-p", "fault=os_exit", *ONCE, FAULTS)
+def test_train_that_calls_os_exit(in_session):
+    run = in_session("-p", "fault=os_exit", *ONCE, FAULTS)
     check(run, ExitCode.USER_CODE, "code 9")
     assert "about to leave" in run.record["failures"][0]["last_lines"]
 
 
-def test_train_that_crashes_in_native_code(submit):
-    run = submit("-p", "fault=crashes", *ONCE, FAULTS)
+def test_train_that_crashes_in_native_code(in_session):
+    run = in_session("-p", "fault=crashes", *ONCE, FAULTS)
     check(run, ExitCode.INFRASTRUCTURE, "SIGSEGV")
     stacks = run.record["failures"][0]["stacks"]
     assert stacks.startswith("Fatal Python error: Segmentation fault")
     assert "in do_crashes" in stacks
 
 
-def test_train_that_prints_100_mb_and_a_shutdown_that_raises_do_not_fail_the_run(submit):
-    run = submit("-p", "fault=prints", "-p", "shutdown=raises", FAULTS)
+def test_train_that_prints_100_mb_and_a_shutdown_that_raises_do_not_fail_the_run(in_session):
+    run = in_session("-p", "fault=prints", "-p", "shutdown=raises", FAULTS)
     assert run.code == ExitCode.OK
     assert len(run.text) < 16 << 20
     assert "shutdown failed too" in run.text
     assert run.record["result"] == {"rows": 2000}
 
 
-def test_a_worker_that_is_killed_ends_the_whole_run(submit):
+def test_a_worker_that_is_killed_ends_the_whole_run(in_session):
     arguments = ["--arch", "session", "-p", "fault=killed", "-p", "where=worker-1", FAULTS]
-    run = submit(*ONCE, *arguments)
+    run = in_session(*ONCE, *arguments)
     check(run, ExitCode.INFRASTRUCTURE, "worker-1", "SIGKILL")
     assert "memory" in run.record["failures"][0]["hint"]
 
@@ -130,10 +136,10 @@ def test_grandchildren_are_ended_too(submit):
     assert run.record["outcome"] == "interrupted"
 
 
-def test_a_run_past_its_timeout(submit):
+def test_a_run_past_its_timeout(in_session):
     # Longer than any machine takes to begin training.
-    run = submit("--timeout", "60", "-p", "fault=hangs", FAULTS)
-    check(run, ExitCode.TIMEOUT, "--timeout 60")
+    run = in_session("--timeout", "30", "-p", "fault=hangs", FAULTS)
+    check(run, ExitCode.TIMEOUT, "--timeout 30")
     assert run.record["outcome"] == "timed_out"
     assert run.record["steps"] == 1
 
@@ -145,7 +151,7 @@ def test_pre_train_past_the_timeout(submit):
 
 def test_a_server_that_cannot_bind_its_port(submit):
     # The role host holds the port: without SO_REUSEPORT TensorFlow cannot bind beside it.
-    arguments = ["--arch", "ps", *ONCE, "-p", "fault=none", FAULTS]
+    arguments = ["--arch", "ps", "--num-workers", "1", *ONCE, "-p", "fault=none", FAULTS]
     run = submit(*arguments, env={"TF_GRPC_REUSE_PORT": "false"})
     check(run, ExitCode.INFRASTRUCTURE)
     assert "TF_GRPC_REUSE_PORT" in run.text
@@ -154,35 +160,38 @@ def test_a_server_that_cannot_bind_its_port(submit):
 # -- services and disks ------------------------------------------------------------------------
 
 
-def test_zookeeper_that_cannot_be_reached(submit):
+def test_zookeeper_that_cannot_be_reached(in_session):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-    run = submit("--zookeeper", address, "-p", "fault=none", FAULTS)
+    run = in_session("--zookeeper", address, "-p", "fault=none", FAULTS)
     check(run, ExitCode.INFRASTRUCTURE, address, "--zookeeper")
 
 
 @pytest.mark.zookeeper
-def test_zookeeper_that_dies_during_the_run(submit, tmp_path):
+def test_zookeeper_that_dies_during_the_run(in_session, tmp_path):
     from tfos.registry.embedded import EmbeddedZooKeeper
+
+    hung = tmp_path / "hung"
+
+    def dies() -> None:
+        try:
+            wait_for(hung.exists, 150.0)
+        finally:
+            server.stop()
 
     server = EmbeddedZooKeeper()
     server.start()
-    try:
-        hangs = ("-p", "fault=hangs", "-p", f"hung={tmp_path / 'hung'}", FAULTS)
-        process = submit.start("--zookeeper", server.address, *hangs)
-        wait_for((tmp_path / "hung").exists, 150.0)
-    finally:
-        server.stop()
-    run = submit.finish(process)
-    print(run.err[-6000:])
+    with meanwhile(dies):
+        hangs = ("-p", "fault=hangs", "-p", f"hung={hung}", FAULTS)
+        run = in_session("--zookeeper", server.address, *hangs)
     check(run, ExitCode.INFRASTRUCTURE, "ZooKeeper")
 
 
-def test_a_checkpoint_directory_that_cannot_be_written(submit, tmp_path):
+def test_a_checkpoint_directory_that_cannot_be_written(in_session, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
-    run = submit("--checkpoint-dir", str(blocked / "ckpt"), "-p", "fault=none", FAULTS)
+    run = in_session("--checkpoint-dir", str(blocked / "ckpt"), "-p", "fault=none", FAULTS)
     check(run, ExitCode.INFRASTRUCTURE, "--checkpoint-dir", str(blocked))
 
 
@@ -193,7 +202,7 @@ def tiny_disk(tmp_path):
         yield directory
 
 
-def test_a_full_disk_in_the_spool_directory(submit, tiny_disk, app, tmp_path):
+def test_a_full_disk_in_the_spool_directory(in_session, tiny_disk, app, tmp_path):
     conf = tmp_path / "spool.yaml"
     conf.write_text(f"feed:\n  spool_dir: {tiny_disk}\n  memory_bytes: 1k\n")
     path = app(
@@ -205,5 +214,5 @@ def test_a_full_disk_in_the_spool_directory(submit, tiny_disk, app, tmp_path):
         "    def train(self, ctx):\n"
         "        return sum(len(b['id']) for b in ctx.batches(epochs=2))\n"
     )
-    run = submit("--conf", str(conf), path)
+    run = in_session("--conf", str(conf), path)
     check(run, ExitCode.INFRASTRUCTURE, str(tiny_disk), "spool_dir")

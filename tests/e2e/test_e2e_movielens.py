@@ -18,9 +18,9 @@ def data() -> str:
 
 
 @pytest.mark.faults
-def test_the_common_loop_in_one_process(submit, data, tmp_path):
+def test_the_common_loop_in_one_process(in_session, data, tmp_path):
     models = tmp_path / "models"
-    run = submit("-p", data, "--model-dir", str(models), str(EXAMPLE / "fm.py"))
+    run = in_session("-p", data, "--model-dir", str(models), str(EXAMPLE / "fm.py"))
     check_quality(run)
     assert Path(run.record["model"]).parent == models
 
@@ -43,9 +43,9 @@ def test_the_common_loop_on_a_ring_of_separate_executors(submit, data, tmp_path)
 
 
 @pytest.mark.horovod
-def test_keras_and_horovods_callbacks_on_a_ring(submit, data):
+def test_keras_and_horovods_callbacks_on_a_ring(in_session, data):
     arguments = ["--arch", "ring", "--num-workers", "2", "-p", data, "-p", "epochs=4"]
-    run = submit(*arguments, str(EXAMPLE / "deep_keras.py"))
+    run = in_session(*arguments, str(EXAMPLE / "deep_keras.py"))
     assert run.code == ExitCode.OK
     assert run.record["result"]["rmse"] < 0.944
     losses = run.record["result"]["loss"]
@@ -54,6 +54,6 @@ def test_keras_and_horovods_callbacks_on_a_ring(submit, data):
 
 
 @pytest.mark.parametrize("api", ["session", pytest.param("monitored", marks=pytest.mark.faults)])
-def test_the_session_program(submit, data, api):
+def test_the_session_program(in_session, data, api):
     arguments = ["--arch", "session", "--num-workers", "2", "-p", data, "-p", f"api={api}"]
-    check_quality(submit(*arguments, str(EXAMPLE / "fm_session.py")))
+    check_quality(in_session(*arguments, str(EXAMPLE / "fm_session.py")))

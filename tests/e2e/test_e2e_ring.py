@@ -24,14 +24,14 @@ def ring(ranks: int) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("ranks", [[2], pytest.param([1, 4], marks=pytest.mark.faults)])
-def test_the_curve_is_the_same_on_any_number_of_ranks(submit, ranks):
+def test_the_curve_is_the_same_on_any_number_of_ranks(in_session, ranks):
     given = ("-p", "evaluate=yes", "-p", "epochs=6", RING)
-    alone = submit("--arch", "local", "-p", "ranks=1", *given).record["result"]
+    alone = in_session("--arch", "local", "-p", "ranks=1", *given).record["result"]
     # 16 batches an epoch, of which the last has 40 of 64 rows: on four ranks 16, 16, 8 and none.
     assert alone["step"] == 6 * 16
     assert alone["curve"][-1] < alone["curve"][0] / 10
     for count in ranks:
-        run = submit(*ring(count), "-p", f"ranks={count}", *given)
+        run = in_session(*ring(count), "-p", f"ranks={count}", *given)
         assert run.code == ExitCode.OK
         found = run.record["result"]
         assert found["curve"] == pytest.approx(alone["curve"], rel=1e-4)
@@ -41,9 +41,9 @@ def test_the_curve_is_the_same_on_any_number_of_ranks(submit, ranks):
         assert (found["fewest"], found["most"]) == (6, 6)
 
 
-def test_uneven_and_empty_partitions_end_together_every_row_once_an_epoch(submit):
+def test_uneven_and_empty_partitions_end_together_every_row_once_an_epoch(in_session):
     uneven = ("-p", "parts=0,1,999,50000", "-p", "batch=512", "-p", "evaluate=yes")
-    run = submit(*ring(4), *uneven, RING)
+    run = in_session(*ring(4), *uneven, RING)
     assert run.code == ExitCode.OK
     found = run.record["result"]
     assert (found["fewest"], found["most"]) == (2, 2)
@@ -57,11 +57,13 @@ def test_uneven_and_empty_partitions_end_together_every_row_once_an_epoch(submit
     assert len(found["curve"]) == 2
 
 
-def test_it_resumes_and_stops_together(submit, tmp_path):
+def test_it_resumes_and_stops_together(in_session, tmp_path):
     kept = ("--checkpoint-dir", str(tmp_path / "kept"), "-p", "ranks=2")
-    first = submit(*ring(2), *kept, RING)
+    first = in_session(*ring(2), *kept, RING)
     assert first.record["result"]["step"] == 32
-    run = submit(*ring(2), *kept, "-p", "epochs=9", "-p", "evaluate=yes", "-p", "stop_at=1", RING)
+    run = in_session(
+        *ring(2), *kept, "-p", "epochs=9", "-p", "evaluate=yes", "-p", "stop_at=1", RING
+    )
     assert run.code == ExitCode.OK
     found = run.record["result"]
     assert found["resumed_from"] == 32
@@ -71,8 +73,8 @@ def test_it_resumes_and_stops_together(submit, tmp_path):
     assert found["fewest"] == found["most"] == found["step"] // 16
 
 
-def test_a_model_that_makes_its_variables_late_is_the_same_on_every_rank(submit):
-    run = submit(*ring(2), "-p", "program=lazy", "-p", "ranks=2", RING)
+def test_a_model_that_makes_its_variables_late_is_the_same_on_every_rank(in_session):
+    run = in_session(*ring(2), "-p", "program=lazy", "-p", "ranks=2", RING)
     assert run.code == ExitCode.OK
     found = run.record["result"]
     assert "take it from tf_keras" in found["refused"]
@@ -83,15 +85,15 @@ def test_a_model_that_makes_its_variables_late_is_the_same_on_every_rank(submit)
     assert found["keras"]["losses"][-1] < found["keras"]["losses"][0] / 2
 
 
-def test_ranks_that_exchange_nothing_end_with_an_error(submit):
-    run = submit(*ring(2), "-p", "program=alone", "-p", "ranks=2", RING)
+def test_ranks_that_exchange_nothing_end_with_an_error(in_session):
+    run = in_session(*ring(2), "-p", "program=alone", "-p", "ranks=2", RING)
     assert run.code == ExitCode.CONFIG
     assert "the 2 ranks exchanged nothing" in run.record["error"]
     assert "callbacks=ctx.keras_callbacks()" in run.record["error"]
 
 
-def test_horovods_own_ways_work_as_they_are_known(submit):
-    run = submit(*ring(2), "-p", "program=own", "-p", "ranks=2", RING)
+def test_horovods_own_ways_work_as_they_are_known(in_session):
+    run = in_session(*ring(2), "-p", "program=own", "-p", "ranks=2", RING)
     assert run.code == ExitCode.OK
     found = run.record["result"]
     assert found["started_at"] == 0.0
@@ -99,8 +101,8 @@ def test_horovods_own_ways_work_as_they_are_known(submit):
     assert found["weights"][0] == pytest.approx(2, abs=0.5)
 
 
-def test_an_optimizer_that_is_not_in_the_state_is_told(submit):
-    run = submit(*ring(2), "-p", "ranks=2", "-p", "optimizer=forgotten", RING)
+def test_an_optimizer_that_is_not_in_the_state_is_told(in_session):
+    run = in_session(*ring(2), "-p", "ranks=2", "-p", "optimizer=forgotten", RING)
     assert run.code == ExitCode.CONFIG
     assert "is not what it is at rank 0" in run.record["error"]
     assert "put it there" in run.record["error"]

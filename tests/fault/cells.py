@@ -178,16 +178,17 @@ ALL = [Cell(s, action, point) for s in SUBJECTS.values() for action in ACTIONS f
 CELLS = [cell for cell in ALL if cell.left_out is None]
 
 FAST = frozenset(
-    {
-        "worker-kill-step",
-        "worker-stop-step",
-        "ps-kill-step",
-        "chief-kill-checkpoint",
-        "local-kill-step",
-        "executor-kill-step",
-        "rank-kill-step",
-        "rank-stop-step",
-        "rank-executor-kill-step",
-    }
+    {"worker-kill-step", "ps-kill-step", "executor-kill-step", "rank-executor-kill-step"}
 )
-"""One of each way to recover: these run with the ordinary tests."""
+"""These run with the ordinary tests as well, just as they are."""
+
+_IN_SESSION = (
+    "worker-stop-step",
+    "worker-expire-step",
+    "chief-kill-checkpoint",
+    "local-kill-step",
+    "rank-kill-step",
+    "rank-stop-step",
+)
+IN_SESSION = [cell for cell in CELLS if cell.name in _IN_SESSION]
+"""One of each other way to recover: with the ordinary tests these run on a session they share."""

@@ -29,7 +29,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def train(directory: Path, disk: Path, fault: str, every_s: int, limit_s: float) -> DrillRun:
     (directory / "runs").mkdir()
     configuration = directory / "often.yaml"
-    configuration.write_text(f"checkpoints: {{every_s: {every_s}}}\n")
+    configuration.write_text(
+        f"{{checkpoints: {{every_s: {every_s}}}, supervision: {{standby: false}}}}"
+    )
     with DrillCluster(directory / "runs", limit_s=limit_s) as cluster:
         run = cluster.submit(
             APP,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cells import ALL, CELLS, FAST, GENERATION, PROCESSES, Cell
+from cells import ALL, CELLS, FAST, GENERATION, IN_SESSION, PROCESSES, Cell
 from support.drills import longest_run_s
 from support.fault_table import FaultTable, seconds
+from support.in_session import InSession
+from support.waiting import meanwhile, wait_for
 
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun
@@ -48,9 +51,8 @@ def options(cell: Cell, directory: Path) -> list[str]:
     configuration.write_text(CONFIGURATION + patience + sessions)
     parameters = {"rows": cell.subject.rows, "epochs": EPOCHS, "slow": 0.03}
     return [
-        *("--master", cell.subject.master, "--arch", cell.subject.arch),
-        *("--num-workers", "2", "--num-ps", "1", "--conf", str(configuration)),
-        *("--checkpoint-dir", str(directory / "checkpoints")),
+        *("--arch", cell.subject.arch, "--num-workers", "2", "--num-ps", "1"),
+        *("--conf", str(configuration), "--checkpoint-dir", str(directory / "checkpoints")),
         *(word for name, value in parameters.items() for word in ("-p", f"{name}={value}")),
     ]
 
@@ -64,15 +66,50 @@ def parameters() -> list:
 
 @pytest.mark.parametrize("cell", parameters())
 def test_fault(cell: Cell, cluster: DrillCluster, table: FaultTable | None, tmp_path: Path) -> None:
-    given = options(cell, tmp_path)
+    given = ["--master", cell.subject.master, *options(cell, tmp_path)]
     # A driver that hangs is the client's to end; not before it has come so far.
     limit = ("--timeout", "60") if cell.name == "driver-stop-step" else ()
     run = cluster.submit(APPS / cell.subject.app, *given, *limit, inject=[cell.fault])
     show(run)
-    assert [fault.fault for fault in run.faults] == [cell.fault]
-    assert run.code == cell.code
     # What a dead driver or server leaves alone ends when its session does.
     cluster.assert_nothing_left(within_s=5.0 if cell.code == ExitCode.OK else 15.0)
+    check(cell, run)
+    if cell.subject.name == "driver":
+        resumed = cluster.submit(APPS / cell.subject.app, *given)
+        show(resumed)
+        check_resumed(cell, resumed)
+        cluster.assert_nothing_left()
+    if table is not None:
+        table.put(*row(cell, run))
+
+
+@pytest.mark.parametrize("cell", [pytest.param(cell, id=cell.name) for cell in IN_SESSION])
+def test_fault_in_session(cell: Cell, in_session: InSession, tmp_path: Path) -> None:
+    given = ("--inject", cell.fault, *options(cell, tmp_path))
+    check(cell, in_session(*given, str(APPS / cell.subject.app)))
+
+
+def test_sigterm_from_elsewhere_is_a_death(in_session: InSession, tmp_path: Path) -> None:
+    """A training process that somebody ends has died, and is not done."""
+    cell = next(cell for cell in CELLS if cell.name == "local-kill-step")
+
+    def end_one() -> None:
+        saved = (tmp_path / "checkpoints").glob
+        wait_for(lambda: list(saved("*/ckpt-*/COMMITTED")), 120.0)
+        (victim,) = in_session.training()
+        victim.send_signal(signal.SIGTERM)
+
+    with meanwhile(end_one):
+        run = in_session(*options(cell, tmp_path), str(APPS / cell.subject.app))
+    assert run.code == cell.code
+    assert tuple(incident.reaction for incident in run.incidents) == cell.reactions
+    check_training(cell, run)
+
+
+def check(cell: Cell, run: DrillRun) -> None:
+    """The run ended as it should, and what answered the fault was quick."""
+    assert [fault.fault for fault in run.faults] == [cell.fault]
+    assert run.code == cell.code
     reactions = tuple(incident.reaction for incident in run.incidents)
     assert reactions == cell.reactions or (cell.may_be_answered and reactions == GENERATION)
     for incident in run.incidents:
@@ -82,13 +119,6 @@ def test_fault(cell: Cell, cluster: DrillCluster, table: FaultTable | None, tmp_
         check_training(cell, run)
     if cell.subject.name == "zookeeper" and cell.code != ExitCode.OK:
         assert "ZooKeeper" in run.record["error"]
-    if cell.subject.name == "driver":
-        resumed = cluster.submit(APPS / cell.subject.app, *given)
-        show(resumed)
-        check_resumed(cell, resumed)
-        cluster.assert_nothing_left()
-    if table is not None:
-        table.put(*row(cell, run))
 
 
 def check_training(cell: Cell, run: DrillRun) -> None:
@@ -146,14 +176,16 @@ def show(run: DrillRun) -> None:
 def test_every_combination_is_a_cell_or_says_why_not():
     assert len({cell.name for cell in ALL}) == len(ALL) == 350
     assert {cell.name for cell in CELLS} >= FAST
+    assert len(IN_SESSION) == 6
     assert {cell.left_out for cell in CELLS} == {None}
 
 
 @pytest.mark.faults
 def test_slow_is_not_dead(cluster: DrillCluster, tmp_path: Path) -> None:
     cell = next(cell for cell in CELLS if cell.name == "worker-stop-step")
-    given = options(cell, tmp_path)
-    run = cluster.submit(APPS / "counted.py", *given, inject=["slow=4:worker-0@step=60"])
+    run = cluster.submit(
+        APPS / "counted.py", *options(cell, tmp_path), inject=["slow=4:worker-0@step=60"]
+    )
     show(run)
     assert len(run.faults) == 1
     assert run.code == ExitCode.OK

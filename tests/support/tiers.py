@@ -21,7 +21,7 @@ _TESTS = Path(__file__).parents[1]
 ORDER = ("yarn", "fault", "e2e", "integration", "contract", "unit")
 """The tiers, those with the longest tests first: short ones fill the end."""
 _OWN_PROCESSES = ("fault", "e2e")
-"""Tiers of which each test starts all that it needs, and may run beside any other."""
+"""Tiers of which a test starts all that it needs, but for a session that the module has."""
 
 
 @dataclass
@@ -49,8 +49,8 @@ class Tiers:
                 item.add_marker(pytest.mark.yarn)
             if tier in ("yarn", "fault"):
                 item.add_marker(pytest.mark.ci)
-            if config.pluginmanager.hasplugin("xdist") and tier not in _OWN_PROCESSES:
-                group = tier if tier == "yarn" else item.path.stem
+            group = _group_of(item, tier)
+            if config.pluginmanager.hasplugin("xdist") and group is not None:
                 item.add_marker(pytest.mark.xdist_group(group))
         items.sort(key=lambda item: ORDER.index(_tier_of(item)))
 
@@ -104,6 +104,17 @@ def _tier_of(item: pytest.Item) -> str:
     tier = item.path.relative_to(_TESTS).parts[0]
     assert tier in ORDER, f"{item.path} is in no tier's directory"
     return tier
+
+
+def _group_of(item: pytest.Item, tier: str) -> str | None:
+    """Return what a test shares with others, which are to run on the same worker; None: nothing."""
+    if item.get_closest_marker("hdfs"):
+        return "hdfs"
+    if tier == "yarn":
+        return "yarn" if "yarn" in item.fixturenames else None
+    if tier in _OWN_PROCESSES and "in_session" not in item.fixturenames:
+        return None
+    return item.path.stem
 
 
 def _cpu_s() -> float:

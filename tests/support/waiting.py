@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["wait_for"]
+__all__ = ["meanwhile", "wait_for"]
 
 T = TypeVar("T")
 
@@ -54,3 +56,12 @@ def wait_for(
 def _source(look: Callable[[], object]) -> str:
     # `inspect` follows functools.wraps; a bound method tells more by what it is bound to.
     return " ".join(inspect.getsource(look).split()) if inspect.isfunction(look) else repr(look)
+
+
+@contextmanager
+def meanwhile(action: Callable[[], object]) -> Iterator[None]:
+    """Do something in a thread beside the block; if it raises, so does the end of the block."""
+    with ThreadPoolExecutor(1) as beside:
+        done = beside.submit(action)
+        yield
+        done.result()

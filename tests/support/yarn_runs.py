@@ -22,7 +22,16 @@ from tfos.testing import DrillCluster, DrillRun
 from tfos.testing.yarn import YarnCluster
 from tfos.testing.yarn.web import ask
 
-__all__ = ["CLUSTER", "COUNTED", "COUNTED_SESSION", "FAULTS", "PS_SIZES", "RING", "YarnRuns"]
+__all__ = [
+    "CLUSTER",
+    "COUNTED",
+    "COUNTED_SESSION",
+    "FAULTS",
+    "INSTALLED",
+    "PS_SIZES",
+    "RING",
+    "YarnRuns",
+]
 
 _TESTS = Path(__file__).parents[1]
 FAULTS = str(_TESTS / "e2e" / "apps" / "faults.py")
@@ -55,9 +64,7 @@ class Training(NamedTuple):
 class YarnRuns:
     """Takes the words of a pl_submit as they stand on a command line, the application last."""
 
-    def __init__(
-        self, yarn: YarnCluster, cluster: DrillCluster, options: Sequence[str] = INSTALLED
-    ) -> None:
+    def __init__(self, yarn: YarnCluster, cluster: DrillCluster, options: Sequence[str]) -> None:
         self.yarn = yarn
         self.hdfs, _, _ = open_file_system(yarn.record.hdfs, "the test")
         self.home = f"/user/{getpass.getuser()}"

@@ -1,4 +1,4 @@
-"""What Spark's executors on YARN have that tfos counts on, asked in bare Spark applications."""
+"""What Spark's executors on YARN have that tfos counts on, asked in a bare Spark application."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from tfos.launcher.spark_security import security_properties
 pytestmark = pytest.mark.spark
 
 ROOT = Path(__file__).parents[2]
-CONFIGURATION = """
-import json, sys
+PROGRAM = """
+import json, pathlib
 from pyspark.sql import SparkSession
 
 def look(_):
@@ -31,14 +30,6 @@ def look(_):
     os.environ.update(configuration_in_container(os.environ, os.getcwd()))
     file_system, root, _ = open_file_system("hdfs:///", "--checkpoint-dir")
     yield before, os.environ.get("HADOOP_CONF_DIR"), file_system.ls(root, detail=False)
-
-spark = SparkSession.builder.getOrCreate()
-print(json.dumps(spark.sparkContext.parallelize([0], 1).mapPartitions(look).collect()[0]))
-spark.stop()
-"""
-ENCRYPTION = """
-import json, pathlib
-from pyspark.sql import SparkSession
 
 def arguments():
     for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
@@ -52,20 +43,25 @@ rows = spark.range(0, 1000, 1, 4).selectExpr("id % 7 as k").groupBy("k").count()
 security = spark._jvm.org.apache.spark.SparkEnv.get().securityManager()
 secret = security.getSecretKey()
 print(json.dumps({
-    "rows": rows,
-    "authenticates": security.isAuthenticationEnabled(),
-    "encrypts": spark._jvm.org.apache.spark.SparkEnv.get().serializerManager()
-        .encryptionEnabled(),
-    "secret": len(secret),
-    "telling": [text for text in arguments() if secret in text],
+    "configuration": spark.sparkContext.parallelize([0], 1).mapPartitions(look).collect()[0],
+    "encryption": {
+        "rows": rows,
+        "authenticates": security.isAuthenticationEnabled(),
+        "encrypts": spark._jvm.org.apache.spark.SparkEnv.get().serializerManager()
+            .encryptionEnabled(),
+        "secret": len(secret),
+        "telling": [text for text in arguments() if secret in text],
+    },
 }))
 spark.stop()
 """
 
 
-def answer(yarn, directory: Path, program: str, properties: Mapping[str, str]) -> Any:
-    """Run a program as a Spark application on YARN; return the JSON it printed last."""
-    (directory / "program.py").write_text(program)
+@pytest.fixture(scope="module")
+def found(yarn, tmp_path_factory) -> Any:
+    """What the program, an encrypted Spark application on YARN, printed last."""
+    program = tmp_path_factory.mktemp("program") / "program.py"
+    program.write_text(PROGRAM)
     home = Path(pyspark.__file__).parent
     given = {
         "spark.yarn.jars": f"local:{home}/jars/*",
@@ -75,12 +71,12 @@ def answer(yarn, directory: Path, program: str, properties: Mapping[str, str]) -
         "spark.executorEnv.PYTHONPATH": str(ROOT),
         "spark.pyspark.python": sys.executable,
         "spark.ui.enabled": "false",
-        **properties,
+        **security_properties(SparkConfig(encrypt=True), "yarn"),
     }
     command = [str(home / "bin" / "spark-submit"), "--master", "yarn"]
     command += [word for pair in given.items() for word in ("--conf", "=".join(pair))]
     done = subprocess.run(
-        [*command, str(directory / "program.py")],
+        [*command, str(program)],
         env={**os.environ, **yarn.environment, "SPARK_HOME": str(home)},
         capture_output=True,
         text=True,
@@ -91,15 +87,14 @@ def answer(yarn, directory: Path, program: str, properties: Mapping[str, str]) -
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_an_executor_finds_the_configuration_that_the_submitter_had(yarn, tmp_path):
-    before, found, entries = answer(yarn, tmp_path, CONFIGURATION, {})
+def test_an_executor_finds_the_configuration_that_the_submitter_had(found):
+    before, directory, entries = found["configuration"]
     assert before is None
-    assert found.endswith("/__spark_conf__/__hadoop_conf__")
+    assert directory.endswith("/__spark_conf__/__hadoop_conf__")
     assert "/user" in entries
 
 
-def test_an_encrypted_application_needs_no_secret_of_the_users(yarn, tmp_path):
-    properties = security_properties(SparkConfig(encrypt=True), "yarn")
-    found = answer(yarn, tmp_path, ENCRYPTION, properties)
-    assert found.pop("secret") >= 32
-    assert found == {"rows": 7, "authenticates": True, "encrypts": True, "telling": []}
+def test_an_encrypted_application_needs_no_secret_of_the_users(found):
+    encryption = found["encryption"]
+    assert encryption.pop("secret") >= 32
+    assert encryption == {"rows": 7, "authenticates": True, "encrypts": True, "telling": []}

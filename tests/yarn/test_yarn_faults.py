@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 
@@ -72,22 +71,18 @@ def keep(table: FaultTable | None, name: str, run: DrillRun) -> None:
 
 
 @pytest.fixture
-def started(submit):
+def started(submit, tmp_path):
+    settings = tmp_path / "as-users-have-it.yaml"
+    settings.write_text("{checkpoints: {every_s: 2}, supervision: {standby: true}}")
+
     def start(name: str, *options: str) -> tuple[subprocess.Popen[str], str]:
         kept = f"{submit.yarn.record.hdfs}/kept/{name}"
-        again = ("--name", name, "--checkpoint-dir", kept, "--conf", os.environ["TFOS_EVERY_2_S"])
+        again = ("--name", name, "--checkpoint-dir", kept, "--conf", str(settings))
         process = submit.start(*ROLES, *options, *again, COUNTED)
         submit.wait_for(lambda: has_checkpoint(submit, f"{kept}/{name}"), 200.0)
         return process, name
 
     return start
-
-
-@pytest.fixture(autouse=True)
-def every_2_s(tmp_path, monkeypatch):
-    path = tmp_path / "every.yaml"
-    path.write_text("checkpoints: {every_s: 2}\n")
-    monkeypatch.setenv("TFOS_EVERY_2_S", str(path))
 
 
 @pytest.mark.faults

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import pytest
-from support.yarn_runs import COUNTED, RING
+from support.yarn_runs import COUNTED, PS_SIZES, RING
 
 from tfos.errors import ExitCode
 from tfos.testing.yarn.web import ask
@@ -12,13 +15,26 @@ from tfos.testing.yarn.web import ask
 SCRIPT = r"""#!/bin/sh
 echo "{\"name\": \"gpu\", \"addresses\": [\"$((1${CONTAINER_ID##*_} - 1000000))\", \"7\"]}"
 """
-SIZES = {
-    "ps": (
-        *("--arch", "ps", "--num-workers", "2", "--worker-memory", "2g", "--ps-memory", "1536m"),
-        *("--chief-memory", "1792m", "-p", "rows=1000", "-p", "epochs=4", "-p", "slow=0.1"),
-    ),
-    "ring": ("--arch", "ring", "--worker-memory", "2g", "-p", "ranks=2"),
-}
+PS = (
+    *("--arch", "ps", "--num-workers", "2", "--worker-gpus", "1", *PS_SIZES),
+    *("-p", "rows=2000", "-p", "epochs=4", "-p", "slow=0.02"),
+)
+RING_OF_TWO = (
+    *("--arch", "ring", "--num-workers", "2", "--worker-gpus", "1", "--worker-memory", "2g"),
+    *("-p", "ranks=2"),
+)
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture
+def found(tmp_path) -> tuple[str, ...]:
+    """The options by which an executor finds its GPUs."""
+    script = tmp_path / "gpus.sh"
+    script.write_text(SCRIPT)
+    script.chmod(0o755)
+    by_script = "spark.executor.resource.gpu.discoveryScript=./gpus.sh"
+    return ("--files", str(script), "--spark-conf", by_script)
 
 
 def visible(submit) -> dict[str, str]:
@@ -42,34 +58,43 @@ def dealt(submit) -> int:
     )
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    ("arch", "app", "seen"),
-    [
-        ("ps", COUNTED, {"chief-0": "", "ps-0": "", "worker-0": "own", "worker-1": "own"}),
-        pytest.param(
-            *("ring", RING, {"worker-0": "own", "worker-1": "own"}), marks=pytest.mark.faults
-        ),
-    ],
-)
-def test_workers_see_the_gpus_they_were_given_and_others_none(submit, tmp_path, arch, app, seen):
-    script = tmp_path / "gpus.sh"
-    script.write_text(SCRIPT)
-    script.chmod(0o755)
-    found = ("--files", str(script))
-    found += ("--spark-conf", "spark.executor.resource.gpu.discoveryScript=./gpus.sh")
-    process = submit.start(*SIZES[arch], "--worker-gpus", "1", *found, app)
+def all_seen(submit, roles: int) -> dict[str, str]:
+    """Return what each role sees, once all have a training process."""
+    return submit.wait_for(lambda: seen if len(seen := visible(submit)) == roles else None, 150.0)
 
-    def all_visible() -> dict[str, str] | None:
-        found = visible(submit)
-        return found if set(found) == set(seen) else None
 
-    assert submit.wait_for(all_visible, 150.0) == seen
+def test_roles_have_containers_of_their_sizes_and_workers_their_gpus(submit, found):
+    kept = f"{submit.yarn.record.hdfs}/kept/sizes"
+    process = submit.start(*PS, *found, "--name", "sizes", "--checkpoint-dir", kept, COUNTED)
+
+    def sizes():
+        used = submit.yarn.containers()
+        return {(int(c["totalMemoryNeededMB"]), int(c["totalVCoresNeeded"])) for c in used}
+
+    submit.wait_for(lambda: sizes() >= {(1536, 1), (2048, 2), (1792, 1)})
+    seen = {"chief-0": "", "ps-0": "", "worker-0": "own", "worker-1": "own"}
+    assert all_seen(submit, 4) == seen
+    assert dealt(submit) == 2
+    for each in submit.training():
+        name = rf"tfos-[^/]*-{each.role}-0-[0-9a-f]+-host/process-\d+"
+        assert re.search(rf"/{each.environ['CONTAINER_ID']}/{name}$", each.directory)
+        assert os.path.realpath(each.environ["TMPDIR"]) == f"{each.directory}/tmp"
+    run = submit.finish(process)
+    assert run.code == ExitCode.OK
+    result = run.record["result"]
+    assert (result["step"], result["fewest"], result["most"]) == (160, 4, 4)
+    assert run.record["checkpoint"].startswith(f"{kept}/sizes/")
+
+
+@pytest.mark.faults
+def test_ranks_see_the_gpus_they_were_given(submit, found):
+    process = submit.start(*RING_OF_TWO, *found, RING)
+    assert all_seen(submit, 2) == {"worker-0": "own", "worker-1": "own"}
     assert dealt(submit) == 2
     assert submit.finish(process).code == ExitCode.OK
 
 
 def test_gpus_that_nobody_finds_are_refused(submit):
-    run = submit(*SIZES["ps"], "--worker-gpus", "1", COUNTED)
+    run = submit(*PS, COUNTED)
     assert run.code == ExitCode.CONFIG
     assert "spark.executor.resource.gpu.discoveryScript" in run.record["error"]

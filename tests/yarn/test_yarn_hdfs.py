@@ -24,20 +24,22 @@ from tfos.fault.hdfs_file_system import HdfsFiles
 from tfos.fault.publish import publish_directory
 from tfos.testing import DrillCluster
 
+pytestmark = pytest.mark.hdfs
+
 LINEAR = str(Path(__file__).parents[1] / "e2e" / "apps" / "linear.py")
 
 
 @pytest.fixture
-def place(yarn) -> Place:
-    return Place(f"{yarn.record.hdfs}/{uuid.uuid4().hex}/store")
+def place(hdfs) -> Place:
+    return Place(f"{hdfs.record.hdfs}/{uuid.uuid4().hex}/store")
 
 
 @pytest.fixture
-def container(yarn, tmp_path, monkeypatch) -> Path:
+def container(hdfs, tmp_path, monkeypatch) -> Path:
     """A container's working directory as Spark on YARN leaves it, without HADOOP_CONF_DIR."""
     monkeypatch.delenv("HADOOP_CONF_DIR", raising=False)
     directory = tmp_path / "container"
-    shutil.copytree(yarn.record.configuration, directory / "__spark_conf__" / "__hadoop_conf__")
+    shutil.copytree(hdfs.record.configuration, directory / "__spark_conf__" / "__hadoop_conf__")
     return directory
 
 
@@ -195,13 +197,13 @@ def test_a_reader_sees_whole_checkpoints_only_while_others_are_saved(place, capl
 
 
 @pytest.mark.parametrize("url", ["hdfs:///{path}", "hdfs://Prod/{path}"])
-def test_the_configuration_names_the_file_system(yarn, place, tmp_path, url):
+def test_the_configuration_names_the_file_system(hdfs, place, tmp_path, url):
     place.store().save(1, 1, weights("a"))
     newest = place.store().save(2, 1, weights("b"))
     place.write(f"{newest.name}/shards/data-0", b"x" * 1000)
-    address = yarn.record.hdfs.removeprefix("hdfs://")
+    address = hdfs.record.hdfs.removeprefix("hdfs://")
     names = {
-        "fs.defaultFS": yarn.record.hdfs,
+        "fs.defaultFS": hdfs.record.hdfs,
         "dfs.nameservices": "Prod",
         "dfs.ha.namenodes.Prod": "gone,here",
         "dfs.namenode.rpc-address.Prod.gone": "127.0.0.1:9",
@@ -236,7 +238,10 @@ def listed(url: str, *options: str, **env: str) -> list[dict]:
 def test_a_run_keeps_everything_there_and_resumes(place, container, request):
     room = f"hdfs://{place.root}"
     limit_s = longest_run_s(request)
+    settings = container / "settings.yaml"
+    settings.write_text("supervision: {standby: false}\n")
     where = ("--checkpoint-dir", f"{room}/ckpt", "--model-dir", f"{room}/models", "--name", "fm")
+    where += ("--conf", str(settings))
     with DrillCluster(container, limit_s=limit_s) as cluster:  # pl_submit's own working directory
         first = cluster.submit(LINEAR, *where, "-p", "max_steps=30")
         assert first.code == 0, first.err[-4000:]

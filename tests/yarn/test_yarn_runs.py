@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import time
 
 import pytest
-from support.yarn_runs import CLUSTER, COUNTED, COUNTED_SESSION, FAULTS, PS_SIZES
+from support.yarn_runs import CLUSTER, COUNTED_SESSION, FAULTS, PS_SIZES
 
 from tfos.errors import ExitCode
 from tfos.launcher.yarn_client import YarnClient
@@ -19,36 +18,8 @@ from tfos.launcher.yarn_client import YarnClient
 # Some tests run three jobs.
 pytestmark = pytest.mark.timeout(400)
 
-COUNTS = ("-p", "rows=2000", "-p", "epochs=4", "-p", "slow=0.02")
 # More ranks than the cluster has room for: it gives one or two executors.
 SPREAD = ("--arch", "ring", "--num-workers", "4", "--worker-memory", "8g", "-p", "fault=none")
-
-
-def test_roles_of_a_ps_run_have_containers_of_their_sizes(submit):
-    kept = f"{submit.yarn.record.hdfs}/kept/sizes"
-    options = ("--arch", "ps", *PS_SIZES, *COUNTS, "--name", "sizes", "--checkpoint-dir", kept)
-    process = submit.start(*options, COUNTED)
-
-    def sizes():
-        found = submit.yarn.containers()
-        return {(int(c["totalMemoryNeededMB"]), int(c["totalVCoresNeeded"])) for c in found}
-
-    submit.wait_for(lambda: sizes() >= {(1536, 1), (2048, 2), (1792, 1)})
-    roles = {"chief-0", "ps-0", "worker-0", "worker-1"}
-
-    def players():
-        found = submit.training()
-        return found if roles == {each.role for each in found} else None
-
-    for each in submit.wait_for(players):
-        name = rf"tfos-[^/]*-{each.role}-0-[0-9a-f]+-host/process-\d+"
-        assert re.search(rf"/{each.environ['CONTAINER_ID']}/{name}$", each.directory)
-        assert os.path.realpath(each.environ["TMPDIR"]) == f"{each.directory}/tmp"
-    run = submit.finish(process)
-    assert run.code == ExitCode.OK
-    found = run.record["result"]
-    assert (found["step"], found["fewest"], found["most"]) == (160, 4, 4)
-    assert run.record["checkpoint"].startswith(f"{kept}/sizes/")
 
 
 @pytest.mark.faults
@@ -154,7 +125,8 @@ def test_nobody_need_wait(submit):
     assert run.code == ExitCode.OK
     told = json.loads(run.out.splitlines()[-1])
     application = told["application_id"]
-    submit.wait_for(lambda: "RUNNING" in submit.tfos("status", "late"))
+    submit.wait_for(submit.training)
+    assert "RUNNING" in submit.tfos("status", "late")
     (found,) = [a for a in submit.applications("RUNNING") if a["id"] == application]
     assert {"tfos", "nightly"} <= set(found["applicationTags"].split(","))
     assert found["priority"] == 3
