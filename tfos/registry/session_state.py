@@ -87,6 +87,11 @@ class SessionState:
         with self._changed:
             return self._changed.wait_for(lambda: self._state is not None, timeout_s)
 
+    def await_lost(self, timeout_s: float) -> bool:
+        """Block until the session is lost, at most `timeout_s`; return whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._state is Connection.LOST, timeout_s)
+
     def await_connected(self, doing: str, deadline: float) -> None:
         """Block until connected, at most until `deadline`.
 

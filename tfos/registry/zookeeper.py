@@ -47,6 +47,7 @@ __all__ = ["ZooKeeperRegistry", "ZooKeeperSession"]
 
 _LOG = logging.getLogger(__name__)
 _CLOSE_BOUND_S: Final = 3.0
+_EXPIRED_WITHIN_S: Final = 2.0
 
 _REFUSALS: Final = {
     NoNodeError: NodeMissingError,
@@ -270,8 +271,15 @@ class ZooKeeperSession:
         return self._state.at_end(call)
 
     def expire(self) -> None:
-        """See `NodeSession.expire`. Blocks for at most the session time-out."""
-        # A second connection of the same session that closes it expires the first.
+        """See `NodeSession.expire`. Blocks for at most twice the session time-out."""
+        deadline = time.monotonic() + self._timeout_s
+        # Rarely, the first connection takes the session back before the second has closed it.
+        while not self._close_by_another_connection():
+            if time.monotonic() > deadline:
+                raise self._state.silent("expiring the session")
+
+    def _close_by_another_connection(self) -> bool:
+        """Take this session over by another connection, close it, and return whether it is lost."""
         twin = self._make_client(client_id=self._client.client_id)
         try:
             twin.start(self._timeout_s)
@@ -280,6 +288,7 @@ class ZooKeeperSession:
         finally:
             twin.stop()
             twin.close()
+        return self._state.await_lost(_EXPIRED_WITHIN_S)
 
     def close(self) -> None:
         """See `NodeSession.close`. Blocks for at most 5 s, should the server be silent."""
