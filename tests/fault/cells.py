@@ -178,12 +178,17 @@ ALL = [Cell(s, action, point) for s in SUBJECTS.values() for action in ACTIONS f
 CELLS = [cell for cell in ALL if cell.left_out is None]
 
 FAST = frozenset(
-    {"worker-kill-step", "ps-kill-step", "executor-kill-step", "rank-executor-kill-step"}
+    {
+        "worker-kill-step",
+        "worker-stop-step",
+        "ps-kill-step",
+        "executor-kill-step",
+        "rank-executor-kill-step",
+    }
 )
 """These run with the ordinary tests as well, just as they are."""
 
 _IN_SESSION = (
-    "worker-stop-step",
     "worker-expire-step",
     "chief-kill-checkpoint",
     "local-kill-step",
