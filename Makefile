@@ -126,7 +126,10 @@ $(STAMP): constraints.txt pyproject.toml
 	$(PIP) install -q --no-compile $(CONSTRAINTS) -e '.[dev]' $(TENSORFLOW)
 	$(PIP) install -q --no-compile $(CONSTRAINTS) --no-deps tf-keras
 	@# pip would compile every file of every package; few are ever imported.
-	$(BIN)/python -c 'import tensorflow, tf_keras, pyspark.sql, tfos.cli' 2>/dev/null
+	$(BIN)/python -c 'import pyspark.sql, tfos.cli; \
+	  from tfos.frameworks.contract import load_framework; \
+	  from tfos.launcher.quiet_import import import_quietly; \
+	  import_quietly(load_framework("local").import_libraries)'
 	@touch $@
 
 # The wheel of RecBole carries MovieLens 100K; nothing else of it is used or installed.
