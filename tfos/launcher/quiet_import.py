@@ -6,7 +6,8 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 __all__ = ["import_quietly"]
 
@@ -24,8 +25,7 @@ def import_quietly(load: Callable[[], None]) -> None:
     """
     sys.stderr.flush()
     kept = os.dup(2)
-    gc.disable()
-    with tempfile.TemporaryFile() as notices:
+    with _collector_at_rest(), tempfile.TemporaryFile() as notices:
         os.dup2(notices.fileno(), 2)
         try:
             load()
@@ -34,8 +34,16 @@ def import_quietly(load: Callable[[], None]) -> None:
             os.write(kept, notices.read())
             raise
         finally:
-            gc.freeze()
-            gc.enable()
             sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
