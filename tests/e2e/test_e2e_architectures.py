@@ -86,16 +86,8 @@ def test_session_in_separate_executors(submit, program):
 
 @pytest.mark.parametrize("arch", [pytest.param("local", marks=pytest.mark.faults), "ps"])
 def test_a_second_submit_resumes_in_the_middle_of_an_epoch(in_session, tmp_path, arch):
-    common = [
-        "--arch",
-        arch,
-        "--num-workers",
-        "1",
-        "--name",
-        "linear",
-        "--checkpoint-dir",
-        str(tmp_path / "ckpt"),
-    ]
+    kept = ("--name", "linear", "--checkpoint-dir", str(tmp_path / "ckpt"))
+    common = ("--arch", arch, "--num-workers", "1", *kept)
     first = in_session(*common, "-p", "max_steps=50", LINEAR)
     assert first.code == ExitCode.OK
     assert first.record["result"]["step"] == 50

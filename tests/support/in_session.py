@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ import psutil
 import pytest
 
 from support.drills import TRAINING, command_line
+from support.waiting import wait_for
 from tfos.cli import pl_submit
 from tfos.config import JobConfig
 from tfos.errors import TfosError
@@ -38,7 +38,6 @@ from tfos.testing.leftovers import processes_marked, spools_of
 __all__ = ["InSession"]
 
 _MARK = "TFOS_TEST_MARK"
-_POLL_S = 0.1
 
 
 class InSession:
@@ -95,7 +94,7 @@ class InSession:
             for file, begin in zip(self._files, start, strict=True)
         )
         print(out[-6000:], err[-12000:], sep="\n--- stderr ---\n")
-        self._run_ids.update(re.findall(r"tfos: run (\S+) of ", err))
+        self._run_ids.update(filter(None, [document.get("run_id")]))
         took_s = time.monotonic() - began
         return DrillRun(code, out, err, document, read_faults(faults), took_s)
 
@@ -107,10 +106,13 @@ class InSession:
 
     def assert_nothing_left(self, within_s: float = 5.0) -> None:
         """Check that runs left no process, file or spool, once Spark has seen their tasks end."""
-        deadline = time.monotonic() + within_s
-        while (left := self._leftovers()) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        assert not left, left
+
+        def nothing() -> bool:
+            left = self._leftovers()
+            assert not left, left
+            return True
+
+        wait_for(nothing, within_s, poll_s=0.1, not_yet=AssertionError)
 
     @property
     def _files(self) -> tuple[Path, Path, Path]:
