@@ -117,6 +117,12 @@ def test_spark_runs_a_lost_role_again_as_often_as_restarts_are_allowed(master, r
     assert after(words, "--master") == expected
 
 
+@pytest.mark.parametrize("master", ["local[8]", "spark://h:7077", "yarn", "k8s://https://h"])
+def test_who_reaches_sparks_web_interface_cannot_end_a_run(master):
+    spark = {"master": master}
+    assert spark_properties(config(spark=spark))["spark.ui.killEnabled"] == "false"
+
+
 def test_executors_of_a_local_cluster_are_quiet():
     properties = spark_properties(config(spark={"master": "local-cluster[2,1,1024]"}))
     assert "log4j2-quiet" in properties["spark.executor.extraJavaOptions"]

@@ -27,9 +27,11 @@ def security_properties(spark: SparkConfig, kind: MasterKind) -> dict[str, str]:
     """Return the Spark properties that ``--encrypt`` and the Kerberos options stand for.
 
     The master and the workers of ``local-cluster`` listen on this machine: they take nothing from
-    others there.
+    others there. And nowhere can whoever reaches Spark's web interface end a run's jobs by it.
     """
-    properties = {AUTHENTICATE: "true"} if kind == "local-cluster" else {}
+    properties = {"spark.ui.killEnabled": "false"}
+    if kind == "local-cluster":
+        properties[AUTHENTICATE] = "true"
     if spark.encrypt:
         properties.update(dict.fromkeys(_ENCRYPTION, "true"))
     if spark.principal is not None and spark.keytab is not None:
