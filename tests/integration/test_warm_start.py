@@ -142,3 +142,11 @@ def test_an_export_that_cannot_be_loaded_is_refused(fits):
     error = fits["export"]["error"]
     assert error.startswith("ConfigError: the exported model cannot be loaded and is not published")
     assert "table is [2, 2] float32 there and [4, 2] float32 here" in error
+
+
+def test_a_state_is_saved_by_one_function_until_it_has_other_objects(fits):
+    saves = ("first", "slots", "again", "more")
+    assert [fits[f"save alone {each}"]["traced"] for each in saves] == [True, True, False, True]
+    # As TensorFlow saves it at that moment: new values, new objects, and values of Python's.
+    for kind in ("alone", "counted"):
+        assert [fits[f"save {kind} {each}"]["same"] for each in saves] == [True] * 4

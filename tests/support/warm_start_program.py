@@ -9,22 +9,28 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
+from tensorflow.python.eager.context import Context
 
 from tfos.base import TrainContext
 from tfos.errors import TfosError
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.frameworks.contract import load_framework
 from tfos.frameworks.saved_model import check_saved_model
+from tfos.frameworks.state_writer import StateWriter
+from tfos.frameworks.trained_state import TrainedState
 from tfos.launcher.stored_checkpoints import StoredCheckpoints
 from tfos.topology import ClusterSpec, Endpoint, TaskKey
 from tfos.training_parts import HostLink, ProcessFacts
@@ -110,6 +116,10 @@ class Fitter:
             each: load_framework(each).runtime(self._facts, self._link).__enter__()
             for each in {"local", arch}
         }
+
+    def scope(self) -> Any:
+        """Return the scope in which variables of the program's architecture are made."""
+        return self._runtimes[self._arch].scope()
 
     def __call__(self, told: str, name: str, arch: str | None = None, **given: Any) -> None:
         """Fit job `name` once, under the program's architecture or another; write the outcome."""
@@ -209,6 +219,67 @@ def export_mismatched(directory: str) -> None:
     print(json.dumps({"fit": "export", "error": told, "notices": []}), flush=True)
 
 
+class Count(tf.train.experimental.PythonState):
+    """A value of Python's that is saved."""
+
+    value = 0
+
+    def serialize(self) -> str:
+        return str(self.value)
+
+    def deserialize(self, string: str) -> None:
+        self.value = int(string)
+
+
+def save_often(scope: Callable[[], Any], directory: str) -> None:
+    """Write one state several times while it changes; tell what the last files hold each time."""
+    with scope():
+        model = tf.Module()
+        model.table = tf.Variable(tf.fill([ROWS, 4], 0.5), name="items")
+        legacy = tf_keras.optimizers.legacy.Adagrad(0.5)
+        newer = tf_keras.optimizers.Adagrad(0.5)
+        parts = list(getattr(model.table, "variables", [model.table]))
+        gradients = [(tf.ones_like(part), part) for part in parts]
+
+    def train() -> None:
+        legacy.apply_gradients(gradients)
+        newer.apply_gradients(gradients)
+
+    counted = Count()
+    for kind, more in (("alone", {}), ("counted", {"count": counted})):
+        state = TrainedState({"model": model, "opt": [legacy, newer], **more})
+        writer = StateWriter(state)
+
+        def save(told: str, state: TrainedState = state, writer: StateWriter = writer) -> None:
+            counted.value += 1
+            os.makedirs(f"{directory}/{told}")
+            add = Context.add_c_function
+            with patch.object(Context, "add_c_function", autospec=True, side_effect=add) as added:
+                writer.write(f"{directory}/{told}/state")
+            state.checkpoint.write(f"{directory}/{told}/whole")
+            found, whole = (saved(f"{directory}/{told}/{each}") for each in ("state", "whole"))
+            same = found.keys() == whole.keys() and all(
+                np.array_equal(found[name], whole[name]) for name in whole
+            )
+            outcome = {"fit": f"save {told}", "traced": added.called, "same": same}
+            print(json.dumps({**outcome, "notices": []}), flush=True)
+
+        save(f"{kind} first")
+        train()
+        save(f"{kind} slots")
+        train()
+        save(f"{kind} again")
+        with scope():
+            setattr(model, kind, tf.Variable(3.0))
+        save(f"{kind} more")
+
+
+def saved(prefix: str) -> dict[str, Any]:
+    """Return everything that files of variables hold, by name."""
+    reader = tf.train.load_checkpoint(prefix)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
 def main(arch: str, directory: str) -> None:
     """Fit; what the test asserts is beside it."""
     fit = Fitter(arch, directory)
@@ -227,6 +298,7 @@ def main(arch: str, directory: str) -> None:
     fit("smaller", "smaller", rows=ROWS - 1, warm_start=old)
     fit("model", "model", fill=7.0, warm_start=model, max_steps=1)
     export_mismatched(f"{directory}/mismatched")
+    save_often(fit.scope, f"{directory}/often")
     fit("v1", "v1", optimizer="v1", max_steps=1)
     for optimizer in ("legacy", "new"):
         kind: dict[str, Any] = {"fill": 0.5, "optimizer": optimizer}

@@ -69,6 +69,14 @@ class TrainedState:
 
         return list(tf.train.TrackableView(self.checkpoint).descendants())
 
+    def objects(self) -> list[Any]:
+        """Return the same as `tracked`, but the shards of a variable in place of what holds them.
+
+        TensorFlow makes that anew each time it looks for an optimizer's own; all else stays the
+        same object for as long as it is in the state.
+        """
+        return [part for each in self.tracked() for part in _variables_of(each) or [each]]
+
     def variables(self) -> list[Any]:
         """Return the variables of the state that exist by now."""
         return [variable for each in self.tracked() for variable in _variables_of(each)]

@@ -21,6 +21,7 @@ from tfos.errors import CheckpointCorruptError, ConfigError, DivergedError
 from tfos.frameworks.contract import STATE, saved_variables
 from tfos.frameworks.fingerprint import changes, fingerprint
 from tfos.frameworks.resumed_state import ResumedState
+from tfos.frameworks.state_writer import StateWriter
 from tfos.frameworks.trained_state import TrainedState
 from tfos.frameworks.warm_start import WarmStart, after_tracing, differences, this_process
 from tfos.read_plan import FeedPosition
@@ -209,11 +210,10 @@ def checked_metrics(found: Any) -> dict[str, Any]:
 
 class _Loop:
     def __init__(self, plan: FitPlan, ctx: TrainContext) -> None:
-        # Under a strategy TensorFlow traces a function for every save, and warns of it each time.
-        logging.getLogger("tensorflow").addFilter(_is_not_of_saving)
         self._plan = plan
         self._ctx = ctx
         self.state = TrainedState(plan.state)
+        self._writer = StateWriter(self.state)
         self._warm: WarmStart | None = None
         self._resumed_prefix: str | None = None
         self._resumed: ResumedState | None = None
@@ -350,7 +350,7 @@ class _Loop:
             self._diverged([f"variable {name} holds NaN or an infinity" for name in bad])
         saved = self._ctx.checkpoints.save(
             self.progress.step,
-            lambda directory: self._write(directory),
+            lambda directory: self._writer.write(os.path.join(directory, STATE)),
             positions=self.progress.positions,
             metadata={
                 "row_orders": self._ctx.facts.row_orders,
@@ -365,15 +365,6 @@ class _Loop:
         )
         if saved:
             self._saved_step = self.progress.step
-
-    def _write(self, directory: str) -> None:
-        import tensorflow as tf
-
-        self.state.checkpoint.write(
-            os.path.join(directory, STATE),
-            # The chief writes every shard: parameter servers may be on hosts that share no disk.
-            options=tf.train.CheckpointOptions(experimental_io_device=this_process()),
-        )
 
     def _read(self, directory: str) -> None:
         import tensorflow as tf
@@ -515,7 +506,3 @@ class _Loop:
             f"resumed from step {found.step} ({found.path})" + (f", {changed}" if changed else "")
         )
         return found.step
-
-
-def _is_not_of_saving(record: logging.LogRecord) -> bool:
-    return "MultiDeviceSaver.save" not in record.getMessage()
