@@ -160,3 +160,8 @@ def test_what_a_run_refuses_is_refused(job, data, error, says):
     with pytest.raises(error, match=says):
         run_local(job, data)
     assert job.shut_downs == 1
+
+
+def test_a_process_that_has_imported_keras_3_may_train_with_keras_2():
+    pytest.importorskip("keras", minversion="3")
+    assert run_local(MeanJob(), {"train": [{"x": 1.0}]}).result["seen"] == 1

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 from tfos.arrow_feed.in_memory import MemoryTable, memory_table
@@ -49,8 +50,8 @@ ARCH = "local"
 _KEY = TaskKey(Role.CHIEF, 0)
 # Nobody listens there: a cluster of one process has no connections.
 _ENDPOINT = Endpoint("127.0.0.1", 1)
-# The module that tf.keras is once it has been used, for each Keras.
-_KERAS = {2: "tf_keras.api._v2.keras", 3: "keras._tf_keras.keras"}
+_KERAS_3 = "keras._tf_keras.keras"
+"""The module that ``tf.keras`` is where it is Keras 3."""
 
 
 def prepare_process(config: JobConfig) -> None:
@@ -67,7 +68,7 @@ def prepare_process(config: JobConfig) -> None:
     framework = load_framework(ARCH)
     check_keras(framework, config.keras)
     other = 5 - config.keras
-    if _KERAS[other] in sys.modules:
+    if _settled_keras() == other:
         value = keras_variables(config.keras)[KERAS_VARIABLE]
         raise ConfigError(
             f"tf.keras is Keras {other} in this process, and the job is to have Keras "
@@ -77,6 +78,15 @@ def prepare_process(config: JobConfig) -> None:
     os.environ.update(keras_variables(config.keras))
     for name, value in framework.environment(_KEY, config.roles.chief).items():
         os.environ.setdefault(name, value)
+
+
+def _settled_keras() -> int | None:
+    """Return which Keras ``tf.keras`` is in this process; None while nobody has used it."""
+    keras = vars(sys.modules.get("tensorflow", sys)).get("keras")
+    # Until then a loader is in its place, of a type of TensorFlow's.
+    if type(keras) is not ModuleType:
+        return None
+    return 3 if keras.__name__ == _KERAS_3 else 2
 
 
 def train_in_process(job: Job, load: Callable[[], Any], config: JobConfig) -> RunResult:
