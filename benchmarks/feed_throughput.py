@@ -221,8 +221,9 @@ def _tensors(eager: bool = False, **plan: Any) -> Callable[[SpoolReader], Callab
         import tensorflow as tf
 
         from tfos.arrow_feed.dataset import dataset, serve
+        from tfos.arrow_feed.service import FeedService
 
-        serve({"train": reader})
+        serve(FeedService({"train": reader}, 0))
         data = dataset(ReadPlan(batch_size=BATCH_ROWS, **plan), reader.schema()).prefetch(4)
 
         def loop() -> Any:

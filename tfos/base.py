@@ -609,14 +609,17 @@ class TrainContext:
         """Whether the run is being stopped: end the loop soon, the process is killed otherwise."""
         return self.link.should_stop()
 
-    def export(self, module: Any, signatures: Any = None, **options: Any) -> str | None:
-        """Publish a SavedModel in the model directory.
+    def export(self, model: Any, signatures: Any = None, **options: Any) -> str | None:
+        """Publish a model in the model directory.
 
         It appears whole, by rename; on object stores file by file, ``saved_model.pb`` last.
 
         Parameters
         ----------
-        module, signatures, **options
+        model
+            A ``tf.Module`` or a Keras model, published as a SavedModel. Under `plain`, a function
+            that writes the model's files into the empty local directory it is given.
+        signatures, **options
             As for ``tf.saved_model.save``.
 
         Returns
@@ -631,19 +634,7 @@ class TrainContext:
         ConfigError
             If it could not be loaded again; nothing is published then.
         """
-        import tensorflow as tf
-
-        try:
-            tf.train.Checkpoint(module=module)
-        except ValueError as error:
-            what = "a tf.Module or a Keras model"
-            raise Arguments("ctx.export").wrong_type("module", module, what) from error
-
-        def write(directory: str) -> None:
-            tf.saved_model.save(module, directory, signatures=signatures, **options)
-            self._runtime.check_saved_model(directory)
-
-        return self._export_to(write, self._step)
+        return self._export_to(self._runtime.exporter(model, signatures, options), self._step)
 
     # -- between-graph programs (arch session) --------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from tfos import __version__
+from tfos.architectures import architecture_names
 from tfos.cli_checkpoints import checkpoints
 from tfos.cli_horovod import horovod
 from tfos.cli_manual import ManualCommand, SectionOption
@@ -137,7 +138,7 @@ _OPTIONS = (
     _option(
         _ROLES,
         "--arch",
-        type=click.Choice(["local", "ps", "session", "ring"]),
+        type=click.Choice(architecture_names()),
         help="Architecture; see below. Default: local.",
     ),
     _option(

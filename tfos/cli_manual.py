@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
+from tfos.architectures import architecture_names
 from tfos.errors import ExitCode
+from tfos.frameworks.contract import load_framework
 
 __all__ = ["ManualCommand", "SectionOption", "exit_code_meanings"]
 
@@ -21,25 +23,6 @@ pl_submit --arch session app.py:SessionJob -- --fast   a class by name, job argu
 pl_submit --checkpoint-dir ckpt --model-dir out -p epochs=10 app.py
 pl_submit --master 'local-cluster[4,1,1024]' --arch ps --result-json run.json app.py
 pl_submit --master yarn --arch ps --worker-memory 4g --dry-run app.py"""
-
-_ARCHITECTURES = (
-    ("local", "One process runs train. For debugging and small data."),
-    (
-        "ps",
-        "The chief runs train and schedules steps on --num-workers workers; --num-ps parameter "
-        "servers hold the variables (ParameterServerStrategy). For large sparse models.",
-    ),
-    (
-        "session",
-        "The chief and every worker run train between-graph (tf.compat.v1 sessions); --num-ps "
-        "parameter servers hold the variables. For TF1-style code.",
-    ),
-    (
-        "ring",
-        "--num-workers ranks run train with Horovod, started all together (one Spark barrier "
-        "stage). For dense models.",
-    ),
-)
 
 _PRECEDENCE = """\
 Settings come from, the later the stronger: tfos's defaults; every *.yaml of $TFOS_CONF_DIR (else
@@ -81,7 +64,8 @@ class ManualCommand(click.Command):
             for line in _EXAMPLES.splitlines():
                 formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
         with formatter.section("Architectures"):
-            formatter.write_dl(list(_ARCHITECTURES))
+            names = architecture_names()
+            formatter.write_dl([(name, load_framework(name).summary) for name in names])
         for name, text in (("Settings", _PRECEDENCE), ("Ending a run", _INTERRUPT)):
             with formatter.section(name):
                 formatter.write_text(text)

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,12 +17,12 @@ from pydantic import (
     model_validator,
 )
 
+from tfos.architectures import architecture_names
 from tfos.errors import ConfigError
 from tfos.setting_errors import describe_invalid, describe_unknown, unknown_settings
 
 __all__ = [
     "LOCATION",
-    "Arch",
     "CheckpointConfig",
     "FeedConfig",
     "JobConfig",
@@ -35,12 +36,19 @@ __all__ = [
     "parse_duration",
 ]
 
-Arch = Literal["local", "ps", "session", "ring"]
 NullPolicy = Literal["error", "zero", "drop"]
 
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _installed(arch: str) -> str:
+    names = architecture_names()
+    if arch not in names:
+        *others, last = map(repr, names)
+        raise ValueError(f"it should be {', '.join(others)} or {last}")
+    return arch
 
 
 def parse_bytes(value: Any) -> Any:
@@ -263,7 +271,9 @@ class JobConfig(_Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
         description="Job name; checkpoints belong to it. Unset: the Job class's name.",
     )
-    arch: Arch = Field("local", description="Which processes train: local, ps, session or ring.")
+    arch: Annotated[str, AfterValidator(_installed)] = Field(
+        "local", description="Which processes train: plain, local, ps, session, ring or a plug-in."
+    )
     keras: Annotated[Literal[2, 3], BeforeValidator(_parse_number)] = Field(
         2,
         description="What tf.keras is in every process: 2 (tf_keras) or 3. ps and ring need 2.",

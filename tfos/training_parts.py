@@ -93,7 +93,7 @@ class ProcessFacts:
     def continued_positions(self, found: CheckpointInfo) -> dict[int, FeedPosition]:
         """Return where each feed goes on after a checkpoint; see `read_plan.continued_positions`.
 
-        Its writer keeps `row_orders` in the metadata, by that name.
+        `Checkpoints.save` keeps `row_orders` in the metadata, by that name.
         """
         before = found.metadata.get("row_orders", ())
         return continued_positions(found.positions, before, self.row_orders)
@@ -152,7 +152,8 @@ class Checkpoints(Protocol):
         write
             Fills the directory.
         positions
-            How far each feed's rows are used in it: feed index -> position.
+            How far each feed's rows are used in it: feed index -> position. By default, where one
+            process alone is fed: up to the last batch of `train` before the one in use.
         metadata
             Anything else to keep, JSON values only.
         excused
@@ -225,6 +226,9 @@ class Feed(Protocol):
     @property
     def continue_at(self) -> FeedPosition | None:
         """Up to where a process that this one replaces used its rows of ``train``, or None."""
+
+    def progress(self) -> tuple[FeedPosition | None, bool]:
+        """Say up to where ``train`` has surely been used here, and whether any was handed out."""
 
     def dataset(self, plan: ReadPlan, mapped: Callable[[Any], Any] | None = None) -> Any:
         """Return a ``tf.data.Dataset`` of dict columns; see `TrainContext.dataset`."""
@@ -366,8 +370,10 @@ class Runtime(Protocol):
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
         """Run the common loop."""
 
-    def check_saved_model(self, directory: str) -> None:
-        """See that a SavedModel in a local directory can be loaded; raises ConfigError if not."""
+    def exporter(
+        self, model: Any, signatures: Any, options: Mapping[str, Any]
+    ) -> Callable[[str], None]:
+        """Return what writes a model into an empty local directory; see `TrainContext.export`."""
 
     def monitored_session(self, ctx: TrainContext, hooks: Sequence[Any]) -> Any:
         """Open a session that keeps checkpoints; see `TrainContext.monitored_session`."""

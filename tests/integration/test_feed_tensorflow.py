@@ -19,6 +19,7 @@ from tfos.arrow_feed.dataset import AHEAD, PREFETCH, dataset, serve
 from tfos.arrow_feed.places import Place
 from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.schema import FeedSchema
+from tfos.arrow_feed.service import FeedService
 from tfos.arrow_feed.spool import SpoolWriter
 from tfos.config import FeedConfig
 from tfos.read_plan import FeedPosition, ReadPlan
@@ -65,7 +66,8 @@ def reader(tmp_path_factory):
 
 @pytest.fixture
 def service(reader):
-    service = serve({"train": reader}, feed_index=2)
+    service = FeedService({"train": reader}, 2)
+    serve(service)
     yield service
     gc.collect()
     assert service.open_readings == 0
@@ -133,7 +135,7 @@ def test_an_endless_dataset_goes_on_without_rows(service):
 
 def test_an_endless_dataset_of_no_rows_has_the_right_ranks(tmp_path):
     writer = spool_table(tmp_path / "spool", TABLE.slice(0, 0))
-    serve({"train": SpoolReader(writer.directory)})
+    serve(FeedService({"train": SpoolReader(writer.directory)}, 0))
     (batch,) = dataset(ReadPlan(), SCHEMA, endless=True).take(1)
     assert {name: rows(t) for name, t in batch.items()} == {name: [] for name in SCHEMA.names}
     assert list(dataset(ReadPlan(), SCHEMA)) == []
@@ -167,7 +169,8 @@ def test_what_tensorflow_holds_ready_is_not_taken_for_used(service, tracked):
 @pytest.mark.parametrize("endless", [True, False])
 def test_a_replacing_process_continues_where_rows_are_surely_used(reader, service, endless):
     plan = ReadPlan(batch_size=100, epochs=2, columns=PLAIN)
-    later = serve({"train": reader}, feed_index=2, continue_at=FeedPosition(1, 300))
+    later = FeedService({"train": reader}, 2, FeedPosition(1, 300))
+    serve(later)
     found = dataset(plan, SCHEMA, tracked=True, endless=endless)
     first = next(iter(found))[1].numpy().tolist()
     # Only the common loop's reading is one of which the position is known.
@@ -229,7 +232,7 @@ def test_the_writers_error_reaches_the_user(tmp_path):
     schema = FeedSchema.from_arrow(pa.schema([("i", pa.int64())]))
     writer = SpoolWriter([Place(tmp_path / "spool", 1 << 20)], {"train": schema}, FeedConfig())
     writer.abort(ZeroDivisionError("in pre_train's UDF"))
-    serve({"train": SpoolReader(writer.directory)})
+    serve(FeedService({"train": SpoolReader(writer.directory)}, 0))
     with pytest.raises(tf.errors.OpError, match="ZeroDivisionError: in pre_train's UDF"):
         list(dataset(ReadPlan(), schema))
     writer.remove()
@@ -238,7 +241,7 @@ def test_the_writers_error_reaches_the_user(tmp_path):
 def test_rows_are_read_while_they_are_written(tmp_path):
     schema = FeedSchema.from_arrow(TABLE.schema)
     writer = SpoolWriter([Place(tmp_path / "spool", 1 << 20)], {"train": schema}, FeedConfig())
-    serve({"train": SpoolReader(writer.directory, wait_timeout_s=20)})
+    serve(FeedService({"train": SpoolReader(writer.directory, wait_timeout_s=20)}, 0))
     seen = threading.Event()
 
     def write():
@@ -263,10 +266,11 @@ WORKER = """
     import tensorflow as tf
     from tfos.arrow_feed.dataset import serve
     from tfos.arrow_feed.reader import SpoolReader
+    from tfos.arrow_feed.service import FeedService
     cluster, task, index, spool = sys.argv[1:]
     import json
     if task == "worker":
-        serve({"train": SpoolReader(spool)}, feed_index=int(index))
+        serve(FeedService({"train": SpoolReader(spool)}, int(index)))
     server = tf.distribute.Server(json.loads(cluster), task, int(index), protocol="grpc")
     print("ready", flush=True)
     server.join()

@@ -420,7 +420,7 @@ def test_keras_fit_that_diverges_ends_the_run(ctx):
 def test_rows_of_others_name_the_way(request, feed):
     runtime, facts = request.getfixturevalue("parameter_served")
     schema = FeedSchema.from_arrow(TRAIN.schema)
-    others = TrainingFeed({"train": schema, "eval": schema}, {}, feed._service, None)
+    others = TrainingFeed({"train": schema, "eval": schema}, {}, feed.service, None)
     ctx = context(others, runtime, facts=facts)
     for read in (ctx.dataset, ctx.batches):
         with pytest.raises(NotFedError, match=r"'train' is not fed .*model.fit\(ctx.keras_d"):

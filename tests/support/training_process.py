@@ -18,6 +18,7 @@ from tfos.arrow_feed.dataset import serve
 from tfos.arrow_feed.places import Place
 from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.schema import FeedSchema
+from tfos.arrow_feed.service import FeedService
 from tfos.arrow_feed.spool import SpoolWriter
 from tfos.base import TrainContext
 from tfos.config import FeedConfig
@@ -67,7 +68,9 @@ def training_feed(spooled: Path, name: str, table: pa.Table) -> Iterator[Trainin
     """Serve a spool to TensorFlow in this process."""
     with closing(SpoolReader(spooled, wait_timeout_s=5)) as reader:
         schemas = {name: FeedSchema.from_arrow(table.schema)}
-        yield TrainingFeed(schemas, {name: reader}, serve({name: reader}), None)
+        service = FeedService({name: reader}, 0)
+        serve(service)
+        yield TrainingFeed(schemas, {name: reader}, service, None)
 
 
 @contextmanager
@@ -92,12 +95,14 @@ _SERVE = """
 import json, sys
 from tfos.arrow_feed.dataset import serve
 from tfos.arrow_feed.reader import SpoolReader
+from tfos.arrow_feed.service import FeedService
 from tfos.frameworks.parameter_served import start_server
 from tfos.topology import ClusterSpec, TaskKey
 from tfos.training_parts import ProcessFacts
 
 reader = SpoolReader(sys.argv[2], wait_timeout_s=5)
-service = serve({"train": reader})
+service = FeedService({"train": reader}, 0)
+serve(service)
 cluster = ClusterSpec.from_json(json.loads(sys.argv[1]))
 keys = [TaskKey.parse(text) for text in sys.argv[3:]]
 servers = [

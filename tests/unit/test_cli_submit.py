@@ -265,7 +265,7 @@ def test_a_wrong_value_names_the_option(submitted):
     ("arguments", "says"),
     [
         (["--num-worker", "2", "app.py"], "--num-workers"),
-        (["--arch", "pss", "app.py"], "'pss' is not one of 'local', 'ps'"),
+        (["--arch", "pss", "app.py"], "'pss' is not one of 'local', 'plain'"),
         (["-p", "novalue", "app.py"], "'novalue' is not KEY=VALUE"),
         (["-p", "=v", "app.py"], "'=v' is not KEY=VALUE"),
         (["--num-ps", "two", "app.py"], "'two' is not a valid int"),

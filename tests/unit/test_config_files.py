@@ -111,7 +111,7 @@ def test_every_unknown_setting_is_told_at_once(write):
 @pytest.mark.parametrize(
     ("text", "path", "shown", "rule"),
     [
-        ("arch: pss", "arch", "'pss'", "'local', 'ps', 'session' or 'ring'"),
+        ("arch: pss", "arch", "'pss'", "it should be 'local', 'plain', 'ps', 'ring' or 'session'"),
         ("roles: {num_workers: 0}", "roles.num_workers", "0", "greater than or equal to 1"),
         ("roles: {num_workers: two}", "roles.num_workers", "'two'", "a valid integer"),
         ("roles: {ps: {memory: lots}}", "roles.ps.memory", "'lots'", "such as 512m or 1.5g"),

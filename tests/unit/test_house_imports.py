@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tfos"
 
 LEVELS = [
-    {"errors", "account", "arguments", "setting_errors", "option_names"},
+    {"errors", "account", "architectures", "arguments", "setting_errors", "option_names"},
     {"machine_faults", "private_directory"},
     {
         "config",
@@ -31,14 +31,14 @@ LEVELS = [
     {"cli_manual", "cli_checkpoints", "cli_horovod", "cli_yarn", "cli", "testing"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-# A framework adapter runs `train` with the context users write against, and the feed's datasets
-# and checkpoints come through it.
+# A framework adapter runs `train` with the context users write against, and takes the feed.
 ALLOWED_SIDEWAYS = {
     ("cli", "cli_manual"),
     ("cli", "cli_checkpoints"),
     ("cli", "cli_horovod"),
     ("cli", "cli_yarn"),
     ("frameworks", "base"),
+    ("frameworks", "arrow_feed"),
 }
 HEAVY = ("tensorflow", "tf_keras", "keras", "pyspark", "kazoo", "horovod", "pandas")
 MAY_IMPORT = {"kazoo": {"registry"}, "tensorflow": {"frameworks", "arrow_feed"}}

@@ -121,7 +121,7 @@ REFUSED = [
     ),
     (
         {"arch": "ring", "roles": {"chief": {"cores": 2}}},
-        "--chief-cores means nothing to --arch ring: it has workers only; use --worker-cores",
+        "--chief-cores means nothing to --arch ring, which has no chief: use --worker-cores",
     ),
     ({"arch": "ring", "roles": {"ps": {"memory": "1g"}}}, "--ps-memory means nothing to --arch"),
     (

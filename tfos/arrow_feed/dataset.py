@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.arrow_feed.selection import Selection
 from tfos.arrow_feed.service import FeedService, Transport
@@ -37,26 +36,16 @@ TOKEN = "tfos.feed"
 _registered: dict[str, Any] = {}
 
 
-def serve(
-    feeds: Mapping[str, SpoolReader],
-    *,
-    feed_index: int = 0,
-    continue_at: FeedPosition | None = None,
-    token: str = TOKEN,
-) -> FeedService:
-    """Make this process answer the datasets that `dataset` builds. Imports TensorFlow.
+def serve(service: FeedService, *, token: str = TOKEN) -> None:
+    """Let this process answer, by its service, the datasets that `dataset` builds.
 
-    Call it before the process starts its TensorFlow server. Serving the same token again replaces
-    the feeds for datasets iterated from then on.
+    Imports TensorFlow. Call it before the process starts its TensorFlow server. Serving the same
+    token again replaces the feeds for datasets iterated from then on.
 
     Parameters
     ----------
-    feeds
-        The reader of each dataset, by name.
-    feed_index
-        This process's place among those fed alike, 0 or more; returned in the status of batches.
-    continue_at
-        See `FeedService`.
+    service
+        What answers.
     token
         Name that the datasets call by; the same in every process of a run.
 
@@ -67,7 +56,6 @@ def serve(
     """
     from tensorflow.python.ops import script_ops
 
-    service = FeedService(feeds, feed_index, continue_at)
     functions = getattr(getattr(script_ops, "_py_funcs", None), "_funcs", None)
     if functions is None:
         raise FeedError(
@@ -77,7 +65,6 @@ def serve(
     for name in ("open", "next", "close", "count"):
         key = f"{token}.{name}"
         _registered[key] = functions[key] = getattr(service, name)
-    return service
 
 
 def dataset(

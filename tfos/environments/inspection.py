@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ __all__ = ["Editable", "Inspection", "inspect_environment", "problems"]
 _PROBE = Path(__file__).with_name("probe.py")
 _PROBE_TIMEOUT_S = 60.0
 _CONDA_TIMEOUT_S = 60.0
-_NEEDED = ("tensorflow", "pyarrow", "pandas", "tfos")
 
 
 @dataclass(frozen=True)
@@ -193,6 +192,7 @@ def _read(spec: EnvironmentSpec, prefix: Path, found: dict[str, Any]) -> Inspect
 
 def problems(
     inspection: Inspection,
+    packages: Sequence[str],
     *,
     python: tuple[int, int] | None,
     machine: str = platform.machine(),
@@ -201,6 +201,8 @@ def problems(
 
     Parameters
     ----------
+    packages
+        What the architecture needs.
     python
         The version of the driver's Python; None if the driver has the environment too.
     machine
@@ -223,9 +225,9 @@ def problems(
             f"the environment is for {inspection.machine}, this machine is {machine}: it runs only "
             f"on hosts that are {inspection.machine}"
         )
-    versions = installed_versions([str(path) for path in inspection.site_packages])
+    versions = installed_versions(packages, [str(path) for path in inspection.site_packages])
     editable = {each.name for each in inspection.editables}
-    missing = [name for name in _NEEDED if versions[name] is None and name not in editable]
+    missing = [name for name, each in versions.items() if each is None and name not in editable]
     if missing:
         told.append(
             f"the environment lacks {', '.join(missing)}, which training needs: "

@@ -13,45 +13,57 @@ from tfos.horovod_installed import horovod_version, installed_distribution, tens
 
 __all__ = ["describe_here", "differences", "installed_versions"]
 
-_NEEDED = ("tensorflow", "pyarrow", "pandas", "tfos")
+_ALWAYS_NEEDED = ("pyarrow", "pandas", "tfos")
+_OF_THE_HOST = {"host", "python", "machine", "tfos_code"}
 _PACKAGES = {"tensorflow": "TensorFlow", "horovod": "Horovod"}
 
 
-def installed_versions(path: Sequence[str] | None = None) -> dict[str, str | None]:
+def installed_versions(
+    packages: Sequence[str], path: Sequence[str] | None = None
+) -> dict[str, str | None]:
     """Return package -> version of what training needs, None for what is missing.
 
     Reads a few small files and imports nothing of it.
 
     Parameters
     ----------
+    packages
+        What the architecture needs (`tfos.frameworks.contract.Framework.packages`).
     path
         Directories to look into; by default ``sys.path``.
     """
-    found = {name: installed_distribution(name, path) for name in ("pyarrow", "pandas", "tfos")}
+    names = (*packages, *_ALWAYS_NEEDED)
+    found = {name: installed_distribution(name, path) for name in names}
     return {
-        "tensorflow": tensorflow_version(path),
-        "horovod": horovod_version(path),
         **{name: None if each is None else each.version for name, each in found.items()},
+        # Each goes by several names.
+        **({"tensorflow": tensorflow_version(path)} if "tensorflow" in packages else {}),
+        **({"horovod": horovod_version(path)} if "horovod" in packages else {}),
     }
 
 
-def describe_here() -> dict[str, str | None]:
+def describe_here(packages: Sequence[str]) -> dict[str, str | None]:
     """Return what this process's host and Python are, for `differences`.
 
     Plain text throughout, so it travels as JSON. Imports nothing heavy; takes some 20 ms.
 
+    Parameters
+    ----------
+    packages
+        What the architecture needs.
+
     Returns
     -------
     dict[str, str | None]
-        ``host``, ``python`` and ``machine``, the versions of ``tensorflow``, ``horovod``,
-        ``pyarrow``, ``pandas`` and ``tfos`` (None for what is missing), and ``tfos_code``, which
-        tells apart copies of tfos that bear the same version.
+        ``host``, ``python`` and ``machine``, the versions of `packages`, ``pyarrow``, ``pandas``
+        and ``tfos`` (None for what is missing), and ``tfos_code``, which tells apart copies of
+        tfos that bear the same version.
     """
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "machine": platform.machine(),
-        **installed_versions(),
+        **installed_versions(packages),
         # What runs, which may come by PYTHONPATH or --py-files and not be installed.
         "tfos": tfos.__version__,
         "tfos_code": _code_digest(),
@@ -62,7 +74,7 @@ def differences(driver: Mapping[str, str | None], host: Mapping[str, str | None]
     """Say how a host that is to train differs from the driver, where it matters. Pure.
 
     The same Python but for its patch version, the same tfos and the same TensorFlow but for its
-    patch version are needed, and pyarrow and pandas in any version.
+    patch version are needed, and all else that `describe_here` was asked for in any version.
 
     Parameters
     ----------
@@ -81,8 +93,8 @@ def differences(driver: Mapping[str, str | None], host: Mapping[str, str | None]
             f"{name} has Python {host.get('python')}, the driver {driver.get('python')}: what the "
             "driver sends cannot be read there"
         )
-    for package in _NEEDED:
-        if host.get(package) is None:
+    for package, version in host.items():
+        if version is None and package not in _OF_THE_HOST:
             told.append(f"{name} has no {_PACKAGES.get(package, package)}, which training needs")
     told += _different_tfos(name, driver, host)
     theirs, ours = host.get("tensorflow"), driver.get("tensorflow")
@@ -91,8 +103,6 @@ def differences(driver: Mapping[str, str | None], host: Mapping[str, str | None]
             f"{name} has TensorFlow {theirs}, the driver {ours}: checkpoints and models of one may "
             "not load in the other"
         )
-    if driver.get("horovod") and not host.get("horovod"):
-        told.append(f"{name} has no Horovod, the driver has: --arch ring cannot train there")
     return told
 
 

@@ -12,17 +12,15 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from tfos.architectures import ARCHITECTURES, installed_architectures
 from tfos.base import TrainContext
 from tfos.config import RoleResources, RolesConfig
 from tfos.errors import ConfigError, EmptyDataError
 from tfos.frameworks.keras_fit import progress_callback
-from tfos.frameworks.saved_model import check_saved_model
-from tfos.horovod_installed import tensorflow_version
 from tfos.topology import ClusterSpec, Endpoint, Role, RoleSpec, TaskKey
 from tfos.training_parts import (
     CheckpointInfo,
@@ -34,6 +32,9 @@ from tfos.training_parts import (
     ProcessFacts,
     Runtime,
 )
+
+if TYPE_CHECKING:
+    from tfos.arrow_feed.service import FeedService
 
 __all__ = [
     "STATE",
@@ -51,8 +52,6 @@ __all__ = [
 TRAIN = "train"
 """Name of the DataFrame that is dealt to the training processes; who gets the others is the
 architecture's matter: `Framework.feeds`."""
-
-GROUP = "tfos.frameworks"
 
 STATE = "state"
 """The name in a checkpoint of what `TrainContext.fit` keeps."""
@@ -73,6 +72,10 @@ class Framework(ABC):
     """One architecture."""
 
     name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    """What trains, and what for, in a sentence or two; for ``pl_submit --help``."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """What every host needs to train, beside tfos and what it is fed by."""
     keras: ClassVar[tuple[int, ...]] = (2, 3)
     """The major versions of Keras that ``train`` may use; see `tfos.frameworks.keras`."""
     checkpoint_name: ClassVar[str] = STATE
@@ -87,7 +90,7 @@ class Framework(ABC):
     def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
         """Return which of the DataFrames in `datasets` are fed to `role`."""
 
-    def check_installed(self) -> None:  # noqa: B027 - most need nothing but TensorFlow
+    def check_installed(self) -> None:  # noqa: B027 - most need nothing but their packages
         """Check, light of imports, that this machine has what the architecture runs on.
 
         Raises
@@ -98,13 +101,10 @@ class Framework(ABC):
 
     def versions(self) -> dict[str, str | None]:
         """Return the versions of what it trains with, by name, for the record in checkpoints."""
-        return {"tensorflow": tensorflow_version()}
+        return {}
 
-    def import_libraries(self) -> None:
+    def import_libraries(self) -> None:  # noqa: B027 - there may be nothing to import
         """Import what takes seconds, in a training process that waits to begin."""
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
 
     def ranks(self, trainers: tuple[TaskKey, ...], cluster: ClusterSpec) -> tuple[TaskKey, ...]:
         """Return the roles that run ``train``, in the order of their ranks in a generation."""
@@ -127,19 +127,15 @@ class Framework(ABC):
 
         They are defaults: what the role host's environment already sets wins.
         """
-        environment = {
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            # The role host holds the port by SO_REUSEPORT; TensorFlow's server binds beside it.
-            "TF_GRPC_REUSE_PORT": "true",
-        }
+        environment = {}
         if resources.gpus == 0:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         if resources.cores is not None:
-            environment["TF_NUM_INTRAOP_THREADS"] = str(resources.cores)
-            # Of one thread, an op that waits for another would wait for ever.
-            environment["TF_NUM_INTEROP_THREADS"] = str(max(2, resources.cores))
             environment["OMP_NUM_THREADS"] = str(resources.cores)
         return environment
+
+    def take_feed(self, service: FeedService) -> None:  # noqa: B027 - NumPy needs nothing
+        """Let the framework's own ways of reading find this process's rows; before `runtime`."""
 
     @abstractmethod
     def runtime(self, facts: ProcessFacts, link: HostLink) -> AbstractContextManager[Runtime]:
@@ -259,13 +255,9 @@ class PlainRuntime(Runtime):
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
         """Refuse: this architecture has no common loop."""
         raise ConfigError(
-            "ctx.fit serves --arch local, ps and ring; a session program writes its own loop "
-            "over ctx.batches or ctx.dataset"
+            "ctx.fit serves --arch local, ps and ring; elsewhere train writes its own loop over "
+            "ctx.batches or ctx.dataset"
         )
-
-    def check_saved_model(self, directory: str) -> None:
-        """Load it but for its variables' values."""
-        check_saved_model(directory)
 
     def device_setter(self) -> Any:
         """Refuse: only `session` places variables by a device function."""
@@ -288,12 +280,14 @@ def load_framework(name: str) -> Framework:
     ConfigError
         If none of that name is installed; lists those that are.
     """
-    found = {point.name: point for point in entry_points(group=GROUP)}
+    found = installed_architectures()
     if name not in found:
         raise ConfigError(
             f"--arch {name} is not available in this version; installed: {', '.join(sorted(found))}"
         )
     framework = found[name].load()()
     if not isinstance(framework, Framework):
-        raise ConfigError(f"entry point {GROUP}:{name} is not a tfos.frameworks.contract.Framework")
+        raise ConfigError(
+            f"entry point {ARCHITECTURES}:{name} is not a tfos.frameworks.contract.Framework"
+        )
     return framework

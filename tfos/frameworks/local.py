@@ -8,7 +8,8 @@ from typing import Any
 
 from tfos.base import TrainContext
 from tfos.config import RolesConfig
-from tfos.frameworks.contract import Framework, PlainRuntime, role_spec
+from tfos.frameworks.contract import role_spec
+from tfos.frameworks.tensorflow import TensorFlowFramework, TensorFlowRuntime
 from tfos.frameworks.trained_state import TrainedState
 from tfos.frameworks.training_loop import OwnSteps, StepResult, checked_metrics, run_loop
 from tfos.read_plan import FeedPosition
@@ -18,10 +19,11 @@ from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
 __all__ = ["LocalFramework"]
 
 
-class LocalFramework(Framework):
+class LocalFramework(TensorFlowFramework):
     """One chief."""
 
     name = "local"
+    summary = "One process runs train with TensorFlow. For debugging and small data."
 
     def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
         """Return the one role."""
@@ -37,7 +39,7 @@ class LocalFramework(Framework):
         yield _LocalRuntime()
 
 
-class _LocalRuntime(PlainRuntime):
+class _LocalRuntime(TensorFlowRuntime):
     def fit(self, plan: FitPlan, ctx: TrainContext) -> FitResult:
         return run_loop(plan, ctx, lambda plan, *rest: _EagerSteps(plan, ctx, *rest))
 

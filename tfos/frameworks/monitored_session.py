@@ -176,7 +176,6 @@ def _keeper(ctx: TrainContext) -> Any:
                 step,
                 lambda directory: self._write(session, directory),
                 positions=dict(self.positions),
-                metadata={"row_orders": ctx.facts.row_orders},
                 excused=excused,
             )
             if saved:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any, ClassVar
 
 from tfos.config import RolesConfig
-from tfos.frameworks.contract import TRAIN, Framework, role_spec
+from tfos.frameworks.contract import TRAIN, role_spec
+from tfos.frameworks.tensorflow import TensorFlowFramework
 from tfos.topology import Role, RoleSpec
 from tfos.training_parts import HostLink, ProcessFacts
 
@@ -17,7 +18,7 @@ __all__ = ["SERVER_POLL_S", "ParameterServed", "reach_directly", "start_server"]
 SERVER_POLL_S = 0.05
 
 
-class ParameterServed(Framework):
+class ParameterServed(TensorFlowFramework):
     """A chief that trains, workers, and parameter servers that hold the variables."""
 
     workers_train: ClassVar[bool]

@@ -16,9 +16,10 @@ import numpy as np
 
 from tfos.base import TrainContext
 from tfos.errors import ConfigError
-from tfos.frameworks.contract import TRAIN, PlainRuntime, check_not_empty
+from tfos.frameworks.contract import TRAIN, check_not_empty
 from tfos.frameworks.parameter_served import ParameterServed, reach_directly
 from tfos.frameworks.resumed_state import unsaved_slots
+from tfos.frameworks.tensorflow import TensorFlowRuntime
 from tfos.frameworks.trained_state import TrainedState, refuse_keras_3
 from tfos.frameworks.training_loop import (
     LOST_RESULT,
@@ -46,6 +47,10 @@ class ParameterServerFramework(ParameterServed):
     """The chief alone runs ``train``; workers and parameter servers serve it."""
 
     name = "ps"
+    summary = (
+        "The chief runs train and schedules steps on --num-workers workers; --num-ps parameter "
+        "servers hold the variables (ParameterServerStrategy). For large sparse models."
+    )
     keras = (2,)
     workers_train = False
 
@@ -55,7 +60,7 @@ class ParameterServerFramework(ParameterServed):
         yield _CoordinatorRuntime(facts)
 
 
-class _CoordinatorRuntime(PlainRuntime):
+class _CoordinatorRuntime(TensorFlowRuntime):
     not_fed_hint = (
         "the workers are: train with ctx.fit, or with model.fit(ctx.keras_dataset(...)), or call "
         "ctx.dataset in the function that ctx.coordinator.create_per_worker_dataset takes"

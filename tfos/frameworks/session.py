@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from tfos.base import TrainContext
-from tfos.frameworks.contract import PlainRuntime
 from tfos.frameworks.monitored_session import SESSION, open_session
 from tfos.frameworks.parameter_served import SERVER_POLL_S, ParameterServed, start_server
+from tfos.frameworks.tensorflow import TensorFlowRuntime
 from tfos.topology import Role, TaskKey
 from tfos.training_parts import HostLink, ProcessFacts
 
@@ -25,6 +25,10 @@ class SessionFramework(ParameterServed):
     """The chief and every worker run ``train``; parameter servers serve them."""
 
     name = "session"
+    summary = (
+        "The chief and every worker run train between-graph (tf.compat.v1 sessions); --num-ps "
+        "parameter servers hold the variables. For TF1-style code."
+    )
     checkpoint_name = SESSION
     workers_train = True
 
@@ -42,7 +46,7 @@ class SessionFramework(ParameterServed):
                 time.sleep(SERVER_POLL_S)
 
 
-class _SessionRuntime(PlainRuntime):
+class _SessionRuntime(TensorFlowRuntime):
     def __init__(self, facts: ProcessFacts) -> None:
         self._key: TaskKey = facts.key
         self._cluster = facts.cluster.by_role

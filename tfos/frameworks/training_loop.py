@@ -353,7 +353,6 @@ class _Loop:
             lambda directory: self._writer.write(os.path.join(directory, STATE)),
             positions=self.progress.positions,
             metadata={
-                "row_orders": self._ctx.facts.row_orders,
                 "rows": self.progress.rows,
                 "evaluated_epoch": self._evaluated_epoch,
                 "read": self._plan.read.to_json(),

@@ -27,7 +27,7 @@ from tfos.base import Job
 from tfos.config import FeedConfig, JobConfig
 from tfos.errors import CheckpointError, ConfigError, EmptyDataError
 from tfos.fault.checkpoints import CheckpointStore
-from tfos.frameworks.contract import TRAIN, check_resumes, load_framework
+from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_framework
 from tfos.frameworks.keras import KERAS_VARIABLE, check_keras, keras_variables
 from tfos.launcher.channel_link import TrainingLink
 from tfos.launcher.job_state import pickle_job
@@ -46,7 +46,8 @@ __all__ = ["prepare_process", "train_in_process"]
 
 log = logging.getLogger("tfos")
 
-ARCH = "local"
+_ARCH = "local"
+"""In place of an architecture of several processes."""
 _KEY = TaskKey(Role.CHIEF, 0)
 # Nobody listens there: a cluster of one process has no connections.
 _ENDPOINT = Endpoint("127.0.0.1", 1)
@@ -65,7 +66,7 @@ def prepare_process(config: JobConfig) -> None:
     ConfigError
         If ``tf.keras`` is the other Keras in this process by now.
     """
-    framework = load_framework(ARCH)
+    framework = _framework(config)
     check_keras(framework, config.keras)
     other = 5 - config.keras
     if _settled_keras() == other:
@@ -80,6 +81,12 @@ def prepare_process(config: JobConfig) -> None:
         os.environ.setdefault(name, value)
 
 
+def _framework(config: JobConfig) -> Framework:
+    framework = load_framework(config.arch)
+    roles = [(spec.role, spec.count) for spec in framework.roles(config.roles)]
+    return framework if roles == [(Role.CHIEF, 1)] else load_framework(_ARCH)
+
+
 def _settled_keras() -> int | None:
     """Return which Keras ``tf.keras`` is in this process; None while nobody has used it."""
     keras = vars(sys.modules.get("tensorflow", sys)).get("keras")
@@ -90,10 +97,11 @@ def _settled_keras() -> int | None:
 
 
 def train_in_process(job: Job, load: Callable[[], Any], config: JobConfig) -> RunResult:
-    """Load the data and train, in the calling process and thread, as under ``--arch local``.
+    """Load the data and train, in the calling process and thread.
 
-    Blocks until ``train`` has returned and its last checkpoint is complete. ``Job.shutdown`` is
-    called once, whatever happened.
+    As under the job's architecture where that is one process, else as under ``local``. Blocks
+    until ``train`` has returned and its last checkpoint is complete. ``Job.shutdown`` is called
+    once, whatever happened.
 
     Parameters
     ----------
@@ -127,7 +135,8 @@ def train_in_process(job: Job, load: Callable[[], Any], config: JobConfig) -> Ru
     config = resolve_paths(config, os.getcwd())
     started, name = now_iso(), config.name or type(job).__name__
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    framework = load_framework(ARCH)
+    framework = _framework(config)
+    config = config.model_copy(update={"arch": framework.name})
     prepare_process(config)
     import_quietly(framework.import_libraries)
     job.params, job.args = dict(config.params), list(config.args)
@@ -142,6 +151,7 @@ def train_in_process(job: Job, load: Callable[[], Any], config: JobConfig) -> Ru
             spool, rows = _spool(datasets, config.feed, Path(directory))
             spec = _spec(config, name, run_id, datasets, spool, passed_over)
             feed = TrainingFeed.open(spec, link)
+            framework.take_feed(feed.service)
             result = train(framework, job, spec, feed, link)
         finally:
             shut_down(job)
@@ -179,7 +189,7 @@ def _checkpoints(
         else:
             judged = store.judge()
             if judged.latest is not None:
-                check_resumes(load_framework(ARCH), judged.latest)
+                check_resumes(load_framework(config.arch), judged.latest)
             yield judged.passed_over
 
 
@@ -229,7 +239,7 @@ def _spec(
             checkpoint_every_s=config.checkpoints.every_s,
             model_dir=config.model_dir,
         ),
-        arch=ARCH,
+        arch=config.arch,
         trains=True,
         job_file="",
         application=None,

@@ -229,7 +229,8 @@ class _Hosted:
 
     def _check_versions(self) -> None:
         """Refuse to train with what does not fit the driver's; raises ConfigError."""
-        told = differences(self._program.versions, describe_here())
+        packages = load_framework(self._config.arch).packages
+        told = differences(self._program.versions, describe_here(packages))
         if told:
             raise ConfigError(
                 "; ".join(told) + " (--env gives containers an environment of their own)"

@@ -51,6 +51,7 @@ from tfos.launcher.spark_stop import explain_stop, stopped_by_others, stopped_he
 from tfos.launcher.submission import (
     check_supported,
     in_containers,
+    is_gang,
     is_local,
     master_kind,
     resolve_master,
@@ -324,7 +325,8 @@ class _Run:
             if framework.checkpoint_name != STATE:
                 raise ConfigError(
                     f"--warm-start is for ctx.fit, which --arch {framework.name} does not have: "
-                    "call tf.compat.v1.train.init_from_checkpoint before ctx.monitored_session"
+                    "load them in train, in a session program by "
+                    "tf.compat.v1.train.init_from_checkpoint before ctx.monitored_session"
                 )
             # A slip in its name is to cost nothing.
             find_source(checkpoints.warm_start)
@@ -456,7 +458,7 @@ class _Run:
             application=application,
             program=self._program,
             passed_over=self.passed_over,
-            versions=describe_here(),
+            versions=describe_here(load_framework(self.config.arch).packages),
         )
         groups = [
             RoleGroup(
@@ -529,7 +531,7 @@ class _Run:
             erase_and_close(registry)
 
     def _explain_missing(self, missing: frozenset[TaskKey]) -> str:
-        if self.config.arch != "ring" and in_containers(self._master):
+        if not is_gang(self.config) and in_containers(self._master):
             # Of executors each role has its own sort; slots are counted for one sort alone.
             has = f"{count_executors(self.spark)} executors"
         else:

@@ -15,6 +15,7 @@ from tfos.environments.properties import environment_properties
 from tfos.environments.spark_jars import pack_spark_jars
 from tfos.environments.specification import parse_environment
 from tfos.environments.upload import upload
+from tfos.frameworks.contract import load_framework
 from tfos.launcher.prerequisites import is_set_for_spark
 from tfos.launcher.submission import master_kind
 
@@ -87,7 +88,8 @@ def _ship_environment(config: JobConfig, staging: str, progress: Progress) -> st
     spec = parse_environment(config.spark.env)
     packed = pack(spec, progress)
     python = sys.version_info[:2] if config.spark.deploy_mode == "client" else None
-    for warning in problems(packed.inspection, python=python):
+    packages = load_framework(config.arch).packages
+    for warning in problems(packed.inspection, packages, python=python):
         log.warning("--env %s: %s", spec, warning)
     return _upload(packed.archive, f"{staging}/environments", progress)
 

@@ -21,6 +21,7 @@ from tfos.launcher.spark_security import security_properties
 from tfos.launcher.submission import (
     allocates_dynamically,
     in_containers,
+    is_gang,
     is_local,
     master_kind,
     resolve_master,
@@ -190,7 +191,7 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
         properties.update(_local_properties(python))
     # A role host that is lost is run again by Spark, as often as tfos may restart.
     properties["spark.task.maxFailures"] = str(task_failures(config))
-    if config.arch == "ring":
+    if is_gang(config):
         properties.update(_BARRIER_PROPERTIES)
     if kind == "local-cluster":
         properties["spark.executor.extraJavaOptions"] = _quiet_log_option()
@@ -232,16 +233,16 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
     resources = [each for _, each in role_resources(config).values()]
     cores = max(each.cores or 1 for each in resources)
     gpus = max(each.gpus for each in resources)
-    ring = config.arch == "ring"
+    gang = is_gang(config)
     properties = {
-        **({} if ring else _DYNAMIC_ALLOCATION),
+        **({} if gang else _DYNAMIC_ALLOCATION),
         # One role an executor: a role's task takes all of its cores.
         "spark.executor.cores": str(cores),
         "spark.task.cpus": str(cores),
     }
     if config.spark.deploy_mode == "cluster":
         properties.update(_CLUSTER_DRIVER)
-    if ring:
+    if gang:
         properties["spark.executor.instances"] = str(slots_needed(config))
     heap_mib, overhead_mib = divide_memory(
         max(each.memory or DEFAULT_MEMORY_BYTES for each in resources)
@@ -251,7 +252,7 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
     if gpus:
         # Where roles have profiles, these are for pre_train's own queries, which need no GPU; Spark
         # wants an amount told beside the discovery script.
-        alike = ring or not allocates_dynamically(config.spark.conf, unset=True)
+        alike = gang or not allocates_dynamically(config.spark.conf, unset=True)
         properties["spark.executor.resource.gpu.amount"] = str(gpus if alike else 0)
         if alike:
             properties["spark.task.resource.gpu.amount"] = str(gpus)
@@ -298,7 +299,7 @@ def describe_submission(config: JobConfig, command: list[str]) -> str:
 
 
 def _notes(config: JobConfig) -> list[str]:
-    if config.arch == "ring" or not in_containers(config.spark.master):
+    if is_gang(config) or not in_containers(config.spark.master):
         return []
     return [
         "# spark.executor.* below is for the largest role; each role's own cores, memory and GPUs",

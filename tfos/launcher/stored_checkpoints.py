@@ -50,9 +50,16 @@ class StoredCheckpoints(Checkpoints):
     of the block it waits for 10 s at most, and not at all once this process was told to stop.
     """
 
-    def __init__(self, store: CheckpointStore | None, spec: TrainingSpec, link: _Link) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore | None,
+        spec: TrainingSpec,
+        link: _Link,
+        progress: Callable[[], tuple[FeedPosition | None, bool]] = lambda: (None, False),
+    ) -> None:
         self._store = store
         self._facts = spec.facts
+        self._progress = progress
         self._link = link
         self._turn = threading.Lock()
         self._saving: Future[CheckpointInfo] | None = None
@@ -114,13 +121,16 @@ class StoredCheckpoints(Checkpoints):
         metadata: Mapping[str, Any] | None,
     ) -> None:
         self._link.tell("saving", on=True)
+        if positions is None and self._facts.num_feeds == 1:
+            used, _ = self._progress()
+            positions = {} if used is None else {0: used}
         try:
             self._saving = store.begin_save(
                 step,
                 self._facts.generation,
                 write,
                 positions=positions,
-                metadata=metadata,
+                metadata={"row_orders": self._facts.row_orders, **(metadata or {})},
                 on_complete=self._tell,
             )
         except BaseException:

@@ -18,6 +18,7 @@ from tfos.environments.properties import check_environment
 from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError, InsufficientExecutorsError
 from tfos.fault.injection import Fault
+from tfos.frameworks.contract import load_framework
 from tfos.launcher.kubernetes import check_kubernetes
 from tfos.launcher.role_memory import LEAST_MEMORY_BYTES
 from tfos.launcher.spark_security import check_security
@@ -29,6 +30,7 @@ __all__ = [
     "allocates_dynamically",
     "check_supported",
     "in_containers",
+    "is_gang",
     "is_local",
     "master_kind",
     "resolve_master",
@@ -143,16 +145,13 @@ def _match(master: str) -> tuple[re.Match[str], MasterKind]:
 
 def role_resources(config: JobConfig) -> dict[Role, tuple[int, RoleResources]]:
     """Return how many tasks of each role the architecture has, and what each may use."""
-    roles = config.roles
-    if config.arch == "local":
-        return {Role.CHIEF: (1, roles.chief)}
-    if config.arch == "ring":
-        return {Role.WORKER: (roles.num_workers, roles.worker)}
-    return {
-        Role.CHIEF: (1, roles.chief),
-        Role.WORKER: (roles.num_workers, roles.worker),
-        Role.PS: (roles.num_ps, roles.ps),
-    }
+    specs = load_framework(config.arch).roles(config.roles)
+    return {spec.role: (spec.count, getattr(config.roles, spec.role.value)) for spec in specs}
+
+
+def is_gang(config: JobConfig) -> bool:
+    """Whether the roles start all together, as one barrier stage of Spark."""
+    return any(spec.gang for spec in load_framework(config.arch).roles(config.roles))
 
 
 def allocates_dynamically(conf: Mapping[str, str], *, unset: bool) -> bool:
@@ -241,8 +240,8 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
         One line naming the option, why not, and what to use instead.
     """
     kind = master_kind(config.spark.master)
-    if config.arch == "ring":
-        _check_ring(config)
+    if is_gang(config):
+        _check_gang(config)
     _check_drill(config)
     _check_placement(config, kind)
     check_security(config.spark, kind)
@@ -260,19 +259,21 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
         )
 
 
-def _check_ring(config: JobConfig) -> None:
+def _check_gang(config: JobConfig) -> None:
     if allocates_dynamically(config.spark.conf, unset=False):
         raise ConfigError(
-            "--arch ring cannot have spark.dynamicAllocation.enabled=true: its ranks are one "
-            "barrier stage, which Spark starts only on executors that stay; leave it out or false, "
-            "and set spark.executor.instances"
+            f"--arch {config.arch} cannot have spark.dynamicAllocation.enabled=true: its ranks are "
+            "one barrier stage, which Spark starts only on executors that stay; leave it out or "
+            "false, and set spark.executor.instances"
         )
-    for role in (Role.CHIEF, Role.PS):
+    roles = role_resources(config)
+    for role in sorted(set(Role) - roles.keys()):
         for setting, value in getattr(config.roles, role.value).model_dump().items():
             if value:
+                others = ", ".join(f"--{each.value}-{setting}" for each in roles)
                 raise ConfigError(
-                    f"--{role.value}-{setting} means nothing to --arch ring: it has workers only; "
-                    f"use --worker-{setting}"
+                    f"--{role.value}-{setting} means nothing to --arch {config.arch}, which has no "
+                    f"{role.value}: use {others}"
                 )
 
 

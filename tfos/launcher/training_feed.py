@@ -30,26 +30,20 @@ class TrainingFeed:
         self.continue_at = continue_at
         self._schemas = schemas
         self._readers = readers
-        self._service = service
+        self.service = service
         self._used: FeedPosition | None = None
 
     @classmethod
     def open(cls, spec: TrainingSpec, link: HostLink) -> TrainingFeed:
-        """Open this process's spools and register them with TensorFlow in this process.
-
-        It must come before the process starts a TensorFlow server: remote readers find the
-        source by its token from the first step on.
-        """
-        from tfos.arrow_feed import dataset
-
+        """Open this process's spools."""
         schemas = {name: FeedSchema.from_json(data) for name, data in spec.schemas.items()}
         readers = {name: reader for reader in _readers(spec, link) for name in reader.names}
-        service = dataset.serve(readers, feed_index=spec.feed_index, continue_at=spec.continue_at)
+        service = FeedService(readers, spec.feed_index, spec.continue_at)
         return cls(schemas, readers, service, spec.continue_at)
 
     def progress(self) -> tuple[FeedPosition | None, bool]:
         """Say up to where ``train`` has surely been used here, and whether any was handed out."""
-        used = self._used or self._service.used(TRAIN)
+        used = self._used or self.service.used(TRAIN)
         return used, used is not None
 
     def dataset(self, plan: ReadPlan, mapped: Callable[[Any], Any] | None = None) -> Any:

@@ -63,6 +63,7 @@ class TrainingProcess:
         outcome: dict[str, Any] = {"failure": None, "result": None}
         try:
             feed = TrainingFeed.open(spec, self._link)
+            framework.take_feed(feed.service)
             self._link.read = feed.progress
             if spec.trains:
                 job = _load_job(spec)
@@ -133,7 +134,7 @@ def train(
 
     with (
         framework.runtime(spec.facts, link) as runtime,
-        StoredCheckpoints(_store(spec), spec, link) as checkpoints,
+        StoredCheckpoints(_store(spec), spec, link, feed.progress) as checkpoints,
     ):
         connected()
         ctx = TrainContext(

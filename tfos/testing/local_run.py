@@ -23,7 +23,7 @@ def run_local(
     config: JobConfig | None = None,
     **options: Unpack[RunOptions],
 ) -> RunResult:
-    """Train a job in this process, as under ``--arch local``, and return the record of the run.
+    """Train a job in this process, as under `local` or `plain`, and return the record of the run.
 
     ``Job.train`` reads `data` through the real feed, with the real `TrainContext`, common loop and
     checkpoints. ``Job.pre_train`` is not called: to test it as well, call it with a Spark session

@@ -175,7 +175,7 @@ class TestTheFingerprint:
 
 class TestProblems:
     def told(self, inspection, python=(3, 11), machine="x86_64"):
-        return problems(inspection, python=python, machine=machine)
+        return problems(inspection, ["tensorflow"], python=python, machine=machine)
 
     def test_what_is_missing_is_named_with_the_command(self, inspection):
         (told,) = self.told(inspection)

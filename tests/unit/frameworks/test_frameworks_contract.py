@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from tfos.architectures import architecture_names
 from tfos.errors import ConfigError
 from tfos.frameworks.contract import check_resumes, load_framework, saved_variables
 
@@ -27,6 +29,9 @@ def found(arch: str | None, files: tuple[str, ...]) -> SimpleNamespace:
         ("ps", "session", SESSION, False),
         ("local", "session", SESSION, False),
         ("session", "ring", STATE, False),
+        ("plain", "local", STATE, False),
+        ("plain", "session", SESSION, False),
+        ("local", "plain", ("state.json",), True),
         # Files of the program's own mean the same everywhere.
         ("ps", "session", ("weights.npz",), True),
         # Unknown: what reads it decides.
@@ -55,3 +60,21 @@ def test_what_something_else_saved_is_refused_by_what_was_to_read_it(tmp_path):
         saved_variables(str(tmp_path), "state", "ctx.fit")
     (tmp_path / "state.index").touch()
     assert saved_variables(str(tmp_path), "state", "ctx.fit") == str(tmp_path / "state")
+
+
+@pytest.mark.parametrize("name", architecture_names())
+def test_the_help_says_of_each_architecture_what_it_is_for(name):
+    assert load_framework(name).summary.endswith(".")
+
+
+def test_plain_publishes_what_a_function_writes(tmp_path):
+    with load_framework("plain").runtime(None, None) as runtime:
+        runtime.exporter(lambda directory: Path(directory, "a").touch(), None, {})(str(tmp_path))
+        assert (tmp_path / "a").exists()
+        for model, signatures, options in (
+            ("m", None, {}),
+            (print, [], {}),
+            (print, None, {"x": 1}),
+        ):
+            with pytest.raises(TypeError, match=r"ctx\.export: model .* writes the model there"):
+                runtime.exporter(model, signatures, options)

@@ -15,6 +15,9 @@ from tfos.fault.checkpoint_storage_local import LocalStorage
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.launcher import stored_checkpoints
 from tfos.launcher.stored_checkpoints import StoredCheckpoints
+from tfos.read_plan import FeedPosition
+from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
+from tfos.training_parts import ProcessFacts
 
 
 class Link:
@@ -34,6 +37,13 @@ class Link:
         self.told.append({"type": kind, **content})
 
 
+def spec(**facts):
+    chief = TaskKey(Role.CHIEF, 0)
+    cluster = ClusterSpec({chief: Endpoint("127.0.0.1", 1)})
+    known = {"row_orders": (7,), **facts}
+    return SimpleNamespace(facts=ProcessFacts("fm", "r1", 1, chief, cluster, (chief,), **known))
+
+
 @pytest.fixture
 def link():
     return Link()
@@ -41,9 +51,8 @@ def link():
 
 @pytest.fixture
 def stored(tmp_path, link):
-    facts = SimpleNamespace(generation=1, key="chief-0")
     store = CheckpointStore(str(tmp_path / "store"), "fm", run_id="r1")
-    return StoredCheckpoints(store, SimpleNamespace(facts=facts), link)
+    return StoredCheckpoints(store, spec(), link)
 
 
 @pytest.fixture
@@ -247,8 +256,7 @@ def test_one_that_was_told_to_stop_does_not_wait(stored, upload):
 
 
 def test_a_run_without_checkpoints_keeps_none(link):
-    facts = SimpleNamespace(generation=1, key="chief-0")
-    with StoredCheckpoints(None, SimpleNamespace(facts=facts), link) as none:
+    with StoredCheckpoints(None, spec(), link) as none:
         none.save(1, lambda d: pytest.fail("written"))
         none.flush()
         assert none.latest() is None
@@ -267,12 +275,32 @@ def test_what_is_saved_is_restored_and_told(stored, link):
     ]
 
 
+@pytest.mark.parametrize(
+    ("orders", "given", "kept"),
+    [
+        ((7,), None, {0: FeedPosition(1, 30)}),
+        ((7,), {0: FeedPosition(2, 0)}, {0: FeedPosition(2, 0)}),
+        # Of several that are fed, this one does not know how far the others are.
+        ((7, 8), None, {}),
+    ],
+)
+def test_where_the_rows_go_on_is_kept_unless_the_writer_says(tmp_path, link, orders, given, kept):
+    store = CheckpointStore(str(tmp_path / "store"), "fm", run_id="r1")
+    used = FeedPosition(1, 30)
+    facts = spec(row_orders=orders)
+    with StoredCheckpoints(store, facts, link, lambda: (used, True)) as stored:
+        stored.save(1, write, positions=given, metadata={"more": 1})
+        found = stored.latest()
+    assert found.positions == kept
+    assert facts.facts.continued_positions(found) == kept
+    assert found.metadata["more"] == 1
+
+
 def test_a_warm_start_that_nothing_used_is_warned_of(tmp_path, link, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = CheckpointStore(str(tmp_path / "store"), "fm", run_id="r1")
     source = store.save(1, 1, lambda d: Path(d, "state.index").write_bytes(b"i")).path
-    facts = SimpleNamespace(generation=1, key="chief-0", warm_start=source)
-    with StoredCheckpoints(None, SimpleNamespace(facts=facts), link) as stored:
+    with StoredCheckpoints(None, spec(warm_start=source), link) as stored:
         stored.warn_of_unused()
         assert [each.startswith(f"--warm-start {source} was not") for each in link.notices] == [
             True
@@ -288,10 +316,9 @@ def test_what_was_downloaded_stays_until_the_end(tmp_path, link, monkeypatch):
     room = tmp_path / "room"
     room.mkdir()
     monkeypatch.chdir(room)
-    facts = SimpleNamespace(generation=1, key="chief-0")
     url = f"memory://{tmp_path.name}"
     store = CheckpointStore(url, "fm", run_id="r1")
-    with StoredCheckpoints(store, SimpleNamespace(facts=facts), link) as stored:
+    with StoredCheckpoints(store, spec(), link) as stored:
         assert stored.restore(lambda path: None) is None
         assert list(room.iterdir()) == []
         stored.save(1, write)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tfos.arrow_feed.service import FeedService
 from tfos.launcher import training_process
 from tfos.launcher.training_process import StoppedError, TrainingProcess
 
@@ -28,8 +29,9 @@ class Link:
 
 @pytest.fixture
 def process(monkeypatch):
-    made = TrainingProcess(SimpleNamespace(arch="local", trains=True), Link())
-    feed = SimpleNamespace(progress=lambda: (None, False))
+    made = TrainingProcess(SimpleNamespace(arch="plain", trains=True), Link())
+    service = FeedService({}, 0)
+    feed = SimpleNamespace(progress=lambda: (None, False), service=service)
     monkeypatch.setattr(training_process.TrainingFeed, "open", lambda *_: feed)
     monkeypatch.setattr(training_process, "_load_job", lambda _: SimpleNamespace(shutdown=int))
     return made

@@ -19,13 +19,14 @@ import numpy as np
 from tfos.base import TrainContext
 from tfos.config import RolesConfig
 from tfos.errors import ConfigError, InfrastructureError
-from tfos.frameworks.contract import Framework, PlainRuntime, role_spec
+from tfos.frameworks.contract import role_spec
 from tfos.frameworks.ring.collectives import Collectives
 from tfos.frameworks.ring.gradients import GradientAverager
 from tfos.frameworks.ring.keras_averaging import averaging_callback
 from tfos.frameworks.ring.placement import place_of, ranks_by_host
 from tfos.frameworks.ring.steps import RingSteps
 from tfos.frameworks.ring.store import RingStore
+from tfos.frameworks.tensorflow import TensorFlowFramework, TensorFlowRuntime
 from tfos.frameworks.trained_state import refuse_keras_3
 from tfos.frameworks.training_loop import run_loop
 from tfos.horovod_installed import horovod_problem
@@ -38,10 +39,15 @@ __all__ = ["RingFramework"]
 _SHUTDOWN_BOUND_S: Final = 5.0
 
 
-class RingFramework(Framework):
+class RingFramework(TensorFlowFramework):
     """Workers only, all alike: worker-0 has rank 0."""
 
     name = "ring"
+    summary = (
+        "--num-workers ranks run train with Horovod, started all together (one Spark barrier "
+        "stage). For dense models."
+    )
+    packages = ("tensorflow", "horovod")
     keras = (2,)
 
     def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
@@ -95,7 +101,7 @@ class RingFramework(Framework):
             )
 
 
-class _RingRuntime(PlainRuntime):
+class _RingRuntime(TensorFlowRuntime):
     def __init__(self, hvd: Any, collectives: Collectives) -> None:
         self.hvd = hvd
         self._collectives = collectives

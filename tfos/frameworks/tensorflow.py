@@ -1,0 +1,73 @@
+"""What the architectures of TensorFlow share: imports, environment, saved models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from tfos.arguments import Arguments
+from tfos.arrow_feed import dataset
+from tfos.arrow_feed.service import FeedService
+from tfos.config import RoleResources
+from tfos.frameworks.contract import Framework, PlainRuntime
+from tfos.frameworks.saved_model import check_saved_model
+from tfos.horovod_installed import tensorflow_version
+from tfos.topology import TaskKey
+
+__all__ = ["TensorFlowFramework", "TensorFlowRuntime"]
+
+
+class TensorFlowFramework(Framework):
+    """An architecture whose training processes have TensorFlow."""
+
+    packages: ClassVar[tuple[str, ...]] = ("tensorflow",)
+
+    def versions(self) -> dict[str, str | None]:
+        """Return TensorFlow's."""
+        return {"tensorflow": tensorflow_version()}
+
+    def import_libraries(self) -> None:
+        """Import TensorFlow and let it look for its devices."""
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+    def environment(self, key: TaskKey, resources: RoleResources) -> dict[str, str]:
+        """Return what every process has, and how TensorFlow is to use its cores and ports."""
+        environment = {
+            **super().environment(key, resources),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            # The role host holds the port by SO_REUSEPORT; TensorFlow's server binds beside it.
+            "TF_GRPC_REUSE_PORT": "true",
+        }
+        if resources.cores is not None:
+            environment["TF_NUM_INTRAOP_THREADS"] = str(resources.cores)
+            # Of one thread, an op that waits for another would wait for ever.
+            environment["TF_NUM_INTEROP_THREADS"] = str(max(2, resources.cores))
+        return environment
+
+    def take_feed(self, service: FeedService) -> None:
+        """Register it with TensorFlow, whose datasets may be read by other processes' graphs."""
+        dataset.serve(service)
+
+
+class TensorFlowRuntime(PlainRuntime):
+    """Publishes SavedModels; what else an architecture has, it adds."""
+
+    def exporter(
+        self, model: Any, signatures: Any, options: Mapping[str, Any]
+    ) -> Callable[[str], None]:
+        """Return what saves a SavedModel, and sees that it can be loaded."""
+        import tensorflow as tf
+
+        try:
+            tf.train.Checkpoint(model=model)
+        except ValueError as error:
+            what = "a tf.Module or a Keras model"
+            raise Arguments("ctx.export").wrong_type("model", model, what) from error
+
+        def write(directory: str) -> None:
+            tf.saved_model.save(model, directory, signatures=signatures, **options)
+            check_saved_model(directory)
+
+        return write
