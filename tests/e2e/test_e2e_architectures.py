@@ -14,7 +14,7 @@ from support.waiting import wait_for
 from tfos.errors import ExitCode
 
 APPS = Path(__file__).parent / "apps"
-LINEAR = str(APPS / "linear.py")
+LINEAR, PLAIN = str(APPS / "linear.py"), str(APPS / "plain.py")
 SESSION = str(APPS / "session.py")
 CLUSTER = "local-cluster[5,1,1024]"
 SECRET = "not-in-any-argument-1f0c"
@@ -132,8 +132,8 @@ def training(submit, tmp_path):
     kept = ("--conf", str(settings), "--checkpoint-dir", str(tmp_path / "ckpt"))
     endless = ("-p", "slow=0.05", "-p", "epochs=1000", "-p", f"stepped={stepped}")
 
-    def start(*roles: str) -> subprocess.Popen[str]:
-        process = submit.start(*roles, *kept, *endless, LINEAR)
+    def start(*roles: str, app: str = LINEAR) -> subprocess.Popen[str]:
+        process = submit.start(*roles, *kept, *endless, app)
         wait_for(stepped.exists, 150.0)
         assert process.poll() is None
         return process
@@ -161,7 +161,7 @@ def test_an_interrupt_ends_everything_after_a_last_checkpoint(submit, training, 
 
 
 def test_a_killed_client_leaves_nothing(submit, training):
-    process = training("--arch", "local")
+    process = training("--arch", "plain", app=PLAIN)
     os.kill(process.pid, signal.SIGKILL)
     out, _ = process.communicate(timeout=60)
     submit.run_ids.update(re.findall(r"tfos: run (\S+) of ", out))

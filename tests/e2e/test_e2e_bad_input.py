@@ -14,7 +14,8 @@ from support.waiting import meanwhile, wait_for
 from tfos.errors import ExitCode
 
 APPS = Path(__file__).parent / "apps"
-FAULTS = str(APPS / "faults.py")
+FAULTY = str(APPS / "faults.py")
+FAULTS = ("--arch", "plain", FAULTY)
 # What fails once would fail again.
 ONCE = ("--max-restarts", "0")
 
@@ -44,7 +45,7 @@ def test_missing_application_file(submit):
 
 
 def test_more_roles_than_slots(submit):
-    run = submit("--master", "local[2]", "--arch", "ps", FAULTS)
+    run = submit("--master", "local[2]", "--arch", "ps", FAULTY)
     check(run, ExitCode.RESOURCES, "local[2]", "4")
 
 
@@ -65,7 +66,7 @@ def test_an_application_that_cannot_be_imported(submit, app):
     ],
 )
 def test_a_session_that_ends(submit, fault, code, words):
-    check(submit("-p", f"fault={fault}", FAULTS), code, *words)
+    check(submit("-p", f"fault={fault}", *FAULTS), code, *words)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +74,11 @@ def test_a_session_that_ends(submit, fault, code, words):
     [("pre_train_raises", "LookupError: no such table: clicks"), ("spark_raises", "bad row")],
 )
 def test_bad_data(in_session, fault, words):
-    check(in_session("-p", f"fault={fault}", FAULTS), ExitCode.USER_CODE, words)
+    check(in_session("-p", f"fault={fault}", *FAULTS), ExitCode.USER_CODE, words)
 
 
 def test_bad_data_of_one_worker_ends_them_all(in_session):
-    run = in_session("--arch", "ps", "--num-workers", "2", "-p", "fault=null", FAULTS)
+    run = in_session("--arch", "ps", "--num-workers", "2", "-p", "fault=null", FAULTY)
     check(run, ExitCode.USER_CODE, "worker-0", "value", "null")
     assert run.record["incidents"] == []
 
@@ -86,7 +87,7 @@ def test_bad_data_of_one_worker_ends_them_all(in_session):
 
 
 def test_train_that_raises_shows_the_users_own_lines_whatever_shutdown_raises(submit):
-    run = submit("-p", "fault=raises", "-p", "shutdown=raises", *ONCE, FAULTS)
+    run = submit("-p", "fault=raises", "-p", "shutdown=raises", *ONCE, *FAULTS)
     check(run, ExitCode.USER_CODE, "chief-0", "ZeroDivisionError", "learning rate is zero")
     assert "faults.py" in run.text
     assert "do_raises" in run.text
@@ -97,13 +98,13 @@ def test_train_that_raises_shows_the_users_own_lines_whatever_shutdown_raises(su
 
 
 def test_train_that_calls_os_exit(in_session):
-    run = in_session("-p", "fault=os_exit", *ONCE, FAULTS)
+    run = in_session("-p", "fault=os_exit", *ONCE, *FAULTS)
     check(run, ExitCode.USER_CODE, "code 9")
     assert "about to leave" in run.record["failures"][0]["last_lines"]
 
 
 def test_train_that_crashes_in_native_code(in_session):
-    run = in_session("-p", "fault=crashes", *ONCE, FAULTS)
+    run = in_session("-p", "fault=crashes", *ONCE, *FAULTS)
     check(run, ExitCode.INFRASTRUCTURE, "SIGSEGV")
     stacks = run.record["failures"][0]["stacks"]
     assert stacks.startswith("Fatal Python error: Segmentation fault")
@@ -111,7 +112,7 @@ def test_train_that_crashes_in_native_code(in_session):
 
 
 def test_train_that_prints_100_mb_and_a_shutdown_that_raises_do_not_fail_the_run(in_session):
-    run = in_session("-p", "fault=prints", "-p", "shutdown=raises", FAULTS)
+    run = in_session("-p", "fault=prints", "-p", "shutdown=raises", *FAULTS)
     assert run.code == ExitCode.OK
     assert len(run.text) < 16 << 20
     assert "shutdown failed too" in run.text
@@ -119,14 +120,14 @@ def test_train_that_prints_100_mb_and_a_shutdown_that_raises_do_not_fail_the_run
 
 
 def test_a_worker_that_is_killed_ends_the_whole_run(in_session):
-    arguments = ["--arch", "session", "-p", "fault=killed", "-p", "where=worker-1", FAULTS]
+    arguments = ["--arch", "session", "-p", "fault=killed", "-p", "where=worker-1", FAULTY]
     run = in_session(*ONCE, *arguments)
     check(run, ExitCode.INFRASTRUCTURE, "worker-1", "SIGKILL")
     assert "memory" in run.record["failures"][0]["hint"]
 
 
 def test_grandchildren_are_ended_too(submit):
-    process = submit.start("-p", "fault=grandchild", FAULTS)
+    process = submit.start("-p", "fault=grandchild", *FAULTS)
     # Its shell heeds no signal by then.
     wait_for(lambda: ["sleep", "600"] in map(command_line, submit.processes()), 150.0, poll_s=0.2)
     process.send_signal(signal.SIGTERM)
@@ -138,20 +139,20 @@ def test_grandchildren_are_ended_too(submit):
 
 def test_a_run_past_its_timeout(in_session):
     # Longer than any machine takes to begin training.
-    run = in_session("--timeout", "30", "-p", "fault=hangs", FAULTS)
-    check(run, ExitCode.TIMEOUT, "--timeout 30")
+    run = in_session("--timeout", "20", "-p", "fault=hangs", *FAULTS)
+    check(run, ExitCode.TIMEOUT, "--timeout 20")
     assert run.record["outcome"] == "timed_out"
     assert run.record["steps"] == 1
 
 
 def test_pre_train_past_the_timeout(submit):
-    run = submit("--timeout", "12", "-p", "fault=pre_train_hangs", FAULTS)
+    run = submit("--timeout", "12", "-p", "fault=pre_train_hangs", *FAULTS)
     check(run, ExitCode.TIMEOUT, "--timeout 12")
 
 
 def test_a_server_that_cannot_bind_its_port(submit):
     # The role host holds the port: without SO_REUSEPORT TensorFlow cannot bind beside it.
-    arguments = ["--arch", "ps", "--num-workers", "1", *ONCE, "-p", "fault=none", FAULTS]
+    arguments = ["--arch", "ps", "--num-workers", "1", *ONCE, "-p", "fault=none", FAULTY]
     run = submit(*arguments, env={"TF_GRPC_REUSE_PORT": "false"})
     check(run, ExitCode.INFRASTRUCTURE)
     assert "TF_GRPC_REUSE_PORT" in run.text
@@ -164,7 +165,7 @@ def test_zookeeper_that_cannot_be_reached(in_session):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-    run = in_session("--zookeeper", address, "-p", "fault=none", FAULTS)
+    run = in_session("--zookeeper", address, "-p", "fault=none", *FAULTS)
     check(run, ExitCode.INFRASTRUCTURE, address, "--zookeeper")
 
 
@@ -183,7 +184,7 @@ def test_zookeeper_that_dies_during_the_run(in_session, tmp_path):
     server = EmbeddedZooKeeper()
     server.start()
     with meanwhile(dies):
-        hangs = ("-p", "fault=hangs", "-p", f"hung={hung}", FAULTS)
+        hangs = ("-p", "fault=hangs", "-p", f"hung={hung}", *FAULTS)
         run = in_session("--zookeeper", server.address, *hangs)
     check(run, ExitCode.INFRASTRUCTURE, "ZooKeeper")
 
@@ -191,7 +192,7 @@ def test_zookeeper_that_dies_during_the_run(in_session, tmp_path):
 def test_a_checkpoint_directory_that_cannot_be_written(in_session, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
-    run = in_session("--checkpoint-dir", str(blocked / "ckpt"), "-p", "fault=none", FAULTS)
+    run = in_session("--checkpoint-dir", str(blocked / "ckpt"), "-p", "fault=none", *FAULTS)
     check(run, ExitCode.INFRASTRUCTURE, "--checkpoint-dir", str(blocked))
 
 

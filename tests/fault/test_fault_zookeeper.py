@@ -18,7 +18,8 @@ from support.waiting import wait_for
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster, DrillRun
 
-APP = Path(__file__).parents[1] / "e2e" / "apps" / "linear.py"
+APPS = Path(__file__).parents[1] / "e2e" / "apps"
+APP = APPS / "linear.py"
 ROWS, EPOCHS = 6000, 2
 JOB = (
     *("--arch", "ps", "--num-ps", "1", "--num-workers", "1"),
@@ -57,13 +58,13 @@ def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DrillClu
 
 @contextmanager
 def running(
-    cluster: DrillCluster, *options: str, record: Path
+    cluster: DrillCluster, *options: str, record: Path, app: Path = APP
 ) -> Iterator[Callable[..., DrillRun]]:
     """Start a run, wait until it has saved a checkpoint; gives the call that awaits its end.
 
     That call takes a signal to send before.
     """
-    process = cluster.start(APP, *options, "--result-json", str(record))
+    process = cluster.start(app, *options, "--result-json", str(record))
     ended: list[DrillRun] = []
     # Its output must be read all along.
     waiting = threading.Thread(target=lambda: ended.append(cluster.finish(process)))
@@ -125,9 +126,14 @@ def test_a_second_run_names_the_first_and_a_bounced_server_disturbs_no_training(
     assert json.loads(record.read_text())["restarts"] == 0
 
 
-def test_what_a_killed_driver_leaves_ends_and_a_resubmit_resumes(cluster, job, tmp_path):
-    record = tmp_path / "first.json"
-    with running(cluster, *job, record=record) as finish:
+def test_what_a_killed_driver_leaves_ends_and_a_resubmit_resumes(cluster, tmp_path):
+    checkpoints, record = tmp_path / "checkpoints", tmp_path / "first.json"
+    configuration = tmp_path / "fast.yaml"
+    configuration.write_text(CONFIGURATION)
+    job = ("--arch", "plain", "-p", "every=5", "--conf", str(configuration))
+    job += ("--checkpoint-dir", str(checkpoints))
+    slow = ("-p", "slow=0.5", "-p", "epochs=1000")
+    with running(cluster, *job, *slow, record=record, app=APPS / "plain.py") as finish:
         (driver,) = [p for p in cluster.processes() if "driver_script.py" in _python_script(p)]
         driver.kill()
         first = finish()
@@ -140,10 +146,10 @@ def test_what_a_killed_driver_leaves_ends_and_a_resubmit_resumes(cluster, job, t
 
     wait_for(all_gone, poll_s=0.1, not_yet=AssertionError)
     # Its lock frees itself: the next run waits for that, however soon it comes.
-    record = tmp_path / "second.json"
-    with running(cluster, *job, record=record) as finish:
-        check_complete(finish(), record)
-    assert json.loads(record.read_text())["resumed_from"] is not None
+    second = cluster.submit(APPS / "plain.py", *job)
+    assert second.code == ExitCode.OK
+    assert second.record["resumed_from"].startswith(str(checkpoints))
+    assert second.record["result"]["seen"] == 2 * 4000 + 50
 
 
 def _python_script(process: psutil.Process) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "COUNTED",
     "COUNTED_SESSION",
     "FAULTS",
+    "FAULTY",
     "INSTALLED",
     "PS_SIZES",
     "RING",
@@ -34,7 +35,8 @@ __all__ = [
 ]
 
 _TESTS = Path(__file__).parents[1]
-FAULTS = str(_TESTS / "e2e" / "apps" / "faults.py")
+FAULTY = str(_TESTS / "e2e" / "apps" / "faults.py")
+FAULTS = ("--arch", "plain", FAULTY)
 RING = str(_TESTS / "e2e" / "apps" / "ring.py")
 CLUSTER = ("--deploy-mode", "cluster")
 PS_SIZES = (

@@ -136,7 +136,7 @@ def test_a_lost_node_manager_costs_its_containers_at_most(submit, started, table
 
 
 def test_a_container_over_its_memory_is_told(submit):
-    run = submit("--chief-memory", "1280m", "-p", "fault=eats", FAULTS)
+    run = submit("--chief-memory", "1280m", "-p", "fault=eats", *FAULTS)
     assert run.code == ExitCode.RESOURCES
     assert "chief-0 used more memory than its container has, and was killed" in run.text
     assert "raise --chief-memory" in run.text

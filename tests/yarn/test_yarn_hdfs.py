@@ -26,7 +26,7 @@ from tfos.testing import DrillCluster
 
 pytestmark = pytest.mark.hdfs
 
-LINEAR = str(Path(__file__).parents[1] / "e2e" / "apps" / "linear.py")
+PLAIN = str(Path(__file__).parents[1] / "e2e" / "apps" / "plain.py")
 
 
 @pytest.fixture
@@ -241,19 +241,21 @@ def test_a_run_keeps_everything_there_and_resumes(place, container, request):
     settings = container / "settings.yaml"
     settings.write_text("supervision: {standby: false}\n")
     where = ("--checkpoint-dir", f"{room}/ckpt", "--model-dir", f"{room}/models", "--name", "fm")
-    where += ("--conf", str(settings))
+    where += ("--conf", str(settings), "--arch", "plain")
     with DrillCluster(container, limit_s=limit_s) as cluster:  # pl_submit's own working directory
-        first = cluster.submit(LINEAR, *where, "-p", "max_steps=30")
+        first = cluster.submit(PLAIN, *where, "-p", "max_steps=30")
         assert first.code == 0, first.err[-4000:]
-        second = cluster.submit(LINEAR, *where, "-p", "max_steps=50")
+        second = cluster.submit(PLAIN, *where)
         assert second.code == 0, second.err[-4000:]
     assert first.record["checkpoint"].startswith(f"{room}/ckpt/fm/ckpt-000000000030-g")
     assert second.record["resumed_from"] == first.record["checkpoint"]
-    assert second.record["steps"] == 50
-    assert [entry["step"] for entry in listed(f"{place.url}/ckpt")] == [50, 30]
-    for run, step in ((first, 30), (second, 50)):
+    # The batch that was in use when the checkpoint was written is taken again.
+    assert second.record["result"]["seen"] == 2 * 4000 + 50
+    assert second.record["result"]["weights"] == pytest.approx([2.0, -3.0, 1.0], abs=1e-3)
+    assert [entry["step"] for entry in listed(f"{place.url}/ckpt")] == [161, 30]
+    for run, step in ((first, 30), (second, 161)):
         assert run.record["model"] == f"{room}/models/{step}"
-        assert place.fs.exists(f"{place.root}/models/{step}/saved_model.pb")
+        assert place.fs.exists(f"{place.root}/models/{step}/state.json")
     assert len(place.fs.ls(f"{place.root}/models")) == 2
 
 

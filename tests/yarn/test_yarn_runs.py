@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from support.yarn_runs import CLUSTER, COUNTED_SESSION, FAULTS, PS_SIZES
+from support.yarn_runs import CLUSTER, COUNTED_SESSION, FAULTS, FAULTY, PS_SIZES
 
 from tfos.errors import ExitCode
 from tfos.launcher.yarn_client import YarnClient
@@ -38,7 +38,7 @@ def test_between_graph_programs_keep_a_checkpoint_in_the_cluster(submit):
 def test_errors_of_the_user_keep_their_exit_code(submit, mode):
     where = ("--deploy-mode", mode, "--chief-memory", "1280m")
     name = ("--name", f"raises-{mode}")
-    run = submit(*where, *name, "-p", "fault=raises", "--max-restarts", "0", FAULTS)
+    run = submit(*where, *name, "-p", "fault=raises", "--max-restarts", "0", *FAULTS)
     assert run.code == run.record["exit_code"] == ExitCode.USER_CODE
     assert "the learning rate is zero" in run.text
     ended = submit.wait_for(lambda: submit.ended(name[1]))
@@ -65,7 +65,7 @@ TOO_LARGE = (
     ],
 )
 def test_what_yarn_does_not_take_is_told(submit, mode, options, code, words):
-    run = submit("--deploy-mode", mode, *options, "-p", "fault=none", FAULTS)
+    run = submit("--deploy-mode", mode, *options, "-p", "fault=none", *FAULTS)
     assert run.code == code
     assert words in run.record["error"]
 
@@ -74,7 +74,7 @@ def test_what_yarn_does_not_take_is_told(submit, mode, options, code, words):
 @pytest.mark.parametrize("mode", ["client", "cluster"])
 def test_an_application_killed_in_yarn_is_told(submit, mode, monkeypatch):
     where = ("--deploy-mode", mode, "--chief-memory", "1280m", "--name", f"hung-{mode}")
-    process = submit.start(*where, "-p", "fault=hangs", FAULTS)
+    process = submit.start(*where, "-p", "fault=hangs", *FAULTS)
     application = submit.application()
     submit.wait_for(lambda: len(submit.yarn.containers()) > 1)
     monkeypatch.setenv("HADOOP_CONF_DIR", submit.yarn.record.configuration)
@@ -97,7 +97,7 @@ def test_an_application_killed_in_yarn_is_told(submit, mode, monkeypatch):
 def test_an_application_killed_before_it_trains_is_told(submit, state, said, options, monkeypatch):
     monkeypatch.setenv("HADOOP_CONF_DIR", submit.yarn.record.configuration)
     with YarnClient.open() as yarn:
-        process = submit.start(*options, FAULTS)
+        process = submit.start("--arch", "plain", *options, FAULTY)
         (found,) = submit.wait_for(lambda: submit.applications(state))
         assert not said or any(said in line for line in process.stdout)
         yarn.kill(found["id"])
@@ -110,7 +110,7 @@ def test_an_application_killed_before_it_trains_is_told(submit, state, said, opt
 
 @pytest.mark.faults
 def test_nothing_waits_in_the_queue_for_a_driver_that_was_ended(submit):
-    process = submit.start("--name", "queued", "-p", "fault=none", FAULTS)
+    process = submit.start("--name", "queued", "-p", "fault=none", *FAULTS)
     submit.wait_for(lambda: submit.applications("ACCEPTED"))
     process.send_signal(signal.SIGTERM)
     assert submit.finish(process).code == ExitCode.INTERRUPTED
@@ -121,7 +121,7 @@ def test_nothing_waits_in_the_queue_for_a_driver_that_was_ended(submit):
 
 def test_nobody_need_wait(submit):
     where = (*CLUSTER, "--no-wait", "--chief-memory", "1280m", "--name", "late")
-    run = submit(*where, "--tags", "nightly", "--priority", "3", "-p", "fault=hangs", FAULTS)
+    run = submit(*where, "--tags", "nightly", "--priority", "3", "-p", "fault=hangs", *FAULTS)
     assert run.code == ExitCode.OK
     told = json.loads(run.out.splitlines()[-1])
     application = told["application_id"]
@@ -131,19 +131,19 @@ def test_nobody_need_wait(submit):
     assert {"tfos", "nightly"} <= set(found["applicationTags"].split(","))
     assert found["priority"] == 3
     # Before NodeManagers have uploaded the logs, there are none to fetch.
-    submit.wait_for(lambda: "arch local" in submit.tfos("logs", application, code=None))
+    submit.wait_for(lambda: "arch plain" in submit.tfos("logs", application, code=None))
     told = submit.tfos("kill", application)
     # A driver that takes more than a minute to end is killed, and leaves no record.
     assert "KILLED" in told
     assert "had ended" in submit.tfos("kill", application)
-    submit.wait_for(lambda: "arch local" in submit.tfos("logs", application, code=None))
+    submit.wait_for(lambda: "arch plain" in submit.tfos("logs", application, code=None))
     assert "YARN knows no run named 'nobody'" in submit.tfos("status", "nobody", code=2)
     submit.hdfs.rm(f"{submit.home}/.tfos/runs/{application}", recursive=True)
 
 
 @pytest.mark.faults
 def test_a_signal_ends_a_driver_in_the_cluster_in_order(submit):
-    process = submit.start(*CLUSTER, "--chief-memory", "1280m", "-p", "fault=hangs", FAULTS)
+    process = submit.start(*CLUSTER, "--chief-memory", "1280m", "-p", "fault=hangs", *FAULTS)
     application = submit.application()
     submit.wait_for(lambda: len(submit.yarn.containers()) > 1)
     process.send_signal(signal.SIGTERM)
@@ -160,7 +160,7 @@ def test_a_driver_whose_python_lacks_packages_says_which_and_where(submit, tmp_p
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
     python = f"spark.pyspark.python={bare}/bin/python"
-    run = submit(*CLUSTER, "--spark-conf", python, "-p", "fault=none", FAULTS)
+    run = submit(*CLUSTER, "--spark-conf", python, "-p", "fault=none", *FAULTS)
     assert run.code == run.record["exit_code"] == ExitCode.CONFIG
     said = run.record["error"]
     assert f"the driver's Python, {bare}/bin/python (3." in said
@@ -170,7 +170,7 @@ def test_a_driver_whose_python_lacks_packages_says_which_and_where(submit, tmp_p
 @pytest.mark.faults
 @pytest.mark.zookeeper
 def test_the_second_run_of_a_job_names_the_first(submit):
-    where = (*CLUSTER, "--chief-memory", "1280m", "--name", "nightly", "-p", "fault=hangs", FAULTS)
+    where = (*CLUSTER, "--chief-memory", "1280m", "--name", "nightly", "-p", "fault=hangs", *FAULTS)
     first = submit.start(*where)
     submit.application()
     submit.wait_for(lambda: len(submit.yarn.containers()) > 1)
