@@ -18,7 +18,7 @@ from support.killed_saver import kill_savers
 from tfos.errors import AlreadyRunningError, CheckpointCorruptError, CheckpointError, ConfigError
 from tfos.fault.checkpoint_listing import list_checkpoints
 from tfos.fault.checkpoints import CheckpointStore
-from tfos.fault.publish import publish_directory
+from tfos.files.publish import publish_directory
 
 NUMBERS = itertools.count()
 

@@ -17,7 +17,7 @@ from support.small_disk import mounted
 from tfos.errors import CheckpointError
 from tfos.fault.checkpoint_storage_local import LocalStorage
 from tfos.fault.checkpoints import CheckpointStore
-from tfos.fault.publish import publish_directory
+from tfos.files.publish import publish_directory
 
 
 def filler(size_bytes: int, files: int = 1):

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tfos.fault.checkpoint_place import open_file_system
 from tfos.fault.checkpoints import CheckpointStore
+from tfos.files.open import open_file_system
 
 __all__ = ["Place", "weights"]
 

@@ -17,7 +17,7 @@ import pyspark
 
 from support.drills import TRAINING
 from support.waiting import wait_for
-from tfos.fault.checkpoint_place import open_file_system
+from tfos.files.open import open_file_system
 from tfos.testing import DrillCluster, DrillRun
 from tfos.testing.yarn import YarnCluster
 from tfos.testing.yarn.web import ask

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tfos.cache_directory import locked
 from tfos.errors import InfrastructureError
+from tfos.files.cache import locked
 
 
 def test_no_room_for_a_directory_to_work_in(tmp_path):

@@ -12,14 +12,13 @@ PACKAGE = ROOT / "tfos"
 
 LEVELS = [
     {"errors", "account", "architectures", "arguments", "setting_errors", "option_names"},
-    {"machine_faults", "private_directory"},
+    {"machine_faults", "files"},
     {
         "config",
         "topology",
         "read_plan",
         "run_holder",
         "horovod_installed",
-        "cache_directory",
         "java",
         "terminal",
     },

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tfos import account
-from tfos.cache_directory import cache_directory
 from tfos.config_files import configuration_directory
 from tfos.errors import ConfigError, ExitCode
+from tfos.files.cache import cache_directory
 from tfos.launcher.prerequisites import check_account
 from tfos.machine_faults import (
     check_umask,

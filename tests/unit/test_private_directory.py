@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from tfos.cache_directory import locked
 from tfos.errors import ConfigError, InfrastructureError
-from tfos.private_directory import make_private, private_name, refuse_foreign
+from tfos.files.cache import locked
+from tfos.files.private import make_private, private_name, refuse_foreign
 
 NOBODY = 65534
 

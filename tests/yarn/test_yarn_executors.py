@@ -24,7 +24,7 @@ from pyspark.sql import SparkSession
 
 def look(_):
     import os
-    from tfos.fault.checkpoint_place import open_file_system
+    from tfos.files.open import open_file_system
     from tfos.launcher.hadoop_conf import configuration_in_container
     before = os.environ.get("HADOOP_CONF_DIR")
     os.environ.update(configuration_in_container(os.environ, os.getcwd()))

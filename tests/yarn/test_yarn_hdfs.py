@@ -20,8 +20,8 @@ from support.killed_saver import kill_savers
 
 from tfos.errors import CheckpointError
 from tfos.fault.checkpoints import CheckpointStore
-from tfos.fault.hdfs_file_system import HdfsFiles
-from tfos.fault.publish import publish_directory
+from tfos.files.hdfs import HdfsFiles
+from tfos.files.publish import publish_directory
 from tfos.testing import DrillCluster
 
 pytestmark = pytest.mark.hdfs

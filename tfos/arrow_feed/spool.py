@@ -26,7 +26,7 @@ from tfos.arrow_feed.segment_index import IndexWriter, SegmentEntry, write_abort
 from tfos.arrow_feed.segments import overhead_bytes, write_segment
 from tfos.config import FeedConfig
 from tfos.errors import FeedError, SchemaMismatchError
-from tfos.private_directory import make_private
+from tfos.files.private import make_private
 
 if TYPE_CHECKING:
     import pyarrow as pa

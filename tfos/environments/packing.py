@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfos.cache_directory import cache_directory, locked
 from tfos.environments.archive import write_archive
 from tfos.environments.conda import pack_conda
 from tfos.environments.contents import PackedFile, editable_files, fingerprint, installed_files
@@ -19,7 +18,8 @@ from tfos.environments.interpreter import compile_bytecode, copy_interpreter
 from tfos.environments.progress import Progress, in_words, percent_of
 from tfos.environments.specification import EnvironmentSpec
 from tfos.errors import ConfigError, InfrastructureError
-from tfos.private_directory import refuse_foreign
+from tfos.files.cache import cache_directory, locked
+from tfos.files.private import refuse_foreign
 
 __all__ = ["KEPT_ARCHIVES", "PackedEnvironment", "pack"]
 

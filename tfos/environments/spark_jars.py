@@ -7,10 +7,10 @@ import os
 import zipfile
 from pathlib import Path
 
-from tfos.cache_directory import cache_directory, locked
 from tfos.environments.progress import Progress, percent_of
 from tfos.errors import InfrastructureError
-from tfos.private_directory import refuse_foreign
+from tfos.files.cache import cache_directory, locked
+from tfos.files.private import refuse_foreign
 
 __all__ = ["pack_spark_jars"]
 

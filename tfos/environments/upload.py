@@ -13,9 +13,9 @@ from typing import Any
 
 from tfos.environments.progress import Progress, in_words, percent_of
 from tfos.errors import InfrastructureError
-from tfos.fault.checkpoint_place import is_object_store, open_file_system
-from tfos.fault.checkpoint_storage_remote import remove_stale
-from tfos.fault.file_modes import mode_of, set_mode
+from tfos.files.modes import mode_of, set_mode
+from tfos.files.open import is_object_store, open_file_system
+from tfos.files.remote import remove_stale
 
 __all__ = ["UploadedArchive", "upload"]
 

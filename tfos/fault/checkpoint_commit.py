@@ -20,7 +20,7 @@ from tfos.fault.checkpoint_manifest import (
 )
 from tfos.fault.checkpoint_scan import StorageScan, scan_storage
 from tfos.fault.checkpoint_storage import CheckpointStorage
-from tfos.fault.durable_files import (
+from tfos.files.durable import (
     explained,
     read_chunks,
     sha256_of,

@@ -23,11 +23,12 @@ from tfos.fault.checkpoint_manifest import (
     is_checkpoint_name,
     read_manifest,
 )
-from tfos.fault.checkpoint_place import open_file_system, open_storage
+from tfos.fault.checkpoint_place import open_storage
 from tfos.fault.checkpoint_scan import scan_storage
 from tfos.fault.checkpoint_storage import STAGING, CheckpointStorage
-from tfos.fault.checkpoint_storage_remote import told_by_client
-from tfos.fault.durable_files import sha256_of
+from tfos.files.durable import sha256_of
+from tfos.files.open import open_file_system
+from tfos.files.remote import told_by_client
 
 __all__ = ["CheckpointState", "ListedCheckpoint", "list_checkpoints", "verify_checkpoints"]
 

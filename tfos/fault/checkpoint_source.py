@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from tfos.errors import CheckpointCorruptError, CheckpointError, ConfigError
 from tfos.fault.checkpoint_manifest import CheckpointInfo, is_checkpoint_name
-from tfos.fault.checkpoint_place import open_file_system
-from tfos.fault.checkpoint_storage_remote import told_by_client
 from tfos.fault.checkpoints import CheckpointStore
+from tfos.files.open import open_file_system
+from tfos.files.remote import told_by_client
 
 __all__ = ["Source", "find_source"]
 

@@ -20,7 +20,7 @@ from tfos.fault.checkpoint_storage import (
     remove_staging,
     too_large,
 )
-from tfos.fault.durable_files import (
+from tfos.files.durable import (
     NotAFileError,
     explained,
     fsync_directory,

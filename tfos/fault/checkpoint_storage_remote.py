@@ -1,17 +1,15 @@
-"""Keep checkpoint directories behind fsspec, on object stores above all."""
+"""Keep checkpoint directories behind fsspec: on object stores, and on HDFS."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
-import re
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Any
 
 from tfos.errors import CheckpointCorruptError, CheckpointError, CheckpointUnreadableError
 from tfos.fault.checkpoint_storage import (
@@ -22,20 +20,17 @@ from tfos.fault.checkpoint_storage import (
     remove_staging,
     too_large,
 )
-from tfos.fault.durable_files import (
+from tfos.files.durable import (
     explained,
     out_of_space,
     read_chunks,
     remove_tree,
-    tree_files,
 )
+from tfos.files.remote import told_by_client, upload_tree
 
-__all__ = ["RemoteStorage", "remove_stale", "told_by_client", "upload_tree"]
+__all__ = ["HdfsStorage", "RemoteStorage"]
 
 _logger = logging.getLogger(__name__)
-
-_STACK_TRACE: Final = re.compile(r"(\n|\\n)(\t|\\t)at .*", re.DOTALL)
-_STALE_AFTER_S: Final = 24 * 3600.0
 
 
 class RemoteStorage(CheckpointStorage):
@@ -210,40 +205,20 @@ class RemoteStorage(CheckpointStorage):
             ) from error
 
 
-def told_by_client(error: Exception) -> str:
-    """Return the kind and words of a client's error; a Java server's stack trace is left out."""
-    return f"{type(error).__name__}: {_STACK_TRACE.sub('', str(error))}"
+class HdfsStorage(RemoteStorage):
+    """A directory on HDFS; what appears in it appears by rename.
 
-
-def upload_tree(
-    file_system: Any,
-    local: str,
-    remote: str,
-    last: str | None = None,
-    check: Callable[[], None] = lambda: None,
-) -> None:
-    """Copy every file under a local directory to a remote one.
-
-    The file `last` goes after the others, and `check` is called before it: what it raises stops it.
+    A file of HDFS shows, empty or in part, before it is whole: a commit marker put in its place
+    would be there for a moment without being one.
     """
-    files = sorted(tree_files(local), key=lambda file: file == last)
-    for directory in sorted({f"{remote}/{file}".rpartition("/")[0] for file in files}):
-        file_system.makedirs(directory, exist_ok=True)
-    for file in files:
-        if file == last:
+
+    def publish(self, staging: str, name: str, last: str, check: Callable[[], None]) -> None:
+        """See `CheckpointStorage.publish`."""
+        aside = STAGING + uuid.uuid4().hex
+        with self._removed_on_failure(aside, last), self._explained("written"):
+            upload_tree(self._fs, staging, f"{self._root}/{aside}", last)
             check()
-        file_system.put_file(os.path.join(local, *file.split("/")), f"{remote}/{file}")
+            self._fs.mv(f"{self._root}/{aside}", f"{self._root}/{name}")
 
-
-def remove_stale(file_system: Any, directory: str, names: re.Pattern[str]) -> None:
-    """Remove what killed processes left in a directory under such names, where that can be done.
-
-    Left behind is what is older than a day: no write takes so long.
-    """
-    # Whatever goes wrong, such as another process being faster: no caller needs it.
-    with suppress(Exception):
-        oldest = time.time() - _STALE_AFTER_S
-        for path in file_system.ls(directory, detail=False):
-            name = str(path).rpartition("/")[2]
-            if names.fullmatch(name) and file_system.modified(path).timestamp() < oldest:
-                file_system.rm(path, recursive=True)
+    def _replace(self, path: str, target: str) -> None:
+        self._fs.mv(path, target, overwrite=True)

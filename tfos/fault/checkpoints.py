@@ -32,7 +32,7 @@ from tfos.fault.checkpoint_manifest import (
 from tfos.fault.checkpoint_place import open_storage
 from tfos.fault.checkpoint_report import keep_report
 from tfos.fault.checkpoint_scan import scan_storage
-from tfos.fault.durable_files import (
+from tfos.files.durable import (
     NotAFileError,
     open_regular,
     out_of_space,

@@ -10,9 +10,9 @@ import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tfos.cache_directory import cache_directory, locked
 from tfos.errors import HorovodError
-from tfos.private_directory import refuse_foreign
+from tfos.files.cache import cache_directory, locked
+from tfos.files.private import refuse_foreign
 
 __all__ = ["VERSION", "WheelCache", "build_settings", "default_directory"]
 

@@ -28,6 +28,7 @@ from tfos.errors import ConfigError, InfrastructureError, RendezvousClosedError,
 from tfos.fault.error_text import headline, text_of
 from tfos.fault.failure import Cause, Failure, Outcome, cause_of, container_logs
 from tfos.fault.janitor import removed_at_end
+from tfos.files.private import make_private, private_name
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.drills import HostDrill, drill_of
 from tfos.launcher.hadoop_conf import configuration_in_container
@@ -39,7 +40,6 @@ from tfos.launcher.submission import role_resources
 from tfos.launcher.supervision import Supervision
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.machine_faults import machine_fault
-from tfos.private_directory import make_private, private_name
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Member
 from tfos.terminal import TerminalFormatter

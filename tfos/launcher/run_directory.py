@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from tfos.errors import ConfigError, InfrastructureError, TfosError
-from tfos.fault.checkpoint_place import open_file_system
-from tfos.fault.file_modes import set_mode
+from tfos.files.modes import set_mode
+from tfos.files.open import open_file_system
 from tfos.launcher.driver_script import NOT_STARTED
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult

@@ -25,7 +25,7 @@ from tfos.fault import guard
 from tfos.fault.checkpoints import CheckpointStore
 from tfos.fault.control_channel import ControlChannel
 from tfos.fault.error_text import user_traceback
-from tfos.fault.publish import publish_directory
+from tfos.files.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application_import import import_as_parent, import_from
 from tfos.launcher.channel_link import ChannelLink, TrainingLink

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from tfos.errors import ConfigError
-from tfos.fault.checkpoint_storage_remote import told_by_client
 from tfos.fault.checkpoints import CheckpointStore
-from tfos.fault.hdfs_file_system import open_hdfs
+from tfos.files.hdfs import open_hdfs
+from tfos.files.remote import told_by_client
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_missing_configuration_is_told(monkeypatch):
 
 
 def test_a_missing_client_is_told_with_how_to_get_it(monkeypatch):
-    monkeypatch.delitem(sys.modules, "tfos.fault.hdfs_file_system", raising=False)
+    monkeypatch.delitem(sys.modules, "tfos.files.hdfs", raising=False)
     monkeypatch.setitem(sys.modules, "hdfs_native", None)
     monkeypatch.setitem(sys.modules, "hdfs_native.fsspec", None)
     with pytest.raises(ConfigError, match=r"--checkpoint-dir .* pip install 'hdfs-native>"):

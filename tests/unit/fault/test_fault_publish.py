@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from tfos.errors import CheckpointError, ConfigError
-from tfos.fault.publish import publish_directory
+from tfos.files.publish import publish_directory
 
 
 def model(directory: str) -> None:
@@ -60,7 +60,7 @@ def test_what_a_killed_process_left_goes_after_a_day(tmp_path):
 
 def test_what_a_kill_leaves_is_known_by_its_name(tmp_path):
     program = (
-        "import os, sys; from tfos.fault.publish import publish_directory\n"
+        "import os, sys; from tfos.files.publish import publish_directory\n"
         "publish_directory(lambda directory: os._exit(9), sys.argv[1], 3)"
     )
     argv = [sys.executable, "-c", program, str(tmp_path)]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from tfos.cache_directory import cache_directory
 from tfos.errors import TfosError
+from tfos.files.cache import cache_directory
 from tfos.testing.yarn.cluster import ClusterRecord, YarnCluster
 from tfos.testing.yarn.jars import default_cache
 

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from tfos.cache_directory import cache_directory, locked
 from tfos.errors import LaunchError
+from tfos.files.cache import cache_directory, locked
 from tfos.launcher.prerequisites import find_spark_home
 
 __all__ = ["class_path", "default_cache"]

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import Any
 
-from tfos.fault.checkpoint_place import is_object_store, protocols
+from tfos.files.open import is_object_store, protocols
 
 __all__ = ["mode_of", "set_mode"]
 

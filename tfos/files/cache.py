@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tfos.account import home_directory
 from tfos.errors import ConfigError, TfosError
-from tfos.private_directory import refuse_foreign
+from tfos.files.private import refuse_foreign
 
 __all__ = ["cache_directory", "locked"]
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from tfos.errors import CheckpointError
-from tfos.fault.checkpoint_place import is_object_store, open_file_system
-from tfos.fault.checkpoint_storage_remote import remove_stale, told_by_client, upload_tree
-from tfos.fault.durable_files import explained, fsync_directory, fsync_tree, remove_tree
+from tfos.files.durable import explained, fsync_directory, fsync_tree, remove_tree
+from tfos.files.open import is_object_store, open_file_system
+from tfos.files.remote import remove_stale, told_by_client, upload_tree
 
 __all__ = ["publish_directory"]
 

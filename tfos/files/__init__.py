@@ -1,0 +1,1 @@
+"""Files: durable writes, publishing by rename, HDFS, caches, directories of this user alone."""
