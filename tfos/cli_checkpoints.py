@@ -10,7 +10,7 @@ from collections.abc import Callable
 import click
 
 from tfos.errors import TfosError
-from tfos.fault.checkpoint_listing import (
+from tfos.fault.checkpoints.listing import (
     CheckpointState,
     ListedCheckpoint,
     list_checkpoints,

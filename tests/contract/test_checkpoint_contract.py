@@ -14,8 +14,8 @@ import pytest
 from support.checkpoint_places import Place, weights
 
 from tfos.errors import CheckpointCorruptError, CheckpointError
-from tfos.fault.checkpoint_manifest import commit_marker
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.manifest import commit_marker
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.read_plan import FeedPosition
 
 
@@ -182,7 +182,7 @@ def test_what_a_manifest_claims_is_bounded(place, change, told, caplog):
 
 @pytest.mark.parametrize("file", ["MANIFEST.json", "COMMITTED"])
 def test_a_file_too_large_to_be_one_of_ours_is_not_read(place, file, monkeypatch, caplog):
-    monkeypatch.setattr("tfos.fault.checkpoint_scan.MANIFEST_MAX_BYTES", 4000)
+    monkeypatch.setattr("tfos.fault.checkpoints.scan.MANIFEST_MAX_BYTES", 4000)
     store = place.store()
     store.save(1, 1, weights("a"))
     newest = store.save(2, 1, weights("b"))
@@ -432,7 +432,7 @@ def test_a_save_goes_on_in_the_background_and_another_waits(place, monkeypatch):
     monkeypatch.setattr(kind, "publish", lambda self, *a: (go.wait(30), publish(self, *a))[1])
     first = store.begin_save(1, 1, weights("a"), on_complete=told.append)
     assert not first.done()
-    monkeypatch.setattr("tfos.fault.checkpoints.SAVE_WAIT_S", 0.05)
+    monkeypatch.setattr("tfos.fault.checkpoints.store.SAVE_WAIT_S", 0.05)
     with pytest.raises(CheckpointError, match=r"has not come to its end within 0\.05 s"):
         store.begin_save(2, 1, lambda d: pytest.fail("written"))
     assert told == []
@@ -493,7 +493,7 @@ def test_a_report_that_cannot_be_written_leaves_the_one_before(place, monkeypatc
     def refuse(*args, **options):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr("tfos.fault.checkpoint_storage_local.write_durably", refuse)
+    monkeypatch.setattr("tfos.fault.checkpoints.storage_local.write_durably", refuse)
     monkeypatch.setattr(type(place.fs), "pipe_file", refuse)
     with pytest.raises(CheckpointError, match="could not be written"):
         store.write_report("r1", {"a": 2})

@@ -14,9 +14,9 @@ import pytest
 from support.checkpoint_places import Place, weights
 
 from tfos.errors import AlreadyRunningError, CheckpointFencedError, ExitCode
-from tfos.fault.checkpoint_lease import CheckpointLease
-from tfos.fault.checkpoint_place import open_storage
-from tfos.fault.holder_process import HolderProcess, Proof
+from tfos.fault.checkpoints.holder_process import HolderProcess, Proof
+from tfos.fault.checkpoints.lease import CheckpointLease
+from tfos.fault.checkpoints.place import open_storage
 from tfos.run_holder import holder_here
 
 NEVER_S = 1000.0
@@ -76,7 +76,7 @@ def test_a_killed_process_of_this_machine_is_not_waited_for(tmp_path):
     place = Place(str(tmp_path))
     script = (
         "import sys, time\n"
-        "from tfos.fault.checkpoints import CheckpointStore\n"
+        "from tfos.fault.checkpoints.store import CheckpointStore\n"
         "with CheckpointStore(sys.argv[1], 'fm').lease('run-1', print):\n"
         "    print('held', flush=True); time.sleep(600)\n"
     )

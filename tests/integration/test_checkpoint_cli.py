@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.nobody import BECOME_NOBODY
 
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.store import CheckpointStore
 
 
 def write(directory: str) -> None:

@@ -16,8 +16,8 @@ import pytest
 from support.killed_saver import kill_savers
 
 from tfos.errors import AlreadyRunningError, CheckpointCorruptError, CheckpointError, ConfigError
-from tfos.fault.checkpoint_listing import list_checkpoints
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.listing import list_checkpoints
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.files.publish import publish_directory
 
 NUMBERS = itertools.count()
@@ -236,7 +236,7 @@ def test_a_model_that_does_not_arrive_leaves_nothing_and_its_number_free(bucket,
 
 def told_of_a_place_that_cannot_be_written(bucket, endpoint: str) -> str:
     program = (
-        "import sys; from tfos.fault.checkpoints import CheckpointStore\n"
+        "import sys; from tfos.fault.checkpoints.store import CheckpointStore\n"
         "CheckpointStore(sys.argv[1], 'fm').check_writable()"
     )
     # How often its client tries, and how long it waits between, is left to chance otherwise.

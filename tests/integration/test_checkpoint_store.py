@@ -15,8 +15,8 @@ from support.nobody import BECOME_NOBODY
 from support.small_disk import mounted
 
 from tfos.errors import CheckpointError
-from tfos.fault.checkpoint_storage_local import LocalStorage
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.storage_local import LocalStorage
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.files.publish import publish_directory
 
 
@@ -73,7 +73,7 @@ def test_a_read_only_place_is_told_at_once(tmp_path):
 DENIED = f"""
 import sys
 from tfos.errors import CheckpointError
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.store import CheckpointStore
 store = CheckpointStore(sys.argv[1], "fm")
 {BECOME_NOBODY}
 try:
@@ -97,7 +97,7 @@ def test_a_forbidden_place_is_told_at_once():
 UNREADABLE = f"""
 import logging, sys
 from tfos.errors import CheckpointError
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.store import CheckpointStore
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 store = CheckpointStore(sys.argv[1], "fm")
 {BECOME_NOBODY}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.files.open import open_file_system
 
 __all__ = ["Place", "weights"]

@@ -26,7 +26,7 @@ from tensorflow.python.eager.context import Context
 
 from tfos.base import TrainContext
 from tfos.errors import TfosError
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.frameworks.contract import load_framework
 from tfos.frameworks.saved_model import check_saved_model
 from tfos.frameworks.state_writer import StateWriter

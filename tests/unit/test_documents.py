@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tfos.fault.checkpoints import SAVE_WAIT_S
+from tfos.fault.checkpoints.store import SAVE_WAIT_S
 from tfos.launcher.controller import PEER_WITHIN_S
 from tfos.launcher.lost_hosts import RETURN_WITHIN_S
 from tfos.launcher.task_slots import STANDSTILL_S

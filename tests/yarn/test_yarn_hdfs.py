@@ -19,7 +19,7 @@ from support.drills import longest_run_s
 from support.killed_saver import kill_savers
 
 from tfos.errors import CheckpointError
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.files.hdfs import HdfsFiles
 from tfos.files.publish import publish_directory
 from tfos.testing import DrillCluster

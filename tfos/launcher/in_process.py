@@ -26,7 +26,7 @@ from tfos.arrow_feed.spool import SpoolWriter
 from tfos.base import Job
 from tfos.config import FeedConfig, JobConfig
 from tfos.errors import CheckpointError, ConfigError, EmptyDataError
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_framework
 from tfos.frameworks.keras import KERAS_VARIABLE, check_keras, keras_variables
 from tfos.launcher.channel_link import TrainingLink

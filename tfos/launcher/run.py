@@ -24,8 +24,8 @@ from tfos.errors import (
     RendezvousError,
     TfosError,
 )
-from tfos.fault.checkpoint_source import find_source
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.source import find_source
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.fault.error_text import headline, user_traceback
 from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState

@@ -22,7 +22,7 @@ import tfos
 from tfos.base import Job, TrainContext
 from tfos.errors import CheckpointError, InfrastructureError
 from tfos.fault import guard
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.fault.control_channel import ControlChannel
 from tfos.fault.error_text import user_traceback
 from tfos.files.publish import publish_directory

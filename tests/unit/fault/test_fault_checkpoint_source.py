@@ -9,7 +9,7 @@ import pytest
 from support.checkpoint_places import Place
 
 from tfos.errors import CheckpointCorruptError, CheckpointError, ConfigError
-from tfos.fault.checkpoint_source import find_source
+from tfos.fault.checkpoints.source import find_source
 
 
 @pytest.fixture(params=["file", "memory"])

@@ -12,8 +12,8 @@ import pytest
 from support.checkpoint_places import Place, weights
 
 from tfos.errors import CheckpointCorruptError, CheckpointError, ConfigError
-from tfos.fault.checkpoint_storage_local import LocalStorage
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.storage_local import LocalStorage
+from tfos.fault.checkpoints.store import CheckpointStore
 
 
 def test_an_upload_that_fails_leaves_nothing_and_says_where(monkeypatch):
@@ -90,7 +90,7 @@ def test_a_file_in_the_way_is_told(tmp_path):
 
 def test_a_directory_that_does_not_answer_is_told(tmp_path, monkeypatch):
     answered = threading.Event()
-    monkeypatch.setattr("tfos.fault.checkpoints._PROBE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("tfos.fault.checkpoints.store._PROBE_TIMEOUT_S", 0.01)
     monkeypatch.setattr(LocalStorage, "probe", lambda self: answered.wait(10) and None)
     with pytest.raises(CheckpointError, match=r"did not answer within 0\.01 s"):
         CheckpointStore(str(tmp_path), "fm").check_writable()

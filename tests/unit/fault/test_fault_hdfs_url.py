@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tfos.errors import ConfigError
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.files.hdfs import open_hdfs
 from tfos.files.remote import told_by_client
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from tfos.errors import CheckpointError, CheckpointFencedError
-from tfos.fault.checkpoint_storage_local import LocalStorage
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.storage_local import LocalStorage
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.launcher import stored_checkpoints
 from tfos.launcher.stored_checkpoints import StoredCheckpoints
 from tfos.read_plan import FeedPosition

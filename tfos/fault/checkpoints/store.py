@@ -21,17 +21,17 @@ from tfos.errors import (
     CheckpointUnreadableError,
     ConfigError,
 )
-from tfos.fault.checkpoint_commit import commit_staged, remove_or_warn, retain, told
-from tfos.fault.checkpoint_lease import CheckpointLease
-from tfos.fault.checkpoint_manifest import (
+from tfos.fault.checkpoints.commit import commit_staged, remove_or_warn, retain, told
+from tfos.fault.checkpoints.lease import CheckpointLease
+from tfos.fault.checkpoints.manifest import (
     COMMIT_NAME,
     CheckpointInfo,
     is_checkpoint_name,
     write_manifest,
 )
-from tfos.fault.checkpoint_place import open_storage
-from tfos.fault.checkpoint_report import keep_report
-from tfos.fault.checkpoint_scan import scan_storage
+from tfos.fault.checkpoints.place import open_storage
+from tfos.fault.checkpoints.report import keep_report
+from tfos.fault.checkpoints.scan import scan_storage
 from tfos.files.durable import (
     NotAFileError,
     open_regular,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tfos.errors import CheckpointCorruptError, CheckpointError, CheckpointUnreadableError
-from tfos.fault.checkpoint_manifest import (
+from tfos.fault.checkpoints.manifest import (
     COMMIT_MAX_BYTES,
     COMMIT_NAME,
     MANIFEST_MAX_BYTES,
@@ -17,7 +17,7 @@ from tfos.fault.checkpoint_manifest import (
     is_checkpoint_name,
     read_manifest,
 )
-from tfos.fault.checkpoint_storage import CheckpointStorage
+from tfos.fault.checkpoints.storage import CheckpointStorage
 
 __all__ = ["StorageScan", "scan_storage"]
 

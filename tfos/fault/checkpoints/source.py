@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from typing import Any, Final
 
 from tfos.errors import CheckpointCorruptError, CheckpointError, ConfigError
-from tfos.fault.checkpoint_manifest import CheckpointInfo, is_checkpoint_name
-from tfos.fault.checkpoints import CheckpointStore
+from tfos.fault.checkpoints.manifest import CheckpointInfo, is_checkpoint_name
+from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.files.open import open_file_system
 from tfos.files.remote import told_by_client
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tfos.errors import AlreadyRunningError, CheckpointError, CheckpointFencedError
-from tfos.fault.checkpoint_storage import CheckpointStorage
-from tfos.fault.holder_process import HolderProcess, Proof
+from tfos.fault.checkpoints.holder_process import HolderProcess, Proof
+from tfos.fault.checkpoints.storage import CheckpointStorage
 from tfos.run_holder import describe_holder
 
 __all__ = ["BEAT_S", "EXPIRE_S", "CheckpointLease", "refuse_if_taken_over"]

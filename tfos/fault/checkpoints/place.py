@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from tfos.fault.checkpoint_storage import OPTION, CheckpointStorage
-from tfos.fault.checkpoint_storage_local import LocalStorage
-from tfos.fault.checkpoint_storage_remote import HdfsStorage, RemoteStorage
+from tfos.fault.checkpoints.storage import OPTION, CheckpointStorage
+from tfos.fault.checkpoints.storage_local import LocalStorage
+from tfos.fault.checkpoints.storage_remote import HdfsStorage, RemoteStorage
 from tfos.files.open import is_hdfs, open_file_system
 
 __all__ = ["open_storage"]

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tfos.fault.checkpoint_commit import remove_or_warn
-from tfos.fault.checkpoint_storage import REPORTS_NAME, CheckpointStorage
+from tfos.fault.checkpoints.commit import remove_or_warn
+from tfos.fault.checkpoints.storage import REPORTS_NAME, CheckpointStorage
 
 __all__ = ["keep_report"]
 

@@ -15,7 +15,7 @@ from tfos.errors import (
     CheckpointUnreadableError,
     ConfigError,
 )
-from tfos.fault.checkpoint_manifest import (
+from tfos.fault.checkpoints.manifest import (
     COMMIT_NAME,
     MANIFEST_MAX_BYTES,
     MANIFEST_NAME,
@@ -23,9 +23,9 @@ from tfos.fault.checkpoint_manifest import (
     is_checkpoint_name,
     read_manifest,
 )
-from tfos.fault.checkpoint_place import open_storage
-from tfos.fault.checkpoint_scan import scan_storage
-from tfos.fault.checkpoint_storage import STAGING, CheckpointStorage
+from tfos.fault.checkpoints.place import open_storage
+from tfos.fault.checkpoints.scan import scan_storage
+from tfos.fault.checkpoints.storage import STAGING, CheckpointStorage
 from tfos.files.durable import sha256_of
 from tfos.files.open import open_file_system
 from tfos.files.remote import told_by_client

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from tfos.errors import CheckpointCorruptError, CheckpointError, CheckpointUnreadableError
-from tfos.fault.checkpoint_storage import (
+from tfos.fault.checkpoints.storage import (
     LEFTOVERS,
     OPTION,
     PROBE,

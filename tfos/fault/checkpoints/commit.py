@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from tfos.errors import CheckpointError, CheckpointFencedError
-from tfos.fault.checkpoint_lease import refuse_if_taken_over
-from tfos.fault.checkpoint_manifest import (
+from tfos.fault.checkpoints.lease import refuse_if_taken_over
+from tfos.fault.checkpoints.manifest import (
     COMMIT_NAME,
     MANIFEST_NAME,
     CheckpointInfo,
@@ -18,8 +18,8 @@ from tfos.fault.checkpoint_manifest import (
     commit_marker,
     write_manifest,
 )
-from tfos.fault.checkpoint_scan import StorageScan, scan_storage
-from tfos.fault.checkpoint_storage import CheckpointStorage
+from tfos.fault.checkpoints.scan import StorageScan, scan_storage
+from tfos.fault.checkpoints.storage import CheckpointStorage
 from tfos.files.durable import (
     explained,
     read_chunks,

@@ -1,0 +1,1 @@
+"""Checkpoints: complete or absent, wherever they are kept."""
