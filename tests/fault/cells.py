@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfos.errors import ExitCode
-from tfos.fault.injection import POINTS
+from tfos.fault.drills.faults import POINTS
 
 ACTIONS = ("kill", "stop", "exit", "expire", "cut")
 

@@ -14,7 +14,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 tf = pytest.importorskip("tensorflow")
 tf_keras = pytest.importorskip("tf_keras")
 
-from tfos.fault.error_text import headline  # noqa: E402
+from tfos.fault.failures.error_text import headline  # noqa: E402
 from tfos.launcher.user_failure import describe_error  # noqa: E402
 
 pytestmark = pytest.mark.tf

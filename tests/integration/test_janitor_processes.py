@@ -14,7 +14,7 @@ from support.waiting import wait_for
 HOST = """
 import sys, time
 from pathlib import Path
-from tfos.fault.janitor import removed_at_end
+from tfos.fault.processes.janitor import removed_at_end
 spool = Path(sys.argv[1])
 with removed_at_end([spool, Path(sys.argv[1] + "-never-made")]):
     (spool / "feed").mkdir(parents=True)

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from support.waiting import wait_for
 
-from tfos.launcher import network_cut
-from tfos.launcher.network_cut import cut_off, family_of
+from tfos.fault.drills import network_cut
+from tfos.fault.drills.network_cut import cut_off, family_of
 
 ECHO = """
 import socket

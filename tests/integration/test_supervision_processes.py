@@ -24,11 +24,11 @@ from support.waiting import wait_for
 
 from tfos.config import JobConfig
 from tfos.errors import InfrastructureError, RendezvousTimeoutError
-from tfos.fault.failure import Cause, Failure, Outcome
-from tfos.fault.injection import Drill, Fault
+from tfos.fault.drills.drills import HostDrill
+from tfos.fault.drills.faults import Drill, Fault
+from tfos.fault.failures.record import Cause, Failure, Outcome
 from tfos.launcher import role_progress
 from tfos.launcher import supervision as supervision_module
-from tfos.launcher.drills import HostDrill
 from tfos.launcher.host_session import HostSession
 from tfos.launcher.supervision import Supervision
 from tfos.launcher.training_spec import TrainingSpec
@@ -46,7 +46,7 @@ READ = FeedPosition(1, 40)
 
 PROGRAM = """
     import json, os, signal, sys, time
-    from tfos.fault.control_channel import ControlChannel
+    from tfos.fault.processes.channel import ControlChannel
 
     channel = ControlChannel.from_environment()
 

@@ -17,16 +17,16 @@ import pytest
 from support.waiting import wait_for
 
 from tfos.errors import InfrastructureError, LaunchError
-from tfos.fault.process_events import ControlMessage, Exited, Mailbox
-from tfos.fault.supervisor import Supervisor, failure_from_exit
+from tfos.fault.processes.events import ControlMessage, Exited, Mailbox
+from tfos.fault.processes.supervisor import Supervisor, failure_from_exit
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
 GUARDED = """
 import os, signal, subprocess, sys, time
-from tfos.fault import guard
+from tfos.fault.processes import guard
 guard.install()
-from tfos.fault.control_channel import ControlChannel
+from tfos.fault.processes.channel import ControlChannel
 channel = ControlChannel.from_environment()
 def stubborn():
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -251,7 +251,7 @@ def test_output_held_open_by_what_left_the_group_costs_two_seconds(host, caplog)
 
 HOST = """
 import json, os, sys, threading, time
-from tfos.fault.supervisor import Supervisor
+from tfos.fault.processes.supervisor import Supervisor
 supervisor = Supervisor("worker-1", lambda line: None)
 def begin():
     argv = [sys.executable, "-c", sys.argv[1]]
@@ -404,7 +404,7 @@ def test_a_start_that_takes_too_long_is_given_up_and_killed_when_it_comes(host, 
         return begun[0]
 
     before = descriptors()
-    monkeypatch.setattr("tfos.fault.child_process._START_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("tfos.fault.processes.child._START_TIMEOUT_S", 0.05)
     monkeypatch.setattr(subprocess, "Popen", slow)
     with pytest.raises(LaunchError, match=r"not started within 0\.05 s"):
         host.supervisor.start(argv, env={}, log_path=str(host.log))

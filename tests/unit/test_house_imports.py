@@ -168,7 +168,7 @@ print(spent, *heavy)
         "tfos.cli",
         "tfos.config_files",
         "tfos.launcher.client",
-        "tfos.fault.failure",
+        "tfos.fault.failures.record",
         "tfos.horovod_installed",
     ],
 )

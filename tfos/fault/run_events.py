@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from tfos.fault.failure import Failure, Outcome
+from tfos.fault.failures.record import Failure, Outcome
 from tfos.topology import Life, Role, TaskKey
 
 __all__ = [

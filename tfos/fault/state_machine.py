@@ -1,7 +1,8 @@
 """Decide what a run does next. Pure: a state and an event in, a new state and decisions out.
 
 No clock, no I/O, no processes: the controller (`tfos.launcher.controller`) turns what it hears into
-events and carries the decisions out. What answers a failure is `tfos.fault.restart_policy`.
+events and carries the decisions out. `tfos.fault.failures.restart_policy` says what answers a
+failure.
 
 REGISTERING -> TRAINING: every role is registered; the generation is frozen.
 TRAINING -> TRAINING: a process that respawns died; it alone is replaced.
@@ -19,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
-from tfos.fault.failure import Cause, Failure, Outcome
-from tfos.fault.restart_policy import NO_RESTARTS, Incident, Reaction, RestartBudget, react
+from tfos.fault.failures.record import Cause, Failure, Outcome
+from tfos.fault.failures.restart_policy import NO_RESTARTS, Incident, Reaction, RestartBudget, react
 from tfos.fault.run_events import (
     CancelGroups,
     Decision,

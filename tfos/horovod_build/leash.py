@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import tfos
-from tfos.fault import guard
+from tfos.fault.processes import guard
 
 __all__ = ["leashed"]
 

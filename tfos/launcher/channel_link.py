@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from tfos.errors import InfrastructureError
-from tfos.fault.control_channel import ControlChannel
+from tfos.fault.processes.channel import ControlChannel
 from tfos.launcher.notices import notice
 from tfos.read_plan import FeedPosition
 from tfos.topology import TaskKey

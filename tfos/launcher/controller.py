@@ -11,8 +11,9 @@ from typing import Any
 
 from tfos.config import JobConfig
 from tfos.errors import LaunchError, RendezvousError
-from tfos.fault.failure import Cause
-from tfos.fault.restart_policy import Incident, RestartBudget
+from tfos.fault.drills.drills import DriverDrill, drill_of
+from tfos.fault.failures.record import Cause
+from tfos.fault.failures.restart_policy import Incident, RestartBudget
 from tfos.fault.run_events import (
     CancelGroups,
     Decision,
@@ -31,7 +32,6 @@ from tfos.fault.run_events import (
     Verdict,
 )
 from tfos.fault.state_machine import RunState, transition
-from tfos.launcher.drills import DriverDrill, drill_of
 from tfos.launcher.generations import Generations, OpenStore
 from tfos.launcher.halts import (
     gave_up,

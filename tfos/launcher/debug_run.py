@@ -13,7 +13,7 @@ from typing import Any
 import tfos
 from tfos.config import JobConfig
 from tfos.errors import InterruptedRunError, TfosError
-from tfos.fault.error_text import headline, user_traceback
+from tfos.fault.failures.error_text import headline, user_traceback
 from tfos.launcher.application import UserCodeError, load_job
 from tfos.launcher.application_check import check_job
 from tfos.launcher.console import show_log

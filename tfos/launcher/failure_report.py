@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfos.fault.restart_policy import Incident
+from tfos.fault.failures.restart_policy import Incident
 from tfos.launcher.run_directory import application_of_container
 from tfos.terminal import printable
 
@@ -31,7 +31,7 @@ def render_failures(
     failures
         Failure records, the cause first.
     incidents
-        What restarts answered before; see `tfos.fault.restart_policy.Incident.to_json`.
+        What restarts answered before; see `tfos.fault.failures.restart_policy.Incident.to_json`.
     """
     if not failures:
         return ""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tfos.config import JobConfig
-from tfos.fault.failure import Cause, Failure
+from tfos.fault.failures.record import Cause, Failure
 from tfos.fault.run_events import Halted, Phase, Verdict
 from tfos.topology import TaskKey, describe_keys
 

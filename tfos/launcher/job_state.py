@@ -16,7 +16,7 @@ import cloudpickle
 
 from tfos.base import Job
 from tfos.errors import ConfigError, JobDefinitionError
-from tfos.fault.error_text import headline
+from tfos.fault.failures.error_text import headline
 from tfos.frameworks.keras import check_same_keras
 from tfos.launcher.spark_stand_in import StandIn
 

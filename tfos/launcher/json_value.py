@@ -16,7 +16,7 @@ from numbers import Integral, Real
 from typing import Any
 from uuid import UUID
 
-from tfos.fault.error_text import repr_of
+from tfos.fault.failures.error_text import repr_of
 
 __all__ = ["MOST_BYTES", "JsonValue", "as_json"]
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from tfos.fault.failure import Cause, Failure
+from tfos.fault.failures.record import Cause, Failure
 from tfos.launcher.registry_events import RegistryReader
 from tfos.launcher.role_groups import GroupReport, RoleGroup
 from tfos.launcher.role_memory import (

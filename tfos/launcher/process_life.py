@@ -22,10 +22,10 @@ from typing import Any
 
 from tfos.account import home_directory
 from tfos.errors import InfrastructureError, RendezvousError
-from tfos.fault.failure import Cause, Failure, arrange_stacks, container_logs
-from tfos.fault.supervisor import ControlMessage, Exited, Supervisor, failure_from_exit
+from tfos.fault.drills.drills import HostDrill
+from tfos.fault.failures.record import Cause, Failure, arrange_stacks, container_logs
+from tfos.fault.processes.supervisor import ControlMessage, Exited, Supervisor, failure_from_exit
 from tfos.fault.watchdog import Watchdog
-from tfos.launcher.drills import HostDrill
 from tfos.launcher.notices import KEPT, notice
 from tfos.launcher.ports import describe_unreached, unreached
 from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
@@ -160,7 +160,7 @@ class LifeReport:
     aim
         What ends its training, ``epochs`` and ``max_steps`` (each may be None); None where unknown.
     phases, artifacts, notices
-        As in `tfos.fault.failure.Outcome`.
+        As in `tfos.fault.failures.record.Outcome`.
     """
 
     failure: Failure | None = None

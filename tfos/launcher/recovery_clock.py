@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfos.fault.restart_policy import Incident
+from tfos.fault.failures.restart_policy import Incident
 from tfos.topology import Life, TaskKey
 
 __all__ = ["RecoveryClock"]

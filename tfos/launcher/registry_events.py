@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tfos.errors import RendezvousError
-from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.fault.failures.record import Cause, Failure, Outcome
 from tfos.fault.run_events import (
     Event,
     GroupEnded,

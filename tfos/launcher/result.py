@@ -54,7 +54,7 @@ class RunResult:
     error
         One line: what went wrong; None when nothing did.
     failures
-        Failure records (`tfos.fault.failure.Failure` as JSON), first by time first.
+        Failure records (`tfos.fault.failures.record.Failure` as JSON), first by time first.
     metrics
         The last metrics reported.
     result

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tfos.arrow_feed.gang import read_shuffled
 from tfos.errors import InsufficientExecutorsError, InterruptedRunError
-from tfos.fault.error_text import telling
-from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.fault.failures.error_text import telling
+from tfos.fault.failures.record import Cause, Failure, Outcome
 from tfos.launcher.resource_profiles import profile_of
 from tfos.launcher.role_host import SUBMISSION_PROPERTY, first_attempt
 from tfos.launcher.role_memory import JVM_MEMORY_ADVICE, jvm_ran_out_of_memory

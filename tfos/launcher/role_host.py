@@ -25,12 +25,12 @@ from tfos.arrow_feed.places import Place, choose_places, host_directory
 from tfos.config import JobConfig
 from tfos.environments.versions import describe_here, differences
 from tfos.errors import ConfigError, InfrastructureError, RendezvousClosedError, TfosError
-from tfos.fault.error_text import headline, text_of
-from tfos.fault.failure import Cause, Failure, Outcome, cause_of, container_logs
-from tfos.fault.janitor import removed_at_end
+from tfos.fault.drills.drills import HostDrill, drill_of
+from tfos.fault.failures.error_text import headline, text_of
+from tfos.fault.failures.record import Cause, Failure, Outcome, cause_of, container_logs
+from tfos.fault.processes.janitor import removed_at_end
 from tfos.files.private import make_private, private_name
 from tfos.frameworks.contract import load_framework
-from tfos.launcher.drills import HostDrill, drill_of
 from tfos.launcher.hadoop_conf import configuration_in_container
 from tfos.launcher.host_session import REJOIN_WITHIN_S, HostSession
 from tfos.launcher.ports import address_towards, reserve_port

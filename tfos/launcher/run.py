@@ -26,7 +26,7 @@ from tfos.errors import (
 )
 from tfos.fault.checkpoints.source import find_source
 from tfos.fault.checkpoints.store import CheckpointStore
-from tfos.fault.error_text import headline, user_traceback
+from tfos.fault.failures.error_text import headline, user_traceback
 from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState
 from tfos.frameworks.contract import STATE, TRAIN, Framework, check_resumes, load_framework

@@ -17,7 +17,7 @@ from tfos.config import LOCATION, JobConfig, RoleResources
 from tfos.environments.properties import check_environment
 from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError, InsufficientExecutorsError
-from tfos.fault.injection import Fault
+from tfos.fault.drills.faults import Fault
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.kubernetes import check_kubernetes
 from tfos.launcher.role_memory import LEAST_MEMORY_BYTES

@@ -22,11 +22,11 @@ from tfos.errors import (
     RendezvousTimeoutError,
     SessionLostError,
 )
-from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.fault.drills.drills import HostDrill
+from tfos.fault.failures.record import Cause, Failure, Outcome
 from tfos.fault.watchdog import Watchdog
 from tfos.frameworks.contract import TRAIN, load_framework
 from tfos.frameworks.keras import keras_variables
-from tfos.launcher.drills import HostDrill
 from tfos.launcher.host_session import (
     HostSession,
     Notice,

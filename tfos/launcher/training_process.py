@@ -21,10 +21,10 @@ from typing import Any
 import tfos
 from tfos.base import Job, TrainContext
 from tfos.errors import CheckpointError, InfrastructureError
-from tfos.fault import guard
 from tfos.fault.checkpoints.store import CheckpointStore
-from tfos.fault.control_channel import ControlChannel
-from tfos.fault.error_text import user_traceback
+from tfos.fault.failures.error_text import user_traceback
+from tfos.fault.processes import guard
+from tfos.fault.processes.channel import ControlChannel
 from tfos.files.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application_import import import_as_parent, import_from

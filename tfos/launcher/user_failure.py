@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfos.errors import TfosError
-from tfos.fault.error_text import builtin_kind, headline, leaves_of, repr_of, text_of, told_by
-from tfos.fault.exhaustion import exhausted
-from tfos.fault.failure import Cause, cause_of
+from tfos.fault.failures.error_text import (
+    builtin_kind,
+    headline,
+    leaves_of,
+    repr_of,
+    text_of,
+    told_by,
+)
+from tfos.fault.failures.exhaustion import exhausted
+from tfos.fault.failures.record import Cause, cause_of
 
 __all__ = ["describe_error"]
 

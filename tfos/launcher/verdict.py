@@ -12,7 +12,7 @@ from tfos.errors import (
     TfosError,
     WorkerFailedError,
 )
-from tfos.fault.failure import Failure, first_cause
+from tfos.fault.failures.record import Failure, first_cause
 from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState
 from tfos.frameworks.contract import TRAIN

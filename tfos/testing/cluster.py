@@ -17,7 +17,7 @@ from types import TracebackType
 
 import psutil
 
-from tfos.launcher.drills import DRILL_LOG_VARIABLE
+from tfos.fault.drills.drills import DRILL_LOG_VARIABLE
 from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.testing.drill_run import DrillRun, read_faults
 from tfos.testing.leftovers import count_znodes, processes_marked, spools_of

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from tfos.errors import InfrastructureError
-from tfos.fault.control_channel import CONTROL_FD_VARIABLE, MAX_MESSAGE_BYTES, ControlChannel
+from tfos.fault.processes.channel import CONTROL_FD_VARIABLE, MAX_MESSAGE_BYTES, ControlChannel
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tfos.fault.error_text import (
+from tfos.fault.failures.error_text import (
     headline,
     last_error,
     leaves_of,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfos.errors import ConfigError
-from tfos.fault.injection import ACTIONS, POINTS, Drill, Fault
+from tfos.fault.drills.faults import ACTIONS, POINTS, Drill, Fault
 from tfos.topology import Role, TaskKey
 
 KEYS = st.builds(TaskKey, st.sampled_from(Role), st.integers(0, 9999))

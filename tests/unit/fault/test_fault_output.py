@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tfos.fault.bounded_log import BoundedLog
-from tfos.fault.process_output import OutputLimits, OutputReader, TokenBucket
+from tfos.fault.processes.bounded_log import BoundedLog
+from tfos.fault.processes.output import OutputLimits, OutputReader, TokenBucket
 
 
 class Clock:

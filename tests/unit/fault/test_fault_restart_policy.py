@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfos.fault.failure import Cause, Failure
-from tfos.fault.restart_policy import NO_RESTARTS, Incident, Reaction, RestartBudget, react
+from tfos.fault.failures.record import Cause, Failure
+from tfos.fault.failures.restart_policy import NO_RESTARTS, Incident, Reaction, RestartBudget, react
 
 BUDGET = RestartBudget(3, 600.0)
 NOW = 10_000.0

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfos.fault.failure import Cause, Failure, Outcome, first_cause
-from tfos.fault.restart_policy import NO_RESTARTS, Incident, Reaction, RestartBudget
+from tfos.fault.failures.record import Cause, Failure, Outcome, first_cause
+from tfos.fault.failures.restart_policy import NO_RESTARTS, Incident, Reaction, RestartBudget
 from tfos.fault.run_events import (
     CancelGroups,
     Decision,

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tfos.fault.control_channel import ControlChannel
+from tfos.fault.processes.channel import ControlChannel
 from tfos.launcher.channel_link import ChannelLink
 from tfos.topology import Role, TaskKey
 

@@ -17,7 +17,7 @@ from support.waiting import wait_for
 
 from tfos.config import JobConfig
 from tfos.errors import ExitCode, RendezvousClosedError
-from tfos.fault.failure import Cause, Failure, Outcome
+from tfos.fault.failures.record import Cause, Failure, Outcome
 from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState
 from tfos.launcher import controller as controller_module

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tfos.fault.injection import Drill, Fault
-from tfos.launcher.drills import DriverDrill, HostDrill
+from tfos.fault.drills.drills import DriverDrill, HostDrill
+from tfos.fault.drills.faults import Drill, Fault
 
 
 @pytest.fixture

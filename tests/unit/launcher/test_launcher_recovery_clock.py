@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tfos.fault.failure import Cause, Failure
-from tfos.fault.restart_policy import Incident, Reaction
+from tfos.fault.failures.record import Cause, Failure
+from tfos.fault.failures.restart_policy import Incident, Reaction
 from tfos.launcher.recovery_clock import RecoveryClock
 from tfos.topology import Life, Role, TaskKey
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tfos.errors import InterruptedRunError
-from tfos.fault.failure import Cause
+from tfos.fault.failures.record import Cause
 from tfos.launcher import role_groups
 from tfos.launcher.role_groups import GroupReport, RoleGroup, _failed, _spark_failure
 from tfos.topology import Role, RoleSpec, TaskKey

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from tfos.errors import CheckpointError, NullValueError, SchemaMismatchError
-from tfos.fault.error_text import headline, user_traceback
-from tfos.fault.failure import Cause
+from tfos.fault.failures.error_text import headline, user_traceback
+from tfos.fault.failures.record import Cause
 from tfos.launcher.user_failure import describe_error
 
 BROKEN_RING = """Graph execution error:

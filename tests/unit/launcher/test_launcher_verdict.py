@@ -13,7 +13,7 @@ from tfos.errors import (
     RunTimeoutError,
     WorkerFailedError,
 )
-from tfos.fault.failure import Cause, Failure, Outcome, container_logs
+from tfos.fault.failures.record import Cause, Failure, Outcome, container_logs
 from tfos.fault.run_events import Phase, Verdict
 from tfos.fault.state_machine import RunState
 from tfos.launcher.failure_report import render_failures

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tfos.fault.guard import close_all_but
+from tfos.fault.processes.guard import close_all_but
 
 __all__ = ["removed_at_end"]
 

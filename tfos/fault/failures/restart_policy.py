@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from tfos.fault.failure import Cause, Failure, first_cause
+from tfos.fault.failures.record import Cause, Failure, first_cause
 
 __all__ = ["NO_RESTARTS", "Incident", "Reaction", "RestartBudget", "react"]
 

@@ -12,14 +12,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from tfos.fault.injection import Drill, Fault
-from tfos.launcher.network_cut import cut_off, family_of
-from tfos.registry.contract import Registry
+from tfos.fault.drills.faults import Drill, Fault
+from tfos.fault.drills.network_cut import cut_off, family_of
 from tfos.topology import TaskKey
+
+if TYPE_CHECKING:
+    from tfos.registry.contract import Registry
 
 __all__ = ["DRILL_LOG_VARIABLE", "DriverDrill", "HostDrill", "drill_of"]
 

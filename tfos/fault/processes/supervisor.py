@@ -14,13 +14,13 @@ from types import TracebackType
 from typing import Any
 
 from tfos.errors import LaunchError
-from tfos.fault.bounded_log import BoundedLog
-from tfos.fault.child_process import ChildProcess
-from tfos.fault.error_text import last_error
-from tfos.fault.exhaustion import exhausted
-from tfos.fault.failure import Cause, Failure, container_logs, describe_exit, hint_for_exit
-from tfos.fault.process_events import ControlMessage, Exited, ProcessEvent
-from tfos.fault.process_output import OutputLimits, OutputReader
+from tfos.fault.failures.error_text import last_error
+from tfos.fault.failures.exhaustion import exhausted
+from tfos.fault.failures.record import Cause, Failure, container_logs, describe_exit, hint_for_exit
+from tfos.fault.processes.bounded_log import BoundedLog
+from tfos.fault.processes.child import ChildProcess
+from tfos.fault.processes.events import ControlMessage, Exited, ProcessEvent
+from tfos.fault.processes.output import OutputLimits, OutputReader
 
 __all__ = ["ControlMessage", "Exited", "ProcessEvent", "Supervisor", "failure_from_exit"]
 

@@ -20,10 +20,10 @@ from contextlib import ExitStack
 from typing import Final
 
 from tfos.errors import InfrastructureError, LaunchError
-from tfos.fault.control_channel import CONTROL_FD_VARIABLE, ControlChannel
-from tfos.fault.guard import LIFELINE_FD_VARIABLE, SUPERVISOR_PID_VARIABLE
-from tfos.fault.process_events import ControlMessage, Exited, Mailbox, ProcessEvent
-from tfos.fault.process_output import OutputReader
+from tfos.fault.processes.channel import CONTROL_FD_VARIABLE, ControlChannel
+from tfos.fault.processes.events import ControlMessage, Exited, Mailbox, ProcessEvent
+from tfos.fault.processes.guard import LIFELINE_FD_VARIABLE, SUPERVISOR_PID_VARIABLE
+from tfos.fault.processes.output import OutputReader
 
 __all__ = ["ChildProcess"]
 

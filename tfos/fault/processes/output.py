@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tfos.fault.bounded_log import BoundedLog
+from tfos.fault.processes.bounded_log import BoundedLog
 
 __all__ = ["OutputLimits", "OutputReader", "TokenBucket"]
 

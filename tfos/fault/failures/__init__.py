@@ -1,0 +1,1 @@
+"""Failures: what failed and why, and what answers it."""
