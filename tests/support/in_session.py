@@ -28,7 +28,7 @@ from tfos.config import JobConfig
 from tfos.errors import TfosError
 from tfos.fault.drills.drills import DRILL_LOG_VARIABLE
 from tfos.launcher import client
-from tfos.launcher.application import load_job
+from tfos.launcher.application.loading import load_job
 from tfos.launcher.prerequisites import check_application, parse_app
 from tfos.terminal import TerminalFormatter
 from tfos.testing import DrillRun, SharedCluster

@@ -29,7 +29,7 @@ from tfos.errors import (
 )
 from tfos.frameworks.contract import load_framework
 from tfos.frameworks.keras import check_keras
-from tfos.launcher.application_archive import home_of_file, pack_application
+from tfos.launcher.application.archive import home_of_file, pack_application
 from tfos.launcher.cluster_client import run_in_cluster, staging_directory
 from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures

@@ -14,8 +14,8 @@ import tfos
 from tfos.config import JobConfig
 from tfos.errors import InterruptedRunError, TfosError
 from tfos.fault.failures.error_text import headline, user_traceback
-from tfos.launcher.application import UserCodeError, load_job
-from tfos.launcher.application_check import check_job
+from tfos.launcher.application.check import check_job
+from tfos.launcher.application.loading import UserCodeError, load_job
 from tfos.launcher.console import show_log
 from tfos.launcher.datasets import check_frames
 from tfos.launcher.in_process import prepare_process, train_in_process

@@ -22,7 +22,7 @@ from tfos.config import JobConfig
 from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError, ExitCode, InfrastructureError, InterruptedRunError, TfosError
 from tfos.frameworks.keras import keras_variables
-from tfos.launcher.application import UserCodeError, load_job
+from tfos.launcher.application.loading import UserCodeError, load_job
 from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures
 from tfos.launcher.hadoop_conf import configuration_in_container

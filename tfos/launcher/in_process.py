@@ -29,8 +29,8 @@ from tfos.errors import CheckpointError, ConfigError, EmptyDataError
 from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_framework
 from tfos.frameworks.keras import KERAS_VARIABLE, check_keras, keras_variables
+from tfos.launcher.application.job_state import pickle_job
 from tfos.launcher.channel_link import TrainingLink
-from tfos.launcher.job_state import pickle_job
 from tfos.launcher.progress import ProgressLine
 from tfos.launcher.quiet_import import import_quietly
 from tfos.launcher.result import RunResult, now_iso

@@ -31,21 +31,21 @@ from tfos.fault.run_events import Verdict
 from tfos.fault.state_machine import RunState
 from tfos.frameworks.contract import STATE, TRAIN, Framework, check_resumes, load_framework
 from tfos.frameworks.keras import check_keras
-from tfos.launcher.application import UserCodeError
-from tfos.launcher.application_check import check_job
+from tfos.launcher.application.check import check_job
+from tfos.launcher.application.job_state import pickle_job
+from tfos.launcher.application.loading import UserCodeError
+from tfos.launcher.application.shipped import ShippedApplication, shipped_application
 from tfos.launcher.console import log_shown
 from tfos.launcher.controller import Controller
 from tfos.launcher.datasets import FedFrames, check_frames
 from tfos.launcher.failure_report import render_failures
 from tfos.launcher.interrupts import Interrupts
-from tfos.launcher.job_state import pickle_job
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, discard_record, now_iso
 from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
 from tfos.launcher.role_memory import JVM_MEMORY_ADVICE, jvm_ran_out_of_memory
 from tfos.launcher.run_registry import RunRegistry, erase_and_close, only_run_of_job
-from tfos.launcher.shipped_application import ShippedApplication, shipped_application
 from tfos.launcher.spark_security import unprotected
 from tfos.launcher.spark_stop import explain_stop, stopped_by_others, stopped_here
 from tfos.launcher.submission import (

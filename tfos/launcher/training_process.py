@@ -27,9 +27,9 @@ from tfos.fault.processes import guard
 from tfos.fault.processes.channel import ControlChannel
 from tfos.files.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
-from tfos.launcher.application_import import import_as_parent, import_from
+from tfos.launcher.application.importing import import_as_parent, import_from
+from tfos.launcher.application.job_state import unpickle_job
 from tfos.launcher.channel_link import ChannelLink, TrainingLink
-from tfos.launcher.job_state import unpickle_job
 from tfos.launcher.json_value import as_json
 from tfos.launcher.quiet_import import import_quietly
 from tfos.launcher.stored_checkpoints import StoredCheckpoints

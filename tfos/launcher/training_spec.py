@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tfos.launcher.shipped_application import UnpackedApplication
+from tfos.launcher.application.shipped import UnpackedApplication
 from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Endpoint, TaskKey
 from tfos.training_parts import ProcessFacts

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tfos.errors import ConfigError, ExitCode, JobDefinitionError
-from tfos.launcher.application import UserCodeError, load_job
+from tfos.launcher.application.loading import UserCodeError, load_job
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tfos.errors import ConfigError
-from tfos.launcher.application_archive import (
+from tfos.launcher.application.archive import (
     ApplicationHome,
     home_of_directory,
     home_of_module,
@@ -87,7 +87,7 @@ def test_what_the_user_may_not_read_is_no_part_of_it(nobodys):
 
 
 def test_what_is_no_code_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfos.launcher.application_archive.LIMIT_BYTES", 3)
+    monkeypatch.setattr("tfos.launcher.application.archive.LIMIT_BYTES", 3)
     write(tmp_path, "app.py", text="long")
     with pytest.raises(ConfigError, match="a directory of its own"):
         pack_application(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from tfos.base import Job
 from tfos.errors import JobDefinitionError
-from tfos.launcher.application_check import check_job, check_source
+from tfos.launcher.application.check import check_job, check_source
 
 REPOSITORY = Path(__file__).parents[3]
 BOTH = "    def pre_train(self, spark): ...\n    def train(self, ctx): ...\n"

@@ -17,8 +17,8 @@ import pytest
 
 from tfos.base import Job
 from tfos.errors import JobDefinitionError
-from tfos.launcher.application_archive import home_of_file, pack_application
-from tfos.launcher.job_state import pickle_job
+from tfos.launcher.application.archive import home_of_file, pack_application
+from tfos.launcher.application.job_state import pickle_job
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -79,7 +79,7 @@ if __name__ == "__main__":
 PLAY = """
 import json, signal, sys, types
 from tfos.launcher import training_process
-from tfos.launcher.shipped_application import UnpackedApplication
+from tfos.launcher.application.shipped import UnpackedApplication
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, training_process._on_sigterm)
@@ -92,7 +92,7 @@ if __name__ == "__main__":
     )
     print(json.dumps(training_process._load_job(spec).train(None)))
 else:
-    from tfos.launcher.application_import import import_as_parent
+    from tfos.launcher.application.importing import import_as_parent
     import_as_parent()
 """
 
@@ -101,8 +101,8 @@ def on_the_driver(directory: Path, app: Path, arguments: list[str]) -> bytes:
     """Return the job, pickled, as the driver of an application pickles it."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from tfos.launcher.application import load_job\n"
-        "from tfos.launcher.job_state import pickle_job\n"
+        "from tfos.launcher.application.loading import load_job\n"
+        "from tfos.launcher.application.job_state import pickle_job\n"
         "app = Path(sys.argv.pop(1)); job = load_job(app, None); job.pre_train(None)\n"
         "sys.stdout.buffer.write(pickle_job(job, 2))\n"
     )
@@ -213,7 +213,7 @@ def test_lines_for_spark_do_nothing_where_there_is_none(tmp_path):
 NOTEBOOK = """
 import linecache, sys, threading
 from tfos.base import Job
-from tfos.launcher.job_state import pickle_job
+from tfos.launcher.application.job_state import pickle_job
 
 class JavaObject:
     __module__ = "py4j.java_gateway"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tfos.launcher.application.shipped import UnpackedApplication
 from tfos.launcher.ports import address_towards, reserve_port
-from tfos.launcher.shipped_application import UnpackedApplication
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey

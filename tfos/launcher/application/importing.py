@@ -18,9 +18,9 @@ from importlib.machinery import (
 )
 from types import CodeType, ModuleType
 
-from tfos.launcher.job_state import keep_source
-from tfos.launcher.shipped_application import UnpackedApplication
-from tfos.launcher.spark_stand_in import spark_stood_in
+from tfos.launcher.application.job_state import keep_source
+from tfos.launcher.application.shipped import UnpackedApplication
+from tfos.launcher.application.spark_stand_in import spark_stood_in
 
 __all__ = ["import_as_parent", "import_from"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfos.base import Job
-from tfos.launcher.application_archive import (
+from tfos.launcher.application.archive import (
     ApplicationHome,
     home_of_directory,
     home_of_module,

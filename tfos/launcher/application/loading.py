@@ -10,7 +10,7 @@ from types import ModuleType
 from tfos.base import Job
 from tfos.errors import ExitCode, JobDefinitionError, TfosError
 from tfos.fault.failures.error_text import headline, user_traceback
-from tfos.launcher.application_archive import check_module_name, home_of_file
+from tfos.launcher.application.archive import check_module_name, home_of_file
 
 __all__ = ["UserCodeError", "load_job"]
 

@@ -18,7 +18,7 @@ from tfos.base import Job
 from tfos.errors import ConfigError, JobDefinitionError
 from tfos.fault.failures.error_text import headline
 from tfos.frameworks.keras import check_same_keras
-from tfos.launcher.spark_stand_in import StandIn
+from tfos.launcher.application.spark_stand_in import StandIn
 
 __all__ = ["pickle_job", "unpickle_job"]
 
