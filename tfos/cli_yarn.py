@@ -23,8 +23,8 @@ from tfos.launcher.applications import (
     read_logs,
     read_record,
 )
-from tfos.launcher.submission import resolve_paths
-from tfos.launcher.yarn_client import Application, YarnClient
+from tfos.launcher.platform.paths import resolve_paths
+from tfos.launcher.platform.yarn_client import Application, YarnClient
 from tfos.machine_faults import current_directory, explained_machine_faults
 from tfos.terminal import one_line, printable_lines
 

@@ -81,7 +81,7 @@ def _as_text(value: Any) -> Any:
 
 LOCATION = "location"
 """Marks the settings that hold a path or a URL: relative paths start from the caller's current
-directory, once for all of them (`tfos.launcher.submission.resolve_paths`)."""
+directory, once for all of them (`tfos.launcher.platform.paths.resolve_paths`)."""
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]

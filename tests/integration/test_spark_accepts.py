@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from tfos.config import JobConfig
-from tfos.launcher.kubernetes import pod_templates
+from tfos.launcher.platform.checks import check_supported
+from tfos.launcher.platform.kubernetes import pod_templates
 from tfos.launcher.resource_profiles import profile_of
 from tfos.launcher.shipping import plan_shipping
 from tfos.launcher.spark_command import (
@@ -21,7 +22,6 @@ from tfos.launcher.spark_command import (
     spark_properties,
     spark_submit_command,
 )
-from tfos.launcher.submission import check_supported
 from tfos.topology import Role, RoleSpec
 
 pytestmark = pytest.mark.spark

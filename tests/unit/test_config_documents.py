@@ -9,7 +9,7 @@ import yaml
 
 from tfos.config import JobConfig
 from tfos.config_files import known_settings, load
-from tfos.launcher.submission import check_supported
+from tfos.launcher.platform.checks import check_supported
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,9 @@ import yaml
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, InsufficientExecutorsError
 from tfos.launcher.client import submit
+from tfos.launcher.platform.role_memory import divide_memory
+from tfos.launcher.platform.spark_security import unprotected, with_drawn_secret
 from tfos.launcher.prerequisites import check_gpus
-from tfos.launcher.role_memory import divide_memory
 from tfos.launcher.spark_command import (
     DRIVER_SCRIPT,
     describe_submission,
@@ -18,7 +19,6 @@ from tfos.launcher.spark_command import (
     spark_properties,
     spark_submit_command,
 )
-from tfos.launcher.spark_security import unprotected, with_drawn_secret
 
 HOME = Path("/opt/spark")
 SECRETS = {"spark.authenticate.secret": "s3cr3t", "spark.hadoop.fs.s3a.access.key": "k3y"}

@@ -8,15 +8,10 @@ import pytest
 from tfos.config import LOCATION, JobConfig
 from tfos.config_files import known_settings
 from tfos.errors import ConfigError, ExitCode, InsufficientExecutorsError
-from tfos.launcher.submission import (
-    Submission,
-    check_supported,
-    is_local,
-    master_kind,
-    resolve_master,
-    resolve_paths,
-    slots_needed,
-)
+from tfos.launcher.handover.submission import Submission
+from tfos.launcher.platform.checks import check_supported
+from tfos.launcher.platform.masters import is_local, master_kind, resolve_master, slots_needed
+from tfos.launcher.platform.paths import resolve_paths
 
 
 def config(**settings) -> JobConfig:

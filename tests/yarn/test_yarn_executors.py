@@ -13,7 +13,7 @@ import pyspark
 import pytest
 
 from tfos.config import SparkConfig
-from tfos.launcher.spark_security import security_properties
+from tfos.launcher.platform.spark_security import security_properties
 
 pytestmark = pytest.mark.spark
 
@@ -25,7 +25,7 @@ from pyspark.sql import SparkSession
 def look(_):
     import os
     from tfos.files.open import open_file_system
-    from tfos.launcher.hadoop_conf import configuration_in_container
+    from tfos.launcher.platform.hadoop_conf import configuration_in_container
     before = os.environ.get("HADOOP_CONF_DIR")
     os.environ.update(configuration_in_container(os.environ, os.getcwd()))
     file_system, root, _ = open_file_system("hdfs:///", "--checkpoint-dir")

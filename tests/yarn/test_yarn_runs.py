@@ -13,7 +13,7 @@ import pytest
 from support.yarn_runs import CLUSTER, COUNTED_SESSION, FAULTS, FAULTY, PS_SIZES
 
 from tfos.errors import ExitCode
-from tfos.launcher.yarn_client import YarnClient
+from tfos.launcher.platform.yarn_client import YarnClient
 
 # Some tests run three jobs.
 pytestmark = pytest.mark.timeout(400)

@@ -12,10 +12,10 @@ from typing import Final
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, TfosError
 from tfos.launcher.cluster_client import clear_up, staging_directory
+from tfos.launcher.platform.yarn_client import Application, YarnClient
 from tfos.launcher.result import RunResult
 from tfos.launcher.run_directory import RunDirectory, runs_root
 from tfos.launcher.spark_command import CLUSTER_TAG, TAG
-from tfos.launcher.yarn_client import Application, YarnClient
 
 log = logging.getLogger("tfos")
 

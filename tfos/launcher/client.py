@@ -31,9 +31,15 @@ from tfos.frameworks.contract import load_framework
 from tfos.frameworks.keras import check_keras
 from tfos.launcher.application.archive import home_of_file, pack_application
 from tfos.launcher.cluster_client import run_in_cluster, staging_directory
-from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures
-from tfos.launcher.hadoop_conf import hadoop_conf_dir
+from tfos.launcher.handover.submission import Submission
+from tfos.launcher.platform.checks import check_supported
+from tfos.launcher.platform.console import show_log
+from tfos.launcher.platform.hadoop_conf import hadoop_conf_dir
+from tfos.launcher.platform.masters import is_local, master_kind
+from tfos.launcher.platform.paths import resolve_paths
+from tfos.launcher.platform.role_memory import JVM_MEMORY_ADVICE
+from tfos.launcher.platform.spark_security import with_drawn_secret
 from tfos.launcher.prerequisites import (
     check_account,
     check_application,
@@ -47,7 +53,6 @@ from tfos.launcher.prerequisites import (
 )
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult, discard_record, now_iso
-from tfos.launcher.role_memory import JVM_MEMORY_ADVICE
 from tfos.launcher.run_directory import runs_root
 from tfos.launcher.run_registry import erase_last_run
 from tfos.launcher.shipping import plan_shipping, ship
@@ -59,14 +64,6 @@ from tfos.launcher.spark_command import (
     spark_submit_command,
 )
 from tfos.launcher.spark_process import SparkExit, raised_signals, run_spark_submit
-from tfos.launcher.spark_security import with_drawn_secret
-from tfos.launcher.submission import (
-    Submission,
-    check_supported,
-    is_local,
-    master_kind,
-    resolve_paths,
-)
 from tfos.machine_faults import check_umask, current_directory, explained_machine_faults
 
 __all__ = ["record_error", "submit"]

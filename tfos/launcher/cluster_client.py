@@ -24,9 +24,12 @@ from tfos.errors import (
     RunTimeoutError,
     TfosError,
 )
-from tfos.launcher.hadoop_conf import default_file_system, hadoop_conf_dir
+from tfos.launcher.platform.hadoop_conf import default_file_system, hadoop_conf_dir
+from tfos.launcher.platform.role_memory import memory_used_when_killed
+from tfos.launcher.platform.spark_refusal import explain_refusal
+from tfos.launcher.platform.yarn_client import ENDED_STATES, YarnClient
+from tfos.launcher.platform.yarn_wait import YarnWait
 from tfos.launcher.result import RunResult
-from tfos.launcher.role_memory import memory_used_when_killed
 from tfos.launcher.run_directory import RunDirectory, runs_root
 from tfos.launcher.run_registry import erase_last_run
 from tfos.launcher.spark_process import (
@@ -35,9 +38,6 @@ from tfos.launcher.spark_process import (
     heard_signals,
     raised_signals,
 )
-from tfos.launcher.spark_refusal import explain_refusal
-from tfos.launcher.yarn_client import ENDED_STATES, YarnClient
-from tfos.launcher.yarn_wait import YarnWait
 from tfos.registry import lifeline
 
 __all__ = ["SubmitOutput", "clear_up", "run_in_cluster", "staging_directory", "telling_lines"]

@@ -23,19 +23,20 @@ from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError, ExitCode, InfrastructureError, InterruptedRunError, TfosError
 from tfos.frameworks.keras import keras_variables
 from tfos.launcher.application.loading import UserCodeError, load_job
-from tfos.launcher.console import show_log
 from tfos.launcher.failure_report import render_failures
-from tfos.launcher.hadoop_conf import configuration_in_container
+from tfos.launcher.handover.submission import Submission
 from tfos.launcher.interrupts import Interrupts
+from tfos.launcher.platform.console import show_log
+from tfos.launcher.platform.hadoop_conf import configuration_in_container
+from tfos.launcher.platform.masters import master_kind
+from tfos.launcher.platform.spark_refusal import explain_refusal
+from tfos.launcher.platform.yarn_client import YarnClient
+from tfos.launcher.platform.yarn_wait import YarnWait
 from tfos.launcher.registry_address import RegistryAddress
 from tfos.launcher.result import RunResult
 from tfos.launcher.run import run_job
 from tfos.launcher.run_directory import RunDirectory, application_of_container
 from tfos.launcher.run_registry import erase_run
-from tfos.launcher.spark_refusal import explain_refusal
-from tfos.launcher.submission import Submission, master_kind
-from tfos.launcher.yarn_client import YarnClient
-from tfos.launcher.yarn_wait import YarnWait
 from tfos.machine_faults import explained_machine_faults
 from tfos.terminal import printable_lines
 

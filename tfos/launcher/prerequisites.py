@@ -20,7 +20,7 @@ from tfos.errors import ConfigError, LaunchError
 from tfos.java import find_java, jvm_refusal
 from tfos.launcher.application.archive import check_module_name, home_of_file
 from tfos.launcher.application.check import check_source
-from tfos.launcher.submission import is_local, master_kind, role_resources
+from tfos.launcher.platform.masters import is_local, master_kind, role_resources
 from tfos.machine_faults import machine_fault
 
 __all__ = [

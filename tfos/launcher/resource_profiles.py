@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
-from tfos.launcher.submission import allocates_dynamically, in_containers
+from tfos.launcher.platform.masters import allocates_dynamically, in_containers
+from tfos.launcher.platform.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
 from tfos.topology import RoleSpec
 
 if TYPE_CHECKING:

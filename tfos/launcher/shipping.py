@@ -16,8 +16,8 @@ from tfos.environments.spark_jars import pack_spark_jars
 from tfos.environments.specification import parse_environment
 from tfos.environments.upload import upload
 from tfos.frameworks.contract import load_framework
+from tfos.launcher.platform.masters import master_kind
 from tfos.launcher.prerequisites import is_set_for_spark
-from tfos.launcher.submission import master_kind
 
 __all__ = ["plan_shipping", "ship"]
 

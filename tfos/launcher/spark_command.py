@@ -15,10 +15,8 @@ from tfos.environments.properties import environment_properties
 from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
 from tfos.frameworks.keras import keras_variables
-from tfos.launcher.kubernetes import kubernetes_properties, pod_templates
-from tfos.launcher.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
-from tfos.launcher.spark_security import security_properties
-from tfos.launcher.submission import (
+from tfos.launcher.platform.kubernetes import kubernetes_properties, pod_templates
+from tfos.launcher.platform.masters import (
     allocates_dynamically,
     in_containers,
     is_gang,
@@ -29,6 +27,8 @@ from tfos.launcher.submission import (
     slots_needed,
     task_failures,
 )
+from tfos.launcher.platform.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
+from tfos.launcher.platform.spark_security import security_properties
 
 __all__ = [
     "APPLICATION_DIRECTORY",
@@ -151,7 +151,7 @@ def shipped_with(config: JobConfig, submission: str, application: str) -> JobCon
 
 
 def resolved_master(config: JobConfig) -> str:
-    """Return the master with room for every role; see `tfos.launcher.submission.resolve_master`."""
+    """Return the master with room for every role; as `resolve_master` says."""
     text = config.spark.conf.get("spark.task.cpus", "1")
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"--spark-conf spark.task.cpus is {text!r}: expected 1 or more")

@@ -36,8 +36,8 @@ from tfos.launcher.host_session import (
     SessionLost,
     Stopped,
 )
+from tfos.launcher.platform.role_memory import has_room_for_standby
 from tfos.launcher.process_life import LifeReport, TrainingLife, WaitingProcess
-from tfos.launcher.role_memory import has_room_for_standby
 from tfos.launcher.role_progress import RoleProgress
 from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from tfos.errors import InfrastructureError, InsufficientExecutorsError
-from tfos.launcher.spark_stop import is_stopped
+from tfos.launcher.platform.spark_stop import is_stopped
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tfos.launcher.console import log_shown
+from tfos.launcher.platform.console import log_shown
 
 
 @contextmanager

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfos.launcher.hadoop_conf import configuration_in_container
+from tfos.launcher.platform.hadoop_conf import configuration_in_container
 
 UNPACKED = "/container/__spark_conf__/__hadoop_conf__"
 

@@ -10,7 +10,7 @@ import yaml
 from tfos.config import JobConfig
 from tfos.errors import ConfigError
 from tfos.launcher.client import submit
-from tfos.launcher.kubernetes import check_kubernetes, kubernetes_properties, pod_templates
+from tfos.launcher.platform.kubernetes import check_kubernetes, kubernetes_properties, pod_templates
 from tfos.launcher.spark_command import describe_submission, spark_properties
 
 MASTER = "k8s://https://h:443"

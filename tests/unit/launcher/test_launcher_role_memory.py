@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfos.launcher.role_memory import (
+from tfos.launcher.platform.role_memory import (
     LEAST_MEMORY_BYTES,
     divide_memory,
     has_room_for_standby,

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from tfos.errors import ExitCode, InfrastructureError
-from tfos.launcher import spark_stop
-from tfos.launcher.spark_stop import explain_stop, is_stopped, stopped_by_others
+from tfos.launcher.platform import spark_stop
+from tfos.launcher.platform.spark_stop import explain_stop, is_stopped, stopped_by_others
 
 
 def session(stopped: bool | None):

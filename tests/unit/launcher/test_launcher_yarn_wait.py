@@ -1,6 +1,6 @@
 """What is shown while YARN does not run an application yet."""
 
-from tfos.launcher.yarn_wait import EVERY_S, YarnWait
+from tfos.launcher.platform.yarn_wait import EVERY_S, YarnWait
 
 
 def test_it_is_said_at_a_steady_pace_what_is_waited_for_and_for_how_long():

@@ -10,7 +10,7 @@ from tfos.config import SparkConfig
 from tfos.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tfos.launcher.submission import MasterKind
+    from tfos.launcher.platform.masters import MasterKind
 
 __all__ = ["check_security", "security_properties", "unprotected", "with_drawn_secret"]
 

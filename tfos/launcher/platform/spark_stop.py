@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from tfos.errors import InfrastructureError, InterruptedRunError, TfosError
-from tfos.launcher.submission import master_kind
-from tfos.launcher.yarn_client import YarnClient
+from tfos.launcher.platform.masters import master_kind
+from tfos.launcher.platform.yarn_client import YarnClient
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tfos.errors import ConfigError, InfrastructureError
-from tfos.launcher.hadoop_conf import hadoop_conf_dir
+from tfos.launcher.platform.hadoop_conf import hadoop_conf_dir
 
 __all__ = ["ENDED_STATES", "Application", "YarnClient"]
 

@@ -1,0 +1,1 @@
+"""What one program of a run hands over to the next."""
