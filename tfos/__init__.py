@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tfos.base import Job, TrainContext
     from tfos.config import JobConfig
     from tfos.errors import TfosError
-    from tfos.launcher.result import RunResult
+    from tfos.launcher.handover.result import RunResult
     from tfos.launcher.run import run
     from tfos.read_plan import FeedPosition, ReadPlan
     from tfos.training_parts import FitResult
@@ -40,7 +40,7 @@ _HOMES = {
     "Job": "tfos.base",
     "JobConfig": "tfos.config",
     "ReadPlan": "tfos.read_plan",
-    "RunResult": "tfos.launcher.result",
+    "RunResult": "tfos.launcher.handover.result",
     "TfosError": "tfos.errors",
     "TrainContext": "tfos.base",
     "run": "tfos.launcher.run",

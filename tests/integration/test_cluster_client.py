@@ -25,10 +25,10 @@ from tfos.errors import (
 )
 from tfos.launcher import cluster_client
 from tfos.launcher.cluster_client import run_in_cluster
+from tfos.launcher.handover.registry_address import RegistryAddress
+from tfos.launcher.handover.result import RunResult
+from tfos.launcher.handover.run_directory import RunDirectory, runs_root
 from tfos.launcher.platform.yarn_client import YarnClient
-from tfos.launcher.registry_address import RegistryAddress
-from tfos.launcher.result import RunResult
-from tfos.launcher.run_directory import RunDirectory, runs_root
 from tfos.registry.contract import StopNotice
 from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.registry.job_lock import JobLock

@@ -29,7 +29,7 @@ from tfos.errors import (
     RendezvousError,
     SessionLostError,
 )
-from tfos.launcher.registry_address import RegistryAddress
+from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.registry.contract import Connection, Generation, Member, StopNotice
 from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.registry.identity import RunIdentity
@@ -386,7 +386,7 @@ class TestServerFaults:
         driver.watch_members(told.put)
         script = (
             "import time\n"
-            "from tfos.launcher.registry_address import RegistryAddress\n"
+            "from tfos.launcher.handover.registry_address import RegistryAddress\n"
             "from tfos.registry.contract import Member\n"
             "from tfos.topology import *\n"
             "registry = RegistryAddress.from_text(input()).connect()\n"

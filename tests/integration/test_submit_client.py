@@ -15,8 +15,8 @@ import pytest
 from support.waiting import wait_for
 
 from tfos.errors import ConfigError
+from tfos.launcher.handover.result import RunResult
 from tfos.launcher.prerequisites import check_files, check_java, child_environment, parse_app
-from tfos.launcher.result import RunResult
 
 FAKE_SPARK = """\
 #!{python}
@@ -43,7 +43,7 @@ sys.exit(code if code >= 0 else 128 - code)
 
 DRIVER = """\
 import json, os, pathlib, signal, sys, time
-from tfos.launcher.result import RunResult
+from tfos.launcher.handover.result import RunResult
 submission = json.loads(pathlib.Path(sys.argv[1]).read_text())
 behaviour = os.environ["DRIVER"]
 stopped = []

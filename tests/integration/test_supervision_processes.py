@@ -29,9 +29,9 @@ from tfos.fault.drills.faults import Drill, Fault
 from tfos.fault.failures.record import Cause, Failure, Outcome
 from tfos.launcher import role_progress
 from tfos.launcher import supervision as supervision_module
+from tfos.launcher.handover.training_spec import TrainingSpec
 from tfos.launcher.host_session import HostSession
 from tfos.launcher.supervision import Supervision
-from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Member, StopNotice
 from tfos.registry.memory import InMemoryRun

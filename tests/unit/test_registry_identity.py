@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from tfos.launcher.registry_address import RegistryAddress
+from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.registry.identity import RunIdentity
 
 

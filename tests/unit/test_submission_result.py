@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tfos.errors import ConfigError, RunTimeoutError, WorkerFailedError
-from tfos.launcher.result import RunResult, outcome_of
+from tfos.launcher.handover.result import RunResult, outcome_of
 
 FULL = RunResult(
     outcome="failed",

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tfos.errors import InfrastructureError
 from tfos.fault.processes.channel import ControlChannel
-from tfos.launcher.notices import notice
+from tfos.launcher.handover.notices import notice
 from tfos.read_plan import FeedPosition
 from tfos.topology import TaskKey
 from tfos.training_parts import HostLink, Metrics

@@ -31,7 +31,11 @@ from tfos.frameworks.contract import load_framework
 from tfos.frameworks.keras import check_keras
 from tfos.launcher.application.archive import home_of_file, pack_application
 from tfos.launcher.cluster_client import run_in_cluster, staging_directory
-from tfos.launcher.failure_report import render_failures
+from tfos.launcher.handover.failure_report import render_failures
+from tfos.launcher.handover.registry_address import RegistryAddress
+from tfos.launcher.handover.registry_nodes import erase_last_run
+from tfos.launcher.handover.result import RunResult, discard_record, now_iso
+from tfos.launcher.handover.run_directory import runs_root
 from tfos.launcher.handover.submission import Submission
 from tfos.launcher.platform.checks import check_supported
 from tfos.launcher.platform.console import show_log
@@ -51,10 +55,6 @@ from tfos.launcher.prerequisites import (
     parse_app,
     submitting_environment,
 )
-from tfos.launcher.registry_address import RegistryAddress
-from tfos.launcher.result import RunResult, discard_record, now_iso
-from tfos.launcher.run_directory import runs_root
-from tfos.launcher.run_registry import erase_last_run
 from tfos.launcher.shipping import plan_shipping, ship
 from tfos.launcher.spark_command import (
     APPLICATION_DIRECTORY,

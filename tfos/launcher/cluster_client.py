@@ -24,14 +24,14 @@ from tfos.errors import (
     RunTimeoutError,
     TfosError,
 )
+from tfos.launcher.handover.registry_nodes import erase_last_run
+from tfos.launcher.handover.result import RunResult
+from tfos.launcher.handover.run_directory import RunDirectory, runs_root
 from tfos.launcher.platform.hadoop_conf import default_file_system, hadoop_conf_dir
 from tfos.launcher.platform.role_memory import memory_used_when_killed
 from tfos.launcher.platform.spark_refusal import explain_refusal
 from tfos.launcher.platform.yarn_client import ENDED_STATES, YarnClient
 from tfos.launcher.platform.yarn_wait import YarnWait
-from tfos.launcher.result import RunResult
-from tfos.launcher.run_directory import RunDirectory, runs_root
-from tfos.launcher.run_registry import erase_last_run
 from tfos.launcher.spark_process import (
     BACKSTOP_S,
     INTERRUPT_EXTRA_S,

@@ -17,11 +17,11 @@ from tfos.fault.failures.error_text import headline, user_traceback
 from tfos.launcher.application.check import check_job
 from tfos.launcher.application.loading import UserCodeError, load_job
 from tfos.launcher.datasets import check_frames
+from tfos.launcher.handover.result import RunResult
 from tfos.launcher.in_process import prepare_process, train_in_process
 from tfos.launcher.local_session import local_session
 from tfos.launcher.platform.console import show_log
 from tfos.launcher.prerequisites import check_application, check_files, parse_app
-from tfos.launcher.result import RunResult
 
 __all__ = ["debug", "is_used"]
 

@@ -17,7 +17,7 @@ from tfos.fault.run_events import (
     OutcomePublished,
     ProcessFailed,
 )
-from tfos.launcher.notices import NoticeLog
+from tfos.launcher.handover.notices import NoticeLog
 from tfos.launcher.role_groups import RoleGroup
 from tfos.registry.contract import Member, Registry
 from tfos.topology import Life, Role, TaskKey

@@ -7,21 +7,16 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from tfos.config import RegistryConfig
-from tfos.errors import AlreadyRunningError, LaunchError, RendezvousError, TfosError
+from tfos.errors import LaunchError, RendezvousError, TfosError
 from tfos.java import jvm_refusal
-from tfos.launcher.registry_address import RegistryAddress
-from tfos.registry.contract import Registry
+from tfos.launcher.handover.registry_address import RegistryAddress
+from tfos.launcher.handover.registry_nodes import job_lock
 from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.registry.identity import RunIdentity
-from tfos.run_holder import holder_here
 
-if TYPE_CHECKING:
-    from tfos.registry.job_lock import JobLock
-
-__all__ = ["RunRegistry", "erase_and_close", "erase_last_run", "erase_run", "only_run_of_job"]
+__all__ = ["RunRegistry", "only_run_of_job"]
 
 log = logging.getLogger("tfos")
 
@@ -40,78 +35,8 @@ def only_run_of_job(
     hosts, prefix = _ensemble(config.zookeeper)
     job = f"{prefix}/tfos/{job_name}"
     timeouts = (config.session_timeout_s, config.connect_timeout_s)
-    with _job_lock(hosts, job, run_id, timeouts, on_lost):
+    with job_lock(hosts, job, run_id, timeouts, on_lost):
         yield
-
-
-def _job_lock(
-    hosts: str,
-    job: str,
-    run_id: str,
-    timeouts: tuple[float, float],
-    on_lost: Callable[[str], None] = lambda _: None,
-) -> JobLock:
-    from tfos.registry.job_lock import JobLock
-
-    session_s, connect_s = timeouts
-    return JobLock(
-        hosts,
-        f"{job}/lock",
-        holder=holder_here(run_id),
-        session_timeout_s=session_s,
-        connect_timeout_s=connect_s,
-        on_lost=on_lost,
-    )
-
-
-def erase_run(address: RegistryAddress) -> bool:
-    """Remove the nodes of a run whose driver was killed; return whether none is left.
-
-    Role hosts that still live find the tree gone, and end. Nothing there is fine, and a failure is
-    told, not raised. Blocks for at most the registry's `connect_timeout_s` until a server answers.
-    """
-    try:
-        registry = address.connect()
-    except RendezvousError as error:
-        log.warning("the run's nodes stay in ZooKeeper: %s", error)
-        return False
-    return erase_and_close(registry)
-
-
-def erase_last_run(address: RegistryAddress) -> bool:
-    """Do as `erase_run`, and leave nothing of the job that no run follows.
-
-    Blocks until the dead driver's session is over too, at most `session_timeout_s` and 2 s.
-    """
-    if not erase_run(address):
-        return False
-    job, _, run_id = address.root.rpartition("/")
-    timeouts = (address.session_timeout_s, address.connect_timeout_s)
-    try:
-        # Its lock goes with its session. Whoever takes that next removes what is empty then.
-        with _job_lock(address.hosts, job, run_id, timeouts):
-            pass
-    except AlreadyRunningError:
-        log.debug("another run of the job removes the node of %s", job)
-    except RendezvousError as error:
-        log.warning("the node of %s stays in ZooKeeper: %s", job, error)
-    return True
-
-
-def erase_and_close(registry: Registry) -> bool:
-    """Remove a run's nodes, as its last act; return whether none is left.
-
-    A failure is told, not raised: how the run ended counts.
-    """
-    try:
-        registry.erase()
-    except RendezvousError as error:
-        log.warning("the run's nodes stay in ZooKeeper: %s", error)
-        return False
-    else:
-        return True
-    finally:
-        registry.close()
 
 
 class RunRegistry:

@@ -15,6 +15,7 @@ from tfos.environments.properties import environment_properties
 from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
 from tfos.frameworks.keras import keras_variables
+from tfos.launcher.handover import driver_script
 from tfos.launcher.platform.kubernetes import kubernetes_properties, pod_templates
 from tfos.launcher.platform.masters import (
     allocates_dynamically,
@@ -47,7 +48,7 @@ APPLICATION_DIRECTORY = "tfos-application"
 """Where a driver in the cluster finds the application, in its own directory."""
 TAG, CLUSTER_TAG = "tfos", "tfos-cluster"
 """YARN tags: of every run, and of those whose driver is in the cluster."""
-DRIVER_SCRIPT = Path(__file__).with_name("driver_script.py")
+DRIVER_SCRIPT = Path(driver_script.__file__)
 _QUIET_LOG = Path(__file__).with_name("log4j2-quiet.properties")
 # Beside what tfos says there stands what the user says.
 _JOINED_BY = {

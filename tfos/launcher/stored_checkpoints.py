@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from tfos.errors import CheckpointError, CheckpointFencedError
 from tfos.fault.checkpoints.source import find_source
 from tfos.fault.checkpoints.store import SAVE_WAIT_S, CheckpointInfo, CheckpointStore
-from tfos.launcher.training_spec import TrainingSpec
+from tfos.launcher.handover.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import Checkpoints
 

@@ -28,6 +28,7 @@ from tfos.fault.watchdog import Watchdog
 from tfos.frameworks.contract import TRAIN, load_framework
 from tfos.frameworks.keras import keras_variables
 from tfos.launcher.application.shipped import is_archive
+from tfos.launcher.handover.training_spec import TrainingSpec
 from tfos.launcher.host_session import (
     HostSession,
     Notice,
@@ -39,7 +40,6 @@ from tfos.launcher.host_session import (
 from tfos.launcher.platform.role_memory import has_room_for_standby
 from tfos.launcher.process_life import LifeReport, TrainingLife, WaitingProcess
 from tfos.launcher.role_progress import RoleProgress
-from tfos.launcher.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Subscription
 from tfos.topology import Life, Role, TaskKey

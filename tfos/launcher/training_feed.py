@@ -10,7 +10,7 @@ from tfos.arrow_feed.schema import FeedSchema
 from tfos.arrow_feed.service import FeedService
 from tfos.errors import NotFedError, SchemaMismatchError
 from tfos.frameworks.contract import TRAIN
-from tfos.launcher.training_spec import TrainingSpec
+from tfos.launcher.handover.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition, ReadPlan
 from tfos.training_parts import HostLink
 

@@ -30,11 +30,11 @@ from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application.importing import import_as_parent, import_from
 from tfos.launcher.application.job_state import unpickle_job
 from tfos.launcher.channel_link import ChannelLink, TrainingLink
-from tfos.launcher.json_value import as_json
+from tfos.launcher.handover.json_value import as_json
+from tfos.launcher.handover.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.launcher.quiet_import import import_quietly
 from tfos.launcher.stored_checkpoints import StoredCheckpoints
 from tfos.launcher.training_feed import TrainingFeed
-from tfos.launcher.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.launcher.user_failure import describe_error
 from tfos.training_parts import Feed
 

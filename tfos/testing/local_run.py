@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tfos.base import Job
 from tfos.config import JobConfig
 from tfos.config_files import with_options
-from tfos.launcher.result import RunResult
+from tfos.launcher.handover.result import RunResult
 from tfos.option_names import RunOptions
 
 if TYPE_CHECKING:

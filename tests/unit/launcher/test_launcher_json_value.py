@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfos.launcher.json_value import MOST_BYTES, as_json
-from tfos.launcher.result import RunResult
+from tfos.launcher.handover.json_value import MOST_BYTES, as_json
+from tfos.launcher.handover.result import RunResult
 from tfos.training_parts import FitResult
 
 

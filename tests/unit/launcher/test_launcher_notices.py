@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 
-from tfos.launcher.notices import NoticeLog, notice
+from tfos.launcher.handover.notices import NoticeLog, notice
 from tfos.topology import Role, TaskKey
 
 CHIEF, WORKER = TaskKey(Role.CHIEF, 0), TaskKey(Role.WORKER, 0)

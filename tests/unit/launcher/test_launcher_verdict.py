@@ -16,8 +16,8 @@ from tfos.errors import (
 from tfos.fault.failures.record import Cause, Failure, Outcome, container_logs
 from tfos.fault.run_events import Phase, Verdict
 from tfos.fault.state_machine import RunState
-from tfos.launcher.failure_report import render_failures
 from tfos.launcher.halts import interrupted
+from tfos.launcher.handover.failure_report import render_failures
 from tfos.launcher.verdict import error_of, fields_of
 from tfos.topology import Role, TaskKey
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import tfos
+
 __all__ = [
     "Telling",
     "builtin_kind",
@@ -56,7 +58,7 @@ _SKIPPED = (
 _CARRIERS = ("tensorflow.", "pyspark.", "py4j.")
 """Packages whose exceptions hold the traceback of a Python exception that went through them."""
 
-_OURS = str(Path(__file__).resolve().parent.parent) + "/"
+_OURS = str(Path(tfos.__file__).resolve().parent) + "/"
 _LIBRARIES = tuple(
     f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )

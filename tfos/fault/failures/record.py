@@ -160,7 +160,7 @@ class Outcome:
     artifacts
         Where things are that the role read or wrote: ``resumed_from``, ``checkpoint``, ``model``.
     notices
-        Its latest lines for the run's log: `tfos.launcher.notices`.
+        Its latest lines for the run's log: `tfos.launcher.handover.notices`.
     """
 
     key: TaskKey

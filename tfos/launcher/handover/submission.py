@@ -26,7 +26,7 @@ class Submission:
     pid_file
         Where the driver's Python process writes its pid first of all.
     result_file
-        Where the driver writes the run's record (`tfos.launcher.result.RunResult`) at the end.
+        Where the driver writes the run's record, a `RunResult`, at the end.
     registry_file
         Where the driver notes its run's place in an external ZooKeeper: readable by the user alone.
         Where there is a `runs_root`, it does so there.
@@ -38,7 +38,7 @@ class Submission:
     tag
         The YARN tag of this submission alone; None where its client follows it, and off YARN.
     runs_root
-        Where such a driver leaves the run's record; see `tfos.launcher.run_directory`.
+        Where such a driver leaves the run's record; see `tfos.launcher.handover.run_directory`.
     """
 
     app: str

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfos.fault.failures.restart_policy import Incident
-from tfos.launcher.run_directory import application_of_container
+from tfos.launcher.handover.run_directory import application_of_container
 from tfos.terminal import printable
 
 __all__ = ["render_failures"]

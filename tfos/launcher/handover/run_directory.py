@@ -17,9 +17,9 @@ from typing import Any
 from tfos.errors import ConfigError, InfrastructureError, TfosError
 from tfos.files.modes import set_mode
 from tfos.files.open import open_file_system
-from tfos.launcher.driver_script import NOT_STARTED
-from tfos.launcher.registry_address import RegistryAddress
-from tfos.launcher.result import RunResult
+from tfos.launcher.handover.driver_script import NOT_STARTED
+from tfos.launcher.handover.registry_address import RegistryAddress
+from tfos.launcher.handover.result import RunResult
 
 __all__ = ["RunDirectory", "application_of_container", "runs_root"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 NOT_STARTED = "not-started"
 """Name of the file in the run's directory that says why the driver did not start; see
-`tfos.launcher.run_directory`."""
+`tfos.launcher.handover.run_directory`."""
 LEAST_PYTHON = (3, 10)
 _CONFIG = 2  # tfos.errors.ExitCode.CONFIG
 _CONTAINER = re.compile(r"container_(?:e\d+_)?(\d+_\d+)_\d+_\d+")
