@@ -20,7 +20,7 @@ from tfos.cli_yarn import kill, logs, status
 from tfos.config import JobConfig
 from tfos.config_files import known_settings, load
 from tfos.errors import ConfigError, TfosError
-from tfos.launcher import client
+from tfos.launcher.submit import client
 from tfos.machine_faults import explained_machine_faults
 from tfos.option_names import SETTING_OF_OPTION
 from tfos.terminal import one_line

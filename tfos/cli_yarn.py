@@ -16,15 +16,15 @@ import click
 from tfos.config import JobConfig
 from tfos.config_files import load
 from tfos.errors import TfosError
-from tfos.launcher.applications import (
+from tfos.launcher.platform.paths import resolve_paths
+from tfos.launcher.platform.yarn_client import Application, YarnClient
+from tfos.launcher.submit.yarn_runs import (
     clear_up_after,
     end_application,
     find_application,
     read_logs,
     read_record,
 )
-from tfos.launcher.platform.paths import resolve_paths
-from tfos.launcher.platform.yarn_client import Application, YarnClient
 from tfos.machine_faults import current_directory, explained_machine_faults
 from tfos.terminal import one_line, printable_lines
 

@@ -23,12 +23,12 @@ from tfos.errors import (
     RunTimeoutError,
     TfosError,
 )
-from tfos.launcher import cluster_client
-from tfos.launcher.cluster_client import run_in_cluster
 from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.launcher.handover.result import RunResult
 from tfos.launcher.handover.run_directory import RunDirectory, runs_root
 from tfos.launcher.platform.yarn_client import YarnClient
+from tfos.launcher.submit import cluster_mode as cluster_client
+from tfos.launcher.submit.cluster_mode import run_in_cluster
 from tfos.registry.contract import StopNotice
 from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.registry.job_lock import JobLock
@@ -215,7 +215,7 @@ def test_a_success_stays_one_without_its_record(cluster):
 def test_nothing_follows_the_application_of_a_client_that_was_killed(cluster):
     program = (
         "import os, sys; from tfos.config import JobConfig\n"
-        "from tfos.launcher.cluster_client import run_in_cluster\n"
+        "from tfos.launcher.submit.cluster_mode import run_in_cluster\n"
         "run_in_cluster(sys.argv[1:3], JobConfig(), environ=os.environ, staging=sys.argv[3],"
         " directory=sys.argv[4])"
     )

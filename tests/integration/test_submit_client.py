@@ -16,7 +16,7 @@ from support.waiting import wait_for
 
 from tfos.errors import ConfigError
 from tfos.launcher.handover.result import RunResult
-from tfos.launcher.prerequisites import check_files, check_java, child_environment, parse_app
+from tfos.launcher.submit.prerequisites import check_files, check_java, child_environment, parse_app
 
 FAKE_SPARK = """\
 #!{python}
@@ -94,7 +94,7 @@ class Client:
     def start(self, behaviour: str, *arguments: str, patch: str = "") -> None:
         program = textwrap.dedent(
             f"""
-            import tfos.launcher.spark_process as spark_process
+            import tfos.launcher.submit.spark_process as spark_process
             {patch}
             from tfos.cli import pl_submit
             pl_submit(prog_name="pl_submit")

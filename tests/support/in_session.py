@@ -27,9 +27,9 @@ from tfos.cli import pl_submit
 from tfos.config import JobConfig
 from tfos.errors import TfosError
 from tfos.fault.drills.drills import DRILL_LOG_VARIABLE
-from tfos.launcher import client
 from tfos.launcher.application.loading import load_job
-from tfos.launcher.prerequisites import check_application, parse_app
+from tfos.launcher.submit import client
+from tfos.launcher.submit.prerequisites import check_application, parse_app
 from tfos.terminal import TerminalFormatter
 from tfos.testing import DrillRun, SharedCluster
 from tfos.testing.drill_run import read_faults

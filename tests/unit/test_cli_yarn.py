@@ -9,11 +9,12 @@ from click.testing import CliRunner
 
 from tfos.cli import main
 from tfos.errors import ExitCode
-from tfos.launcher import applications, cluster_client
 from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.launcher.handover.result import RunResult
 from tfos.launcher.handover.run_directory import RunDirectory, runs_root
 from tfos.launcher.platform.yarn_client import Application, YarnClient
+from tfos.launcher.submit import cluster_mode as cluster_client
+from tfos.launcher.submit import yarn_runs as applications
 
 ID = "application_17_0006"
 RUNNING = Application(

@@ -167,7 +167,7 @@ print(spent, *heavy)
         "tfos",
         "tfos.cli",
         "tfos.config_files",
-        "tfos.launcher.client",
+        "tfos.launcher.submit.client",
         "tfos.fault.failures.record",
         "tfos.horovod_installed",
     ],

@@ -14,7 +14,7 @@ from tfos import account
 from tfos.config_files import configuration_directory
 from tfos.errors import ConfigError, ExitCode
 from tfos.files.cache import cache_directory
-from tfos.launcher.prerequisites import check_account
+from tfos.launcher.submit.prerequisites import check_account
 from tfos.machine_faults import (
     check_umask,
     current_directory,

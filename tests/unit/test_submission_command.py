@@ -7,11 +7,11 @@ import yaml
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, InsufficientExecutorsError
-from tfos.launcher.client import submit
 from tfos.launcher.platform.role_memory import divide_memory
 from tfos.launcher.platform.spark_security import unprotected, with_drawn_secret
-from tfos.launcher.prerequisites import check_gpus
-from tfos.launcher.spark_command import (
+from tfos.launcher.submit.client import submit
+from tfos.launcher.submit.prerequisites import check_gpus
+from tfos.launcher.submit.spark_command import (
     DRIVER_SCRIPT,
     describe_submission,
     secret_properties,

@@ -21,7 +21,7 @@ from tfos.launcher.handover.result import RunResult
 from tfos.launcher.in_process import prepare_process, train_in_process
 from tfos.launcher.local_session import local_session
 from tfos.launcher.platform.console import show_log
-from tfos.launcher.prerequisites import check_application, check_files, parse_app
+from tfos.launcher.submit.prerequisites import check_application, check_files, parse_app
 
 __all__ = ["debug", "is_used"]
 

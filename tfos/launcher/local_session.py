@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from tfos.config import JobConfig
 from tfos.errors import LaunchError
 from tfos.java import QUICK_JVM
-from tfos.launcher.prerequisites import check_java, child_environment, find_spark_home
-from tfos.launcher.spark_command import spark_properties
+from tfos.launcher.submit.prerequisites import check_java, child_environment, find_spark_home
+from tfos.launcher.submit.spark_command import spark_properties
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

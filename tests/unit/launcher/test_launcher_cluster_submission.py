@@ -21,13 +21,13 @@ from tfos.errors import (
     RendezvousClosedError,
 )
 from tfos.launcher import driver_main
-from tfos.launcher.cluster_client import SubmitOutput, staging_directory, telling_lines
 from tfos.launcher.handover import driver_script, run_directory
 from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.launcher.handover.result import RunResult
 from tfos.launcher.handover.run_directory import RunDirectory, application_of_container
 from tfos.launcher.platform.hadoop_conf import default_file_system, hadoop_conf_dir
 from tfos.launcher.platform.spark_refusal import explain_refusal
+from tfos.launcher.submit.cluster_mode import SubmitOutput, staging_directory, telling_lines
 from tfos.registry.contract import StopNotice
 from tfos.registry.memory import InMemoryRun
 

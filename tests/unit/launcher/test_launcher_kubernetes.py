@@ -9,9 +9,9 @@ import yaml
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError
-from tfos.launcher.client import submit
 from tfos.launcher.platform.kubernetes import check_kubernetes, kubernetes_properties, pod_templates
-from tfos.launcher.spark_command import describe_submission, spark_properties
+from tfos.launcher.submit.client import submit
+from tfos.launcher.submit.spark_command import describe_submission, spark_properties
 
 MASTER = "k8s://https://h:443"
 IMAGE = "spark.kubernetes.container.image"

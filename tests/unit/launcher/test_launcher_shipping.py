@@ -11,8 +11,8 @@ from tfos.config import JobConfig
 from tfos.environments.inspection import inspect_environment
 from tfos.environments.packing import PackedEnvironment
 from tfos.environments.specification import parse_environment
-from tfos.launcher import shipping
-from tfos.launcher.shipping import plan_shipping, ship
+from tfos.launcher.submit import shipping
+from tfos.launcher.submit.shipping import plan_shipping, ship
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Final
 
 from tfos.errors import LaunchError
 from tfos.files.cache import cache_directory, locked
-from tfos.launcher.prerequisites import find_spark_home
+from tfos.launcher.submit.prerequisites import find_spark_home
 
 __all__ = ["class_path", "default_cache"]
 

@@ -17,7 +17,7 @@ from tfos.environments.specification import parse_environment
 from tfos.environments.upload import upload
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.platform.masters import master_kind
-from tfos.launcher.prerequisites import is_set_for_spark
+from tfos.launcher.submit.prerequisites import is_set_for_spark
 
 __all__ = ["plan_shipping", "ship"]
 
@@ -35,7 +35,7 @@ def ship(config: JobConfig, spark_home: Path, staging: str) -> JobConfig:
     Parameters
     ----------
     staging
-        Directory of the cluster's file system; see `tfos.launcher.cluster_client`.
+        Directory of the cluster's file system; see `tfos.launcher.submit.cluster_mode`.
 
     Raises
     ------

@@ -32,7 +32,7 @@ from tfos.launcher.platform.role_memory import memory_used_when_killed
 from tfos.launcher.platform.spark_refusal import explain_refusal
 from tfos.launcher.platform.yarn_client import ENDED_STATES, YarnClient
 from tfos.launcher.platform.yarn_wait import YarnWait
-from tfos.launcher.spark_process import (
+from tfos.launcher.submit.spark_process import (
     BACKSTOP_S,
     INTERRUPT_EXTRA_S,
     heard_signals,

@@ -30,7 +30,6 @@ from tfos.errors import (
 from tfos.frameworks.contract import load_framework
 from tfos.frameworks.keras import check_keras
 from tfos.launcher.application.archive import home_of_file, pack_application
-from tfos.launcher.cluster_client import run_in_cluster, staging_directory
 from tfos.launcher.handover.failure_report import render_failures
 from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.launcher.handover.registry_nodes import erase_last_run
@@ -44,7 +43,8 @@ from tfos.launcher.platform.masters import is_local, master_kind
 from tfos.launcher.platform.paths import resolve_paths
 from tfos.launcher.platform.role_memory import JVM_MEMORY_ADVICE
 from tfos.launcher.platform.spark_security import with_drawn_secret
-from tfos.launcher.prerequisites import (
+from tfos.launcher.submit.cluster_mode import run_in_cluster, staging_directory
+from tfos.launcher.submit.prerequisites import (
     check_account,
     check_application,
     check_files,
@@ -55,15 +55,15 @@ from tfos.launcher.prerequisites import (
     parse_app,
     submitting_environment,
 )
-from tfos.launcher.shipping import plan_shipping, ship
-from tfos.launcher.spark_command import (
+from tfos.launcher.submit.shipping import plan_shipping, ship
+from tfos.launcher.submit.spark_command import (
     APPLICATION_DIRECTORY,
     describe_submission,
     secret_properties,
     shipped_with,
     spark_submit_command,
 )
-from tfos.launcher.spark_process import SparkExit, raised_signals, run_spark_submit
+from tfos.launcher.submit.spark_process import SparkExit, raised_signals, run_spark_submit
 from tfos.machine_faults import check_umask, current_directory, explained_machine_faults
 
 __all__ = ["record_error", "submit"]

@@ -11,11 +11,11 @@ from typing import Final
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, TfosError
-from tfos.launcher.cluster_client import clear_up, staging_directory
 from tfos.launcher.handover.result import RunResult
 from tfos.launcher.handover.run_directory import RunDirectory, runs_root
 from tfos.launcher.platform.yarn_client import Application, YarnClient
-from tfos.launcher.spark_command import CLUSTER_TAG, TAG
+from tfos.launcher.submit.cluster_mode import clear_up, staging_directory
+from tfos.launcher.submit.spark_command import CLUSTER_TAG, TAG
 
 log = logging.getLogger("tfos")
 

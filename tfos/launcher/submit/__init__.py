@@ -1,0 +1,1 @@
+"""The client: a configuration becomes a started driver, and its exit code."""
