@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tfos.base import Job, TrainContext
     from tfos.config import JobConfig
     from tfos.errors import TfosError
+    from tfos.launcher.driver.run import run
     from tfos.launcher.handover.result import RunResult
-    from tfos.launcher.run import run
     from tfos.read_plan import FeedPosition, ReadPlan
     from tfos.training_parts import FitResult
 
@@ -43,7 +43,7 @@ _HOMES = {
     "RunResult": "tfos.launcher.handover.result",
     "TfosError": "tfos.errors",
     "TrainContext": "tfos.base",
-    "run": "tfos.launcher.run",
+    "run": "tfos.launcher.driver.run",
 }
 
 

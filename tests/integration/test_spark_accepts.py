@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from tfos.config import JobConfig
+from tfos.launcher.driver.resource_profiles import profile_of
 from tfos.launcher.platform.checks import check_supported
 from tfos.launcher.platform.kubernetes import pod_templates
-from tfos.launcher.resource_profiles import profile_of
 from tfos.launcher.submit.shipping import plan_shipping
 from tfos.launcher.submit.spark_command import (
     resolved_master,

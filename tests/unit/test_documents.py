@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tfos.fault.checkpoints.store import SAVE_WAIT_S
-from tfos.launcher.controller import PEER_WITHIN_S
-from tfos.launcher.lost_hosts import RETURN_WITHIN_S
-from tfos.launcher.task_slots import STANDSTILL_S
+from tfos.launcher.driver.controller import PEER_WITHIN_S
+from tfos.launcher.driver.lost_hosts import RETURN_WITHIN_S
+from tfos.launcher.driver.task_slots import STANDSTILL_S
 
 ROOT = Path(__file__).parents[2]
 # What stands for a value: an ellipsis, N or M, a role, a signal, a number, something quoted.

@@ -16,7 +16,7 @@ from tfos.errors import InterruptedRunError, TfosError
 from tfos.fault.failures.error_text import headline, user_traceback
 from tfos.launcher.application.check import check_job
 from tfos.launcher.application.loading import UserCodeError, load_job
-from tfos.launcher.datasets import check_frames
+from tfos.launcher.driver.datasets import check_frames
 from tfos.launcher.handover.result import RunResult
 from tfos.launcher.in_process import prepare_process, train_in_process
 from tfos.launcher.local_session import local_session

@@ -31,10 +31,10 @@ from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_frame
 from tfos.frameworks.keras import KERAS_VARIABLE, check_keras, keras_variables
 from tfos.launcher.application.job_state import pickle_job
 from tfos.launcher.channel_link import TrainingLink
+from tfos.launcher.driver.progress import ProgressLine
 from tfos.launcher.handover.result import RunResult, now_iso
 from tfos.launcher.handover.training_spec import TrainingSpec
 from tfos.launcher.platform.paths import resolve_paths
-from tfos.launcher.progress import ProgressLine
 from tfos.launcher.quiet_import import import_quietly
 from tfos.launcher.training_feed import TrainingFeed
 from tfos.launcher.training_process import shut_down, train

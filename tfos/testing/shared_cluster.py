@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from tfos.base import Job
 from tfos.config import JobConfig
 from tfos.config_files import with_options
+from tfos.launcher.driver.run import run
 from tfos.launcher.handover.result import RunResult
 from tfos.launcher.local_session import local_session
-from tfos.launcher.run import run
 from tfos.option_names import RunOptions
 from tfos.registry.embedded import EmbeddedZooKeeper
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tfos.fault.failures.record import Cause, Failure, Outcome, first_cause
 from tfos.fault.failures.restart_policy import NO_RESTARTS, Incident, Reaction, RestartBudget
-from tfos.fault.run_events import (
+from tfos.launcher.driver.events import (
     CancelGroups,
     Decision,
     EndRun,
@@ -32,7 +32,7 @@ from tfos.fault.run_events import (
     StopRun,
     Verdict,
 )
-from tfos.fault.state_machine import RunState, transition
+from tfos.launcher.driver.state import RunState, transition
 from tfos.topology import Life, Role, TaskKey
 
 CHIEF = TaskKey(Role.CHIEF, 0)

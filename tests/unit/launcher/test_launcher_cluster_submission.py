@@ -20,7 +20,7 @@ from tfos.errors import (
     InterruptedRunError,
     RendezvousClosedError,
 )
-from tfos.launcher import driver_main
+from tfos.launcher.driver import main as driver_main
 from tfos.launcher.handover import driver_script, run_directory
 from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.launcher.handover.result import RunResult

@@ -30,7 +30,7 @@ def unconfigured() -> Iterator[tuple[logging.Logger, logging.Logger]]:
 def test_a_program_that_configured_nothing_sees_the_log_on_standard_error(capsys):
     with unconfigured() as (_, log):
         with log_shown("info"):
-            logging.getLogger("tfos.launcher.progress").info("step 7")
+            logging.getLogger("tfos.launcher.driver.progress").info("step 7")
             log.debug("not this")
         log.info("nor this")
         assert capsys.readouterr().err[8:] == " tfos: step 7\n"

@@ -18,14 +18,14 @@ from support.waiting import wait_for
 from tfos.config import JobConfig
 from tfos.errors import ExitCode, RendezvousClosedError
 from tfos.fault.failures.record import Cause, Failure, Outcome
-from tfos.fault.run_events import Verdict
-from tfos.fault.state_machine import RunState
-from tfos.launcher import controller as controller_module
-from tfos.launcher import lost_hosts as lost_hosts_module
-from tfos.launcher import registration_wait as registration_wait_module
-from tfos.launcher.controller import Controller
-from tfos.launcher.role_groups import GroupReport
-from tfos.launcher.task_attempts import LostAttempt
+from tfos.launcher.driver import controller as controller_module
+from tfos.launcher.driver import lost_hosts as lost_hosts_module
+from tfos.launcher.driver import registration_wait as registration_wait_module
+from tfos.launcher.driver.controller import Controller
+from tfos.launcher.driver.events import Verdict
+from tfos.launcher.driver.role_groups import GroupReport
+from tfos.launcher.driver.state import RunState
+from tfos.launcher.driver.task_attempts import LostAttempt
 from tfos.registry.contract import Member, StopNotice
 from tfos.registry.memory import InMemoryRegistry, InMemoryRun
 from tfos.topology import Endpoint, Life, Role, RoleSpec, TaskKey

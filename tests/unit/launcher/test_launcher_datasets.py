@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from tfos.errors import ExitCode, JobDefinitionError
-from tfos.launcher.datasets import check_frames
+from tfos.launcher.driver.datasets import check_frames
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tfos.errors import RendezvousError
-from tfos.launcher.generations import Generations
+from tfos.launcher.driver.generations import Generations
 from tfos.registry.contract import Member
 from tfos.registry.memory import InMemoryRun
 from tfos.topology import Endpoint, Role, TaskKey

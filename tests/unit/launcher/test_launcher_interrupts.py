@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tfos.errors import RunTimeoutError
-from tfos.launcher.interrupts import Interrupts
+from tfos.launcher.driver.interrupts import Interrupts
 
 
 def test_what_was_spent_before_the_driver_began_counts():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfos.launcher.progress import Lines, epoch_of, share_done, time_left
+from tfos.launcher.driver.progress import Lines, epoch_of, share_done, time_left
 from tfos.topology import Role, TaskKey, describe_counts
 
 CHIEF, *WORKERS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfos.fault.failures.record import Cause, Failure
 from tfos.fault.failures.restart_policy import Incident, Reaction
-from tfos.launcher.recovery_clock import RecoveryClock
+from tfos.launcher.driver.recovery_clock import RecoveryClock
 from tfos.topology import Life, Role, TaskKey
 
 CHIEF, WORKER = TaskKey(Role.CHIEF, 0), TaskKey(Role.WORKER, 0)

@@ -9,8 +9,8 @@ import pytest
 
 from tfos.errors import InterruptedRunError
 from tfos.fault.failures.record import Cause
-from tfos.launcher import role_groups
-from tfos.launcher.role_groups import GroupReport, RoleGroup, _failed, _spark_failure
+from tfos.launcher.driver import role_groups
+from tfos.launcher.driver.role_groups import GroupReport, RoleGroup, _failed, _spark_failure
 from tfos.topology import Role, RoleSpec, TaskKey
 
 PYTHON = """An exception was thrown from the Python worker:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from tfos.launcher.role_groups import RoleGroup
-from tfos.launcher.task_attempts import LostAttempt, TaskAttempts
+from tfos.launcher.driver.role_groups import RoleGroup
+from tfos.launcher.driver.task_attempts import LostAttempt, TaskAttempts
 from tfos.topology import Role, RoleSpec
 
 

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from tfos.errors import InfrastructureError, InsufficientExecutorsError
-from tfos.launcher import task_slots
-from tfos.launcher.task_slots import SlotWait, await_task_slots
+from tfos.launcher.driver import task_slots
+from tfos.launcher.driver.task_slots import SlotWait, await_task_slots
 
 
 def wait(standstill_s: float | None = 15.0) -> SlotWait:

@@ -14,11 +14,11 @@ from tfos.errors import (
     WorkerFailedError,
 )
 from tfos.fault.failures.record import Cause, Failure, Outcome, container_logs
-from tfos.fault.run_events import Phase, Verdict
-from tfos.fault.state_machine import RunState
-from tfos.launcher.halts import interrupted
+from tfos.launcher.driver.events import Phase, Verdict
+from tfos.launcher.driver.halts import interrupted
+from tfos.launcher.driver.state import RunState
+from tfos.launcher.driver.verdict import error_of, fields_of
 from tfos.launcher.handover.failure_report import render_failures
-from tfos.launcher.verdict import error_of, fields_of
 from tfos.topology import Role, TaskKey
 
 CHIEF, WORKER, PS = (TaskKey(role, 0) for role in (Role.CHIEF, Role.WORKER, Role.PS))

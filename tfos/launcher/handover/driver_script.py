@@ -59,7 +59,7 @@ def main() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]
     try:
-        from tfos.launcher.driver_main import run_program
+        from tfos.launcher.driver.main import run_program
     except (ImportError, SyntaxError) as lacking:
         line = explain(lacking)
         sys.stderr.write(f"tfos: error: {line}\n")

@@ -15,12 +15,12 @@ from tfos.arrow_feed.gang import read_shuffled
 from tfos.errors import InsufficientExecutorsError, InterruptedRunError
 from tfos.fault.failures.error_text import telling
 from tfos.fault.failures.record import Cause, Failure, Outcome
+from tfos.launcher.driver.resource_profiles import profile_of
+from tfos.launcher.driver.task_attempts import LostAttempt, TaskAttempts
+from tfos.launcher.driver.task_slots import STANDSTILL_S, await_task_slots
 from tfos.launcher.platform.role_memory import JVM_MEMORY_ADVICE, jvm_ran_out_of_memory
 from tfos.launcher.platform.spark_stop import explain_stop, is_stopped
-from tfos.launcher.resource_profiles import profile_of
 from tfos.launcher.role_host import SUBMISSION_PROPERTY, first_attempt
-from tfos.launcher.task_attempts import LostAttempt, TaskAttempts
-from tfos.launcher.task_slots import STANDSTILL_S, await_task_slots
 from tfos.topology import Role, RoleSpec, TaskKey
 
 if TYPE_CHECKING:

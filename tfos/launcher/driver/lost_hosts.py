@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from tfos.fault.failures.record import Cause, Failure
+from tfos.launcher.driver.registry_events import RegistryReader
+from tfos.launcher.driver.role_groups import GroupReport, RoleGroup
+from tfos.launcher.driver.task_attempts import LostAttempt
 from tfos.launcher.platform.role_memory import (
     JVM_MEMORY_ADVICE,
     jvm_ran_out_of_memory,
     memory_used_when_killed,
 )
-from tfos.launcher.registry_events import RegistryReader
-from tfos.launcher.role_groups import GroupReport, RoleGroup
-from tfos.launcher.task_attempts import LostAttempt
 from tfos.registry.contract import Member
 from tfos.topology import Role, RoleSpec, TaskKey
 

@@ -27,21 +27,25 @@ from tfos.errors import (
 from tfos.fault.checkpoints.source import find_source
 from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.fault.failures.error_text import headline, user_traceback
-from tfos.fault.run_events import Verdict
-from tfos.fault.state_machine import RunState
 from tfos.frameworks.contract import STATE, TRAIN, Framework, check_resumes, load_framework
 from tfos.frameworks.keras import check_keras
 from tfos.launcher.application.check import check_job
 from tfos.launcher.application.job_state import pickle_job
 from tfos.launcher.application.loading import UserCodeError
 from tfos.launcher.application.shipped import ShippedApplication, shipped_application
-from tfos.launcher.controller import Controller
-from tfos.launcher.datasets import FedFrames, check_frames
+from tfos.launcher.driver.controller import Controller
+from tfos.launcher.driver.datasets import FedFrames, check_frames
+from tfos.launcher.driver.events import Verdict
+from tfos.launcher.driver.interrupts import Interrupts
+from tfos.launcher.driver.role_groups import RoleGroup
+from tfos.launcher.driver.run_registry import RunRegistry, only_run_of_job
+from tfos.launcher.driver.state import RunState
+from tfos.launcher.driver.task_slots import count_executors, count_task_slots
+from tfos.launcher.driver.verdict import error_of, fields_of
 from tfos.launcher.handover.failure_report import render_failures
 from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.launcher.handover.registry_nodes import erase_and_close
 from tfos.launcher.handover.result import RunResult, discard_record, now_iso
-from tfos.launcher.interrupts import Interrupts
 from tfos.launcher.platform.checks import check_supported
 from tfos.launcher.platform.console import log_shown
 from tfos.launcher.platform.masters import (
@@ -56,11 +60,7 @@ from tfos.launcher.platform.paths import resolve_paths
 from tfos.launcher.platform.role_memory import JVM_MEMORY_ADVICE, jvm_ran_out_of_memory
 from tfos.launcher.platform.spark_security import unprotected
 from tfos.launcher.platform.spark_stop import explain_stop, stopped_by_others, stopped_here
-from tfos.launcher.role_groups import RoleGroup
 from tfos.launcher.role_host import RoleHost
-from tfos.launcher.run_registry import RunRegistry, only_run_of_job
-from tfos.launcher.task_slots import count_executors, count_task_slots
-from tfos.launcher.verdict import error_of, fields_of
 from tfos.machine_faults import check_umask, current_directory, explained_machine_faults
 from tfos.topology import TaskKey, describe_counts, describe_keys
 

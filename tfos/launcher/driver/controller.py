@@ -14,7 +14,7 @@ from tfos.errors import LaunchError, RendezvousError
 from tfos.fault.drills.drills import DriverDrill, drill_of
 from tfos.fault.failures.record import Cause
 from tfos.fault.failures.restart_policy import Incident, RestartBudget
-from tfos.fault.run_events import (
+from tfos.launcher.driver.events import (
     CancelGroups,
     Decision,
     EndRun,
@@ -31,21 +31,21 @@ from tfos.fault.run_events import (
     StopRun,
     Verdict,
 )
-from tfos.fault.state_machine import RunState, transition
-from tfos.launcher.generations import Generations, OpenStore
-from tfos.launcher.halts import (
+from tfos.launcher.driver.generations import Generations, OpenStore
+from tfos.launcher.driver.halts import (
     gave_up,
     interrupted,
     left_early,
     registry_lost,
     timed_out,
 )
-from tfos.launcher.lost_hosts import LostHosts, SparkLoss, out_of_memory
-from tfos.launcher.progress import ProgressLine
-from tfos.launcher.recovery_clock import RecoveryClock
-from tfos.launcher.registration_wait import RegistrationWait
-from tfos.launcher.registry_events import RegistryReader
-from tfos.launcher.role_groups import GroupReport, RoleGroup
+from tfos.launcher.driver.lost_hosts import LostHosts, SparkLoss, out_of_memory
+from tfos.launcher.driver.progress import ProgressLine
+from tfos.launcher.driver.recovery_clock import RecoveryClock
+from tfos.launcher.driver.registration_wait import RegistrationWait
+from tfos.launcher.driver.registry_events import RegistryReader
+from tfos.launcher.driver.role_groups import GroupReport, RoleGroup
+from tfos.launcher.driver.state import RunState, transition
 from tfos.registry.contract import Connection, Registry, StopNotice
 from tfos.topology import Role, TaskKey
 

@@ -13,9 +13,9 @@ from tfos.errors import (
     WorkerFailedError,
 )
 from tfos.fault.failures.record import Failure, first_cause
-from tfos.fault.run_events import Verdict
-from tfos.fault.state_machine import RunState
 from tfos.frameworks.contract import TRAIN
+from tfos.launcher.driver.events import Verdict
+from tfos.launcher.driver.state import RunState
 from tfos.topology import TaskKey
 
 __all__ = ["error_of", "fields_of", "ordered_failures"]

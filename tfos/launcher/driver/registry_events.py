@@ -10,15 +10,15 @@ from typing import Any
 
 from tfos.errors import RendezvousError
 from tfos.fault.failures.record import Cause, Failure, Outcome
-from tfos.fault.run_events import (
+from tfos.launcher.driver.events import (
     Event,
     GroupEnded,
     MembersChanged,
     OutcomePublished,
     ProcessFailed,
 )
+from tfos.launcher.driver.role_groups import RoleGroup
 from tfos.launcher.handover.notices import NoticeLog
-from tfos.launcher.role_groups import RoleGroup
 from tfos.registry.contract import Member, Registry
 from tfos.topology import Life, Role, TaskKey
 

@@ -23,20 +23,20 @@ from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError, ExitCode, InfrastructureError, InterruptedRunError, TfosError
 from tfos.frameworks.keras import keras_variables
 from tfos.launcher.application.loading import UserCodeError, load_job
+from tfos.launcher.driver.interrupts import Interrupts
+from tfos.launcher.driver.run import run_job
 from tfos.launcher.handover.failure_report import render_failures
 from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.launcher.handover.registry_nodes import erase_run
 from tfos.launcher.handover.result import RunResult
 from tfos.launcher.handover.run_directory import RunDirectory, application_of_container
 from tfos.launcher.handover.submission import Submission
-from tfos.launcher.interrupts import Interrupts
 from tfos.launcher.platform.console import show_log
 from tfos.launcher.platform.hadoop_conf import configuration_in_container
 from tfos.launcher.platform.masters import master_kind
 from tfos.launcher.platform.spark_refusal import explain_refusal
 from tfos.launcher.platform.yarn_client import YarnClient
 from tfos.launcher.platform.yarn_wait import YarnWait
-from tfos.launcher.run import run_job
 from tfos.machine_faults import explained_machine_faults
 from tfos.terminal import printable_lines
 

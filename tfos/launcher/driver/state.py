@@ -1,6 +1,6 @@
 """Decide what a run does next. Pure: a state and an event in, a new state and decisions out.
 
-No clock, no I/O, no processes: the controller (`tfos.launcher.controller`) turns what it hears into
+No clock, no I/O, no processes: the controller (`tfos.launcher.driver.controller`) turns what it hears into
 events and carries the decisions out. `tfos.fault.failures.restart_policy` says what answers a
 failure.
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 
 from tfos.fault.failures.record import Cause, Failure, Outcome
 from tfos.fault.failures.restart_policy import NO_RESTARTS, Incident, Reaction, RestartBudget, react
-from tfos.fault.run_events import (
+from tfos.launcher.driver.events import (
     CancelGroups,
     Decision,
     EndRun,

@@ -1,6 +1,6 @@
 """Name what a run hears and what it decides: its phases, events and decisions. Pure data.
 
-What leads from the ones to the others is `tfos.fault.state_machine`.
+What leads from the ones to the others is `tfos.launcher.driver.state`.
 """
 
 from __future__ import annotations

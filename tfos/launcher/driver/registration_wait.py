@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 from tfos.config import JobConfig
-from tfos.fault.run_events import Halted
-from tfos.launcher.halts import not_registered
+from tfos.launcher.driver.events import Halted
+from tfos.launcher.driver.halts import not_registered
 from tfos.topology import TaskKey, describe_keys
 
 __all__ = ["TELL_EVERY_S", "RegistrationWait"]

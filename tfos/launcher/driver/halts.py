@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tfos.config import JobConfig
 from tfos.fault.failures.record import Cause, Failure
-from tfos.fault.run_events import Halted, Phase, Verdict
+from tfos.launcher.driver.events import Halted, Phase, Verdict
 from tfos.topology import TaskKey, describe_keys
 
 __all__ = [
