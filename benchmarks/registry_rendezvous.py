@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from tfos.launcher.host_session import HostSession, Ordered
+from tfos.launcher.role.membership import HostSession, Ordered
 from tfos.registry.contract import Document, Generation, Member
 from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.registry.identity import RunIdentity

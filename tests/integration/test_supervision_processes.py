@@ -27,11 +27,11 @@ from tfos.errors import InfrastructureError, RendezvousTimeoutError
 from tfos.fault.drills.drills import HostDrill
 from tfos.fault.drills.faults import Drill, Fault
 from tfos.fault.failures.record import Cause, Failure, Outcome
-from tfos.launcher import role_progress
-from tfos.launcher import supervision as supervision_module
 from tfos.launcher.handover.training_spec import TrainingSpec
-from tfos.launcher.host_session import HostSession
-from tfos.launcher.supervision import Supervision
+from tfos.launcher.role import progress as role_progress
+from tfos.launcher.role import supervision as supervision_module
+from tfos.launcher.role.membership import HostSession
+from tfos.launcher.role.supervision import Supervision
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Member, StopNotice
 from tfos.registry.memory import InMemoryRun

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfos.fault.watchdog import Watchdog
+from tfos.launcher.role.watchdog import Watchdog
 
 HEARTBEAT_S, STALL_S, CONNECT_S = 10.0, 60.0, 30.0
 START = 1000.0

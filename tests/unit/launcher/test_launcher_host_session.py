@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tfos.errors import RendezvousClosedError, RendezvousConnectionError, RendezvousError
-from tfos.launcher import host_session as host_session_module
-from tfos.launcher.host_session import (
+from tfos.launcher.role import membership as host_session_module
+from tfos.launcher.role.membership import (
     DriverGone,
     HostSession,
     Notice,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from tfos.launcher.ports import describe_unreached, unreached
+from tfos.launcher.role.ports import describe_unreached, unreached
 from tfos.topology import Endpoint, Role, TaskKey
 
 PS = tuple(TaskKey(Role.PS, index) for index in range(8))

@@ -9,7 +9,7 @@ import pytest
 
 from tfos.launcher.application.shipped import UnpackedApplication
 from tfos.launcher.handover.training_spec import TrainingSpec
-from tfos.launcher.ports import address_towards, reserve_port
+from tfos.launcher.role.ports import address_towards, reserve_port
 from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
 from tfos.training_parts import ProcessFacts

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tfos.launcher import process_life
-from tfos.launcher.process_life import WaitingProcess
+from tfos.launcher.role import process_life
+from tfos.launcher.role.process_life import WaitingProcess
 from tfos.topology import Role, TaskKey
 
 

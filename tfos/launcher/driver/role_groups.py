@@ -20,13 +20,13 @@ from tfos.launcher.driver.task_attempts import LostAttempt, TaskAttempts
 from tfos.launcher.driver.task_slots import STANDSTILL_S, await_task_slots
 from tfos.launcher.platform.role_memory import JVM_MEMORY_ADVICE, jvm_ran_out_of_memory
 from tfos.launcher.platform.spark_stop import explain_stop, is_stopped
-from tfos.launcher.role_host import SUBMISSION_PROPERTY, first_attempt
+from tfos.launcher.role.host import SUBMISSION_PROPERTY, first_attempt
 from tfos.topology import Role, RoleSpec, TaskKey
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from tfos.launcher.role_host import RoleHost
+    from tfos.launcher.role.host import RoleHost
 
 __all__ = ["GroupReport", "RoleGroup"]
 

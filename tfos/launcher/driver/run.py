@@ -60,7 +60,7 @@ from tfos.launcher.platform.paths import resolve_paths
 from tfos.launcher.platform.role_memory import JVM_MEMORY_ADVICE, jvm_ran_out_of_memory
 from tfos.launcher.platform.spark_security import unprotected
 from tfos.launcher.platform.spark_stop import explain_stop, stopped_by_others, stopped_here
-from tfos.launcher.role_host import RoleHost
+from tfos.launcher.role.host import RoleHost
 from tfos.machine_faults import check_umask, current_directory, explained_machine_faults
 from tfos.topology import TaskKey, describe_counts, describe_keys
 

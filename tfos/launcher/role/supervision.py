@@ -24,12 +24,12 @@ from tfos.errors import (
 )
 from tfos.fault.drills.drills import HostDrill
 from tfos.fault.failures.record import Cause, Failure, Outcome
-from tfos.fault.watchdog import Watchdog
 from tfos.frameworks.contract import TRAIN, load_framework
 from tfos.frameworks.keras import keras_variables
 from tfos.launcher.application.shipped import is_archive
 from tfos.launcher.handover.training_spec import TrainingSpec
-from tfos.launcher.host_session import (
+from tfos.launcher.platform.role_memory import has_room_for_standby
+from tfos.launcher.role.membership import (
     HostSession,
     Notice,
     Ordered,
@@ -37,9 +37,9 @@ from tfos.launcher.host_session import (
     SessionLost,
     Stopped,
 )
-from tfos.launcher.platform.role_memory import has_room_for_standby
-from tfos.launcher.process_life import LifeReport, TrainingLife, WaitingProcess
-from tfos.launcher.role_progress import RoleProgress
+from tfos.launcher.role.process_life import LifeReport, TrainingLife, WaitingProcess
+from tfos.launcher.role.progress import RoleProgress
+from tfos.launcher.role.watchdog import Watchdog
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Subscription
 from tfos.topology import Life, Role, TaskKey

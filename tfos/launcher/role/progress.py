@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfos.errors import RendezvousConnectionError, RendezvousError, SessionLostError
-from tfos.launcher.host_session import HostSession, Replaced
-from tfos.launcher.process_life import LifeReport
+from tfos.launcher.role.membership import HostSession, Replaced
+from tfos.launcher.role.process_life import LifeReport
 from tfos.topology import Life, Role, TaskKey
 
 __all__ = ["RoleProgress"]

@@ -34,11 +34,11 @@ from tfos.frameworks.contract import load_framework
 from tfos.launcher.application.shipped import ShippedApplication, UnpackedApplication
 from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.launcher.handover.training_spec import TrainingSpec
-from tfos.launcher.host_session import REJOIN_WITHIN_S, HostSession
 from tfos.launcher.platform.hadoop_conf import configuration_in_container
 from tfos.launcher.platform.masters import role_resources
-from tfos.launcher.ports import address_towards, reserve_port
-from tfos.launcher.supervision import Supervision
+from tfos.launcher.role.membership import REJOIN_WITHIN_S, HostSession
+from tfos.launcher.role.ports import address_towards, reserve_port
+from tfos.launcher.role.supervision import Supervision
 from tfos.machine_faults import machine_fault
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Member

@@ -25,10 +25,10 @@ from tfos.errors import InfrastructureError, RendezvousError
 from tfos.fault.drills.drills import HostDrill
 from tfos.fault.failures.record import Cause, Failure, arrange_stacks, container_logs
 from tfos.fault.processes.supervisor import ControlMessage, Exited, Supervisor, failure_from_exit
-from tfos.fault.watchdog import Watchdog
 from tfos.launcher.handover.notices import KEPT, notice
 from tfos.launcher.handover.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
-from tfos.launcher.ports import describe_unreached, unreached
+from tfos.launcher.role.ports import describe_unreached, unreached
+from tfos.launcher.role.watchdog import Watchdog
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Registry
 from tfos.terminal import printable
