@@ -128,7 +128,7 @@ $(STAMP): constraints.txt pyproject.toml
 	@# pip would compile every file of every package; few are ever imported.
 	$(BIN)/python -c 'import pyspark.sql, tfos.cli; \
 	  from tfos.frameworks.contract import load_framework; \
-	  from tfos.launcher.quiet_import import import_quietly; \
+	  from tfos.launcher.training.quiet_import import import_quietly; \
 	  import_quietly(load_framework("local").import_libraries)'
 	@touch $@
 

@@ -45,7 +45,7 @@ def training_processes(cluster: DrillCluster) -> dict[str, psutil.Process]:
     for process in cluster.processes():
         try:
             directory = Path(process.cwd())
-            if "tfos.launcher.training_process" not in process.cmdline():
+            if "tfos.launcher.training.main" not in process.cmdline():
                 continue
         except psutil.Error:
             continue

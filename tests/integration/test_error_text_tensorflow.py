@@ -15,7 +15,7 @@ tf = pytest.importorskip("tensorflow")
 tf_keras = pytest.importorskip("tf_keras")
 
 from tfos.fault.failures.error_text import headline  # noqa: E402
-from tfos.launcher.user_failure import describe_error  # noqa: E402
+from tfos.launcher.training.user_failure import describe_error  # noqa: E402
 
 pytestmark = pytest.mark.tf
 

@@ -23,7 +23,7 @@ from support.training_process import (
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.errors import ConfigError, DivergedError, NotFedError
 from tfos.frameworks.local import LocalFramework
-from tfos.launcher.training_feed import TrainingFeed
+from tfos.launcher.training.feed import TrainingFeed
 from tfos.topology import Endpoint, Role, TaskKey
 
 # As training processes have it.

@@ -245,7 +245,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     program = tmp_path / "program"
     program.write_text(f"#!{sys.executable}\n{textwrap.dedent(PROGRAM)}")
     program.chmod(stat.S_IRWXU)
-    # Only the training process is started by it: as "program -m tfos.launcher.training_process".
+    # Only the training process is started by it: as "program -m tfos.launcher.training.main".
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setattr(role_progress, "EVERY_S", 0.0)
     monkeypatch.setattr(supervision_module, "STANDBY_AFTER_STEPPING_S", 0.0)

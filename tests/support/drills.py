@@ -7,7 +7,7 @@ import pytest
 
 __all__ = ["TRAINING", "command_line", "longest_run_s"]
 
-TRAINING = "tfos.launcher.training_process"
+TRAINING = "tfos.launcher.training.main"
 """Among the words of every training process."""
 
 _FOR_CLEANING_UP_S = 10.0

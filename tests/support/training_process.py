@@ -23,8 +23,8 @@ from tfos.arrow_feed.spool import SpoolWriter
 from tfos.base import TrainContext
 from tfos.config import FeedConfig
 from tfos.fault.checkpoints.store import CheckpointStore
-from tfos.launcher.stored_checkpoints import StoredCheckpoints
-from tfos.launcher.training_feed import TrainingFeed
+from tfos.launcher.training.checkpoints import StoredCheckpoints
+from tfos.launcher.training.feed import TrainingFeed
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
 from tfos.training_parts import ProcessFacts
 

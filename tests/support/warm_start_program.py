@@ -31,7 +31,7 @@ from tfos.frameworks.contract import load_framework
 from tfos.frameworks.saved_model import check_saved_model
 from tfos.frameworks.state_writer import StateWriter
 from tfos.frameworks.trained_state import TrainedState
-from tfos.launcher.stored_checkpoints import StoredCheckpoints
+from tfos.launcher.training.checkpoints import StoredCheckpoints
 from tfos.topology import ClusterSpec, Endpoint, TaskKey
 from tfos.training_parts import HostLink, ProcessFacts
 

@@ -30,14 +30,14 @@ from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_framework
 from tfos.frameworks.keras import KERAS_VARIABLE, check_keras, keras_variables
 from tfos.launcher.application.job_state import pickle_job
-from tfos.launcher.channel_link import TrainingLink
 from tfos.launcher.driver.progress import ProgressLine
 from tfos.launcher.handover.result import RunResult, now_iso
 from tfos.launcher.handover.training_spec import TrainingSpec
 from tfos.launcher.platform.paths import resolve_paths
-from tfos.launcher.quiet_import import import_quietly
-from tfos.launcher.training_feed import TrainingFeed
-from tfos.launcher.training_process import shut_down, train
+from tfos.launcher.training.feed import TrainingFeed
+from tfos.launcher.training.host_link import TrainingLink
+from tfos.launcher.training.main import shut_down, train
+from tfos.launcher.training.quiet_import import import_quietly
 from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
 from tfos.training_parts import Metrics, ProcessFacts

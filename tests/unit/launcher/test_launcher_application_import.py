@@ -78,7 +78,7 @@ if __name__ == "__main__":
 """
 PLAY = """
 import json, signal, sys, types
-from tfos.launcher import training_process
+from tfos.launcher.training import main as training_process
 from tfos.launcher.application.shipped import UnpackedApplication
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tfos.fault.processes.channel import ControlChannel
-from tfos.launcher.channel_link import ChannelLink
+from tfos.launcher.training.host_link import ChannelLink
 from tfos.topology import Role, TaskKey
 
 WORKERS = ["worker-0", "worker-1"]

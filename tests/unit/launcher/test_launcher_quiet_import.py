@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tfos.launcher.quiet_import import import_quietly
+from tfos.launcher.training.quiet_import import import_quietly
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import pytest
 from tfos.errors import CheckpointError, CheckpointFencedError
 from tfos.fault.checkpoints.storage_local import LocalStorage
 from tfos.fault.checkpoints.store import CheckpointStore
-from tfos.launcher import stored_checkpoints
-from tfos.launcher.stored_checkpoints import StoredCheckpoints
+from tfos.launcher.training import checkpoints as stored_checkpoints
+from tfos.launcher.training.checkpoints import StoredCheckpoints
 from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
 from tfos.training_parts import ProcessFacts
@@ -204,7 +204,7 @@ def test_a_failure_is_told_once_by_what_is_called_next(stored, upload, link, rai
 
 
 def test_a_save_that_does_not_end_is_told_in_time(stored, upload, monkeypatch):
-    monkeypatch.setattr("tfos.launcher.stored_checkpoints.SAVE_WAIT_S", 0.05)
+    monkeypatch.setattr("tfos.launcher.training.checkpoints.SAVE_WAIT_S", 0.05)
     stored.save(1, write)
     for again in (stored.flush, lambda: stored.save(2, write), stored.flush):
         with pytest.raises(CheckpointError, match=r"of chief-0 was not complete after 0\.05 s"):

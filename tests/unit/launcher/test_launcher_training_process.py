@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from tfos.arrow_feed.service import FeedService
-from tfos.launcher import training_process
-from tfos.launcher.training_process import StoppedError, TrainingProcess
+from tfos.launcher.training import main as training_process
+from tfos.launcher.training.main import StoppedError, TrainingProcess
 
 
 class Link:

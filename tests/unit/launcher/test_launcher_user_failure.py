@@ -12,7 +12,7 @@ import pytest
 from tfos.errors import CheckpointError, NullValueError, SchemaMismatchError
 from tfos.fault.failures.error_text import headline, user_traceback
 from tfos.fault.failures.record import Cause
-from tfos.launcher.user_failure import describe_error
+from tfos.launcher.training.user_failure import describe_error
 
 BROKEN_RING = """Graph execution error:
 
@@ -165,7 +165,7 @@ def test_an_exit_with_a_value_that_has_no_repr():
 
 BREAKPOINT = """
 import json
-from tfos.launcher.user_failure import describe_error
+from tfos.launcher.training.user_failure import describe_error
 try:
     breakpoint()
     reached = True

@@ -1,6 +1,6 @@
 """Be the training process: the fresh Python in which TensorFlow and ``Job.train`` live.
 
-Started by a role host as ``python -m tfos.launcher.training_process ARCH``. It imports what ARCH
+Started by a role host as ``python -m tfos.launcher.training.main ARCH``. It imports what ARCH
 needs, and waits until the host says what to play. What it has to say goes over the control channel:
 phases, beats, progress, artifacts, and at the end one outcome.
 """
@@ -29,13 +29,13 @@ from tfos.files.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application.importing import import_as_parent, import_from
 from tfos.launcher.application.job_state import unpickle_job
-from tfos.launcher.channel_link import ChannelLink, TrainingLink
 from tfos.launcher.handover.json_value import as_json
 from tfos.launcher.handover.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
-from tfos.launcher.quiet_import import import_quietly
-from tfos.launcher.stored_checkpoints import StoredCheckpoints
-from tfos.launcher.training_feed import TrainingFeed
-from tfos.launcher.user_failure import describe_error
+from tfos.launcher.training.checkpoints import StoredCheckpoints
+from tfos.launcher.training.feed import TrainingFeed
+from tfos.launcher.training.host_link import ChannelLink, TrainingLink
+from tfos.launcher.training.quiet_import import import_quietly
+from tfos.launcher.training.user_failure import describe_error
 from tfos.training_parts import Feed
 
 log = logging.getLogger("tfos")

@@ -1,0 +1,1 @@
+"""The training process: Job.train, its context, feed and checkpoints."""
