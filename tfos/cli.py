@@ -414,7 +414,7 @@ def debug(ctx: click.Context, /, app: str, conf_files: tuple[Path, ...], **given
 
     def run(config: JobConfig, options: Mapping[str, str]) -> int:
         # It needs what a training process needs, and takes as long to import.
-        from tfos.launcher import debug_run
+        from tfos.launcher.in_process import debug as debug_run
 
         return debug_run.debug(config, app, options)
 

@@ -12,7 +12,7 @@ from tfos.cli_manual import exit_code_meanings
 from tfos.config import JobConfig
 from tfos.config_files import known_settings
 from tfos.errors import ConfigError, ExitCode, RunTimeoutError
-from tfos.launcher import debug_run
+from tfos.launcher.in_process import debug as debug_run
 from tfos.launcher.submit import client
 from tfos.option_names import SETTING_OF_OPTION
 

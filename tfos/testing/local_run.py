@@ -73,7 +73,7 @@ def run_local(
     {'train': 3}
     """
     # It needs what a training process needs; importing this module does not.
-    from tfos.launcher.in_process import train_in_process
+    from tfos.launcher.in_process.run import train_in_process
 
     settled = with_options(config, options, caller="run_local")
     return train_in_process(job, lambda: data, settled)

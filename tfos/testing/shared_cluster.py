@@ -10,7 +10,7 @@ from tfos.config import JobConfig
 from tfos.config_files import with_options
 from tfos.launcher.driver.run import run
 from tfos.launcher.handover.result import RunResult
-from tfos.launcher.local_session import local_session
+from tfos.launcher.in_process.session import local_session
 from tfos.option_names import RunOptions
 from tfos.registry.embedded import EmbeddedZooKeeper
 

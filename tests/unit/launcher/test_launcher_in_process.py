@@ -10,7 +10,7 @@ import pytest
 
 from tfos.config import JobConfig
 from tfos.errors import ConfigError
-from tfos.launcher.in_process import prepare_process
+from tfos.launcher.in_process.run import prepare_process
 
 
 class Loader(ModuleType):

@@ -18,8 +18,8 @@ from tfos.launcher.application.check import check_job
 from tfos.launcher.application.loading import UserCodeError, load_job
 from tfos.launcher.driver.datasets import check_frames
 from tfos.launcher.handover.result import RunResult
-from tfos.launcher.in_process import prepare_process, train_in_process
-from tfos.launcher.local_session import local_session
+from tfos.launcher.in_process.run import prepare_process, train_in_process
+from tfos.launcher.in_process.session import local_session
 from tfos.launcher.platform.console import show_log
 from tfos.launcher.submit.prerequisites import check_application, check_files, parse_app
 

@@ -1,0 +1,1 @@
+"""A run in one process, for a debugger and for unit tests."""
