@@ -151,6 +151,64 @@ def test_the_rule_sees_imports_inside_functions_and_not_those_for_types():
     ]
 
 
+PROGRAMS = ("submit", "driver", "role", "training")
+SHARED = ("application", "platform")
+# Of the launcher's rooms: what each may import besides itself.
+MAY_JOIN = {
+    **{program: {"handover", *SHARED} for program in PROGRAMS},
+    **{shared: set() for shared in SHARED},
+    "handover": set(SHARED),
+    "in_process": {"handover", *SHARED, *PROGRAMS},
+}
+BEGUN = {
+    # Pickled for Spark's tasks.
+    ("driver", "tfos.launcher.role.host"),
+    # What the client hands to Spark is a script.
+    ("handover", "tfos.launcher.driver.main"),
+}
+"""Where one program begins the next."""
+
+
+def launcher_imports():
+    for file in sorted((PACKAGE / "launcher").glob("*/*.py")):
+        for name, _ in imports_of(file):
+            if name.startswith("tfos.launcher."):
+                yield file.parent.name, name
+
+
+@pytest.mark.parametrize("room", MAY_JOIN)
+def test_programs_of_a_run_join_only_by_what_they_hand_over(room):
+    for importer, name in launcher_imports():
+        imported = name.split(".")[2]
+        if importer != room or imported == room or (room, name) in BEGUN:
+            continue
+        assert imported in MAY_JOIN[room], f"launcher/{room} imports {name}"
+
+
+def test_every_room_of_the_launcher_has_its_rule():
+    rooms = {path.name for path in (PACKAGE / "launcher").iterdir() if path.is_dir()}
+    assert rooms - {"__pycache__"} == MAY_JOIN.keys()
+
+
+@pytest.mark.parametrize(
+    ("program", "others"),
+    [
+        ("tfos.launcher.role.host", ("submit", "driver", "training", "in_process")),
+        ("tfos.launcher.training.main", ("submit", "driver", "role", "in_process")),
+        ("tfos.launcher.submit.client", ("driver", "role", "training", "in_process")),
+    ],
+)
+def test_a_program_loads_nothing_of_another(program, others):
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import sys, {program}; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    rooms = tuple(f"tfos.launcher.{other}" for other in others)
+    assert [name for name in loaded if name.startswith(rooms)] == []
+
+
 LIGHT = """
 import sys, time
 began = time.perf_counter()

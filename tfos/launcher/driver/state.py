@@ -1,8 +1,8 @@
 """Decide what a run does next. Pure: a state and an event in, a new state and decisions out.
 
-No clock, no I/O, no processes: the controller (`tfos.launcher.driver.controller`) turns what it hears into
-events and carries the decisions out. `tfos.fault.failures.restart_policy` says what answers a
-failure.
+No clock, no I/O, no processes: the controller (`tfos.launcher.driver.controller`) turns what it
+hears into events and carries the decisions out. `tfos.fault.failures.restart_policy` says what
+answers a failure.
 
 REGISTERING -> TRAINING: every role is registered; the generation is frozen.
 TRAINING -> TRAINING: a process that respawns died; it alone is replaced.

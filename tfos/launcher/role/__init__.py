@@ -1,1 +1,1 @@
-"""The role host, a Spark task: membership, rows into the spool, one training process after the other."""
+"""The role host, a Spark task: it spools rows and runs one training process after the other."""
