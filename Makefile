@@ -126,7 +126,7 @@ $(STAMP): constraints.txt pyproject.toml
 	$(PIP) install -q --no-compile $(CONSTRAINTS) -e '.[dev]' $(TENSORFLOW)
 	$(PIP) install -q --no-compile $(CONSTRAINTS) --no-deps tf-keras
 	@# pip would compile every file of every package; few are ever imported.
-	$(BIN)/python -c 'import pyspark.sql, tfos.cli; \
+	$(BIN)/python -c 'import pyspark.sql, tfos.cli.main; \
 	  from tfos.frameworks.contract import load_framework; \
 	  from tfos.launcher.training.quiet_import import import_quietly; \
 	  import_quietly(load_framework("local").import_libraries)'

@@ -16,7 +16,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tfos.cli import SETTING_OF_OPTION, pl_submit
+from tfos.cli.main import SETTING_OF_OPTION, pl_submit
 from tfos.config import LOCATION, JobConfig, parse_bytes, parse_duration
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,7 +21,7 @@ def write(directory: str) -> None:
 
 
 def tfos(
-    *args: str, program: str = "from tfos.cli import main; main()", **env: str
+    *args: str, program: str = "from tfos.cli.main import main; main()", **env: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program, "checkpoints", *args],
@@ -176,7 +176,7 @@ def test_a_storage_that_cannot_be_read_is_an_infrastructure_error(kept, tmp_path
 
 FORBIDDEN = f"""
 import rich.console, rich.progress
-from tfos.cli import main
+from tfos.cli.main import main
 {BECOME_NOBODY}
 main()
 """

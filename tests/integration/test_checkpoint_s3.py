@@ -170,7 +170,7 @@ def test_people_can_list_and_verify_it(bucket):
     damaged = store.save(2, 1, weights("b"))
     bucket.write(f"{damaged.name}/shards/data-0", b"x" * 1000)
     bucket.remove(f"{store.save(3, 1, weights('b')).name}/COMMITTED")
-    program = "from tfos.cli import main; main()"
+    program = "from tfos.cli.main import main; main()"
     argv = [sys.executable, "-c", program, "checkpoints", bucket.url, "--verify", "--json"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     found = [(e["step"], e["state"], e["resumes"]) for e in json.loads(done.stdout)]

@@ -52,7 +52,9 @@ def test_the_wheel_holds_every_file_of_the_package(built):
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert {name for name in names if name.startswith("tfos/")} == expected
-    assert {"pl_submit = tfos.cli:pl_submit", "tfos = tfos.cli:main"} <= set(points.splitlines())
+    assert {"pl_submit = tfos.cli.main:pl_submit", "tfos = tfos.cli.main:main"} <= set(
+        points.splitlines()
+    )
 
 
 def test_the_sdist_is_enough_to_build_from(built):

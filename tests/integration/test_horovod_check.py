@@ -22,7 +22,7 @@ from tfos.horovod_installed import horovod_problem
 
 pytestmark = [pytest.mark.tf, pytest.mark.horovod]
 
-COMMAND = [sys.executable, "-c", "from tfos.cli import main; main()", "horovod", "--check"]
+COMMAND = [sys.executable, "-c", "from tfos.cli.main import main; main()", "horovod", "--check"]
 # Until the ranks are there: Horovod's store starts first.
 START_TIMEOUT_S = 30.0
 

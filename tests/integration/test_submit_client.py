@@ -96,7 +96,7 @@ class Client:
             f"""
             import tfos.launcher.submit.spark_process as spark_process
             {patch}
-            from tfos.cli import pl_submit
+            from tfos.cli.main import pl_submit
             pl_submit(prog_name="pl_submit")
             """
         )

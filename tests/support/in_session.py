@@ -23,7 +23,7 @@ import pytest
 
 from support.drills import TRAINING, command_line
 from support.waiting import wait_for
-from tfos.cli import pl_submit
+from tfos.cli.main import pl_submit
 from tfos.config import JobConfig
 from tfos.errors import TfosError
 from tfos.fault.drills.drills import DRILL_LOG_VARIABLE

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from tfos import __version__
-from tfos.cli import main, pl_submit
-from tfos.cli_manual import exit_code_meanings
+from tfos.cli.main import main, pl_submit
+from tfos.cli.manual import exit_code_meanings
 from tfos.config import JobConfig
 from tfos.config_files import known_settings
 from tfos.errors import ConfigError, ExitCode, RunTimeoutError

@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from tfos.cli import main
+from tfos.cli.main import main
 from tfos.errors import ExitCode
 from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.launcher.handover.result import RunResult

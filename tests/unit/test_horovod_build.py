@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tfos.cli import main
+from tfos.cli.main import main
 from tfos.errors import ConfigError, ExitCode, HorovodError
 from tfos.horovod_build import installation, toolchain, wheel_build
 from tfos.horovod_build.headers import HEADERS, missing_headers, write_headers

@@ -27,15 +27,11 @@ LEVELS = [
     {"config_files", "base", "arrow_feed", "fault", "frameworks", "registry"},
     {"horovod_build", "environments"},
     {"launcher"},
-    {"cli_manual", "cli_checkpoints", "cli_horovod", "cli_yarn", "cli", "testing"},
+    {"cli", "testing"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # A framework adapter runs `train` with the context users write against, and takes the feed.
 ALLOWED_SIDEWAYS = {
-    ("cli", "cli_manual"),
-    ("cli", "cli_checkpoints"),
-    ("cli", "cli_horovod"),
-    ("cli", "cli_yarn"),
     ("frameworks", "base"),
     ("frameworks", "arrow_feed"),
 }
@@ -223,7 +219,7 @@ print(spent, *heavy)
     "module",
     [
         "tfos",
-        "tfos.cli",
+        "tfos.cli.main",
         "tfos.config_files",
         "tfos.launcher.submit.client",
         "tfos.fault.failures.record",

@@ -222,7 +222,7 @@ def test_the_configuration_names_the_file_system(hdfs, place, tmp_path, url):
 
 
 def listed(url: str, *options: str, **env: str) -> list[dict]:
-    program = "from tfos.cli import main; main()"
+    program = "from tfos.cli.main import main; main()"
     argv = [sys.executable, "-c", program, "checkpoints", url, "--json", *options]
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=100, check=False, env={**os.environ, **env}

@@ -13,10 +13,10 @@ import click
 
 from tfos import __version__
 from tfos.architectures import architecture_names
-from tfos.cli_checkpoints import checkpoints
-from tfos.cli_horovod import horovod
-from tfos.cli_manual import ManualCommand, SectionOption
-from tfos.cli_yarn import kill, logs, status
+from tfos.cli.checkpoints import checkpoints
+from tfos.cli.horovod import horovod
+from tfos.cli.manual import ManualCommand, SectionOption
+from tfos.cli.yarn import kill, logs, status
 from tfos.config import JobConfig
 from tfos.config_files import known_settings, load
 from tfos.errors import ConfigError, TfosError

@@ -1,0 +1,1 @@
+"""The command line: parse, call, turn errors into exit codes."""
