@@ -22,7 +22,7 @@ from support.training_process import (
 
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.errors import ConfigError, DivergedError, NotFedError
-from tfos.frameworks.local import LocalFramework
+from tfos.frameworks.tensorflow.local import LocalFramework
 from tfos.launcher.training.feed import TrainingFeed
 from tfos.topology import Endpoint, Role, TaskKey
 
@@ -52,7 +52,7 @@ def feed(spooled):
 @pytest.fixture(scope="module")
 def parameter_served(spooled):
     """A runtime of `ps`, and what its chief knows."""
-    from tfos.frameworks.ps import ParameterServerFramework
+    from tfos.frameworks.tensorflow.ps import ParameterServerFramework
 
     keys = [CHIEF, WORKER, TaskKey(Role.PS, 0), TaskKey(Role.PS, 1)]
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in keys]

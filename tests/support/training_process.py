@@ -96,7 +96,7 @@ import json, sys
 from tfos.arrow_feed.dataset import serve
 from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.service import FeedService
-from tfos.frameworks.parameter_served import start_server
+from tfos.frameworks.tensorflow.parameter_served import start_server
 from tfos.topology import ClusterSpec, TaskKey
 from tfos.training_parts import ProcessFacts
 

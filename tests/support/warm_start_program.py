@@ -28,9 +28,9 @@ from tfos.base import TrainContext
 from tfos.errors import TfosError
 from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.frameworks.contract import load_framework
-from tfos.frameworks.saved_model import check_saved_model
-from tfos.frameworks.state_writer import StateWriter
-from tfos.frameworks.trained_state import TrainedState
+from tfos.frameworks.tensorflow.saved_model import check_saved_model
+from tfos.frameworks.tensorflow.state_writer import StateWriter
+from tfos.frameworks.tensorflow.trained_state import TrainedState
 from tfos.launcher.training.checkpoints import StoredCheckpoints
 from tfos.topology import ClusterSpec, Endpoint, TaskKey
 from tfos.training_parts import HostLink, ProcessFacts

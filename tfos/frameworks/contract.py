@@ -20,7 +20,6 @@ from tfos.architectures import ARCHITECTURES, installed_architectures
 from tfos.base import TrainContext
 from tfos.config import RoleResources, RolesConfig
 from tfos.errors import ConfigError, EmptyDataError
-from tfos.frameworks.keras_fit import progress_callback
 from tfos.topology import ClusterSpec, Endpoint, Role, RoleSpec, TaskKey
 from tfos.training_parts import (
     CheckpointInfo,
@@ -77,7 +76,7 @@ class Framework(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     """What every host needs to train, beside tfos and what it is fed by."""
     keras: ClassVar[tuple[int, ...]] = (2, 3)
-    """The major versions of Keras that ``train`` may use; see `tfos.frameworks.keras`."""
+    """The major versions of Keras that ``train`` may use."""
     checkpoint_name: ClassVar[str] = STATE
     """Under which name its variables lie in a checkpoint: architectures that share it can resume
     from each other's."""
@@ -245,8 +244,8 @@ class PlainRuntime(Runtime):
         return make()
 
     def keras_callbacks(self, ctx: TrainContext, on_nan: OnNan) -> list[Any]:
-        """Return the one that reports progress."""
-        return [progress_callback(ctx, on_nan)]
+        """Refuse: Keras's own way to train is for the architectures of TensorFlow."""
+        raise ConfigError("ctx.keras_callbacks() is for --arch local, ps and ring")
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return a context that does nothing."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from subprocess import Popen
 
 from tfos.errors import HorovodError
-from tfos.frameworks.ring.placement import RankPlace
-from tfos.frameworks.ring.store import RingStore
+from tfos.frameworks.tensorflow.ring.placement import RankPlace
+from tfos.frameworks.tensorflow.ring.store import RingStore
 from tfos.horovod_build.leash import leashed
 
 __all__ = ["check_allreduce"]

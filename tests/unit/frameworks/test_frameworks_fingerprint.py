@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tfos.frameworks.fingerprint import changes, fingerprint
+from tfos.frameworks.tensorflow.fingerprint import changes, fingerprint
 from tfos.read_plan import FeedPosition, ReadPlan
 from tfos.topology import ClusterSpec, Role, TaskKey
 from tfos.training_parts import FitPlan, ProcessFacts

@@ -9,7 +9,7 @@ import pytest
 from tfos.config import JobConfig
 from tfos.errors import ConfigError
 from tfos.frameworks.contract import load_framework
-from tfos.frameworks.keras import check_keras, check_same_keras
+from tfos.frameworks.tensorflow.keras import check_keras, check_same_keras
 from tfos.launcher.submit.spark_command import spark_properties
 
 

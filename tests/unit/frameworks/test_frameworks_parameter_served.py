@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfos.frameworks.parameter_served import reach_directly
+from tfos.frameworks.tensorflow.parameter_served import reach_directly
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfos.frameworks.ring.collectives import Collectives
+from tfos.frameworks.tensorflow.ring.collectives import Collectives
 
 
 @pytest.fixture

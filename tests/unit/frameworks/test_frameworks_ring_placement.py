@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfos.frameworks.ring.placement import place_of, ranks_by_host
+from tfos.frameworks.tensorflow.ring.placement import place_of, ranks_by_host
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
 
 

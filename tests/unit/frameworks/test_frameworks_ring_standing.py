@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfos.frameworks.ring.standing import Standing, next_turn
+from tfos.frameworks.tensorflow.ring.standing import Standing, next_turn
 from tfos.read_plan import FeedPosition
 
 

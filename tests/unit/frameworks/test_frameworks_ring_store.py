@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tfos.frameworks.ring.store import RingStore
+from tfos.frameworks.tensorflow.ring.store import RingStore
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfos.frameworks.warm_start_plan import Variable, describe_differences, match
+from tfos.frameworks.tensorflow.warm_start_plan import Variable, describe_differences, match
 
 
 def v(path: str, *shape: int, name: str = "", dtype: str = "float32", setting: bool = False):

@@ -17,7 +17,7 @@ import cloudpickle
 from tfos.base import Job
 from tfos.errors import ConfigError, JobDefinitionError
 from tfos.fault.failures.error_text import headline
-from tfos.frameworks.keras import check_same_keras
+from tfos.frameworks.tensorflow.keras import check_same_keras
 from tfos.launcher.application.spark_stand_in import StandIn
 
 __all__ = ["pickle_job", "unpickle_job"]

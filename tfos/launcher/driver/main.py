@@ -21,7 +21,7 @@ from tfos.account import has_entry, user_name
 from tfos.config import JobConfig
 from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError, ExitCode, InfrastructureError, InterruptedRunError, TfosError
-from tfos.frameworks.keras import keras_variables
+from tfos.frameworks.tensorflow.keras import keras_variables
 from tfos.launcher.application.loading import UserCodeError, load_job
 from tfos.launcher.driver.interrupts import Interrupts
 from tfos.launcher.driver.run import run_job

@@ -28,7 +28,7 @@ from tfos.fault.checkpoints.source import find_source
 from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.fault.failures.error_text import headline, user_traceback
 from tfos.frameworks.contract import STATE, TRAIN, Framework, check_resumes, load_framework
-from tfos.frameworks.keras import check_keras
+from tfos.frameworks.tensorflow.keras import check_keras
 from tfos.launcher.application.check import check_job
 from tfos.launcher.application.job_state import pickle_job
 from tfos.launcher.application.loading import UserCodeError

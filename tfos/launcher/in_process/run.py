@@ -28,7 +28,7 @@ from tfos.config import FeedConfig, JobConfig
 from tfos.errors import CheckpointError, ConfigError, EmptyDataError
 from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_framework
-from tfos.frameworks.keras import KERAS_VARIABLE, check_keras, keras_variables
+from tfos.frameworks.tensorflow.keras import KERAS_VARIABLE, check_keras, keras_variables
 from tfos.launcher.application.job_state import pickle_job
 from tfos.launcher.driver.progress import ProgressLine
 from tfos.launcher.handover.result import RunResult, now_iso

@@ -25,7 +25,7 @@ from tfos.errors import (
 from tfos.fault.drills.drills import HostDrill
 from tfos.fault.failures.record import Cause, Failure, Outcome
 from tfos.frameworks.contract import TRAIN, load_framework
-from tfos.frameworks.keras import keras_variables
+from tfos.frameworks.tensorflow.keras import keras_variables
 from tfos.launcher.application.shipped import is_archive
 from tfos.launcher.handover.training_spec import TrainingSpec
 from tfos.launcher.platform.role_memory import has_room_for_standby

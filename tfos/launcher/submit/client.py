@@ -28,7 +28,7 @@ from tfos.errors import (
     TfosError,
 )
 from tfos.frameworks.contract import load_framework
-from tfos.frameworks.keras import check_keras
+from tfos.frameworks.tensorflow.keras import check_keras
 from tfos.launcher.application.archive import home_of_file, pack_application
 from tfos.launcher.handover.failure_report import render_failures
 from tfos.launcher.handover.registry_address import RegistryAddress

@@ -14,7 +14,7 @@ from tfos.config import JobConfig, SparkConfig
 from tfos.environments.properties import environment_properties
 from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
-from tfos.frameworks.keras import keras_variables
+from tfos.frameworks.tensorflow.keras import keras_variables
 from tfos.launcher.handover import driver_script
 from tfos.launcher.platform.kubernetes import kubernetes_properties, pod_templates
 from tfos.launcher.platform.masters import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tfos.frameworks.ring.gradients import GradientAverager
+from tfos.frameworks.tensorflow.ring.gradients import GradientAverager
 
 __all__ = ["averaging_callback"]
 

@@ -19,11 +19,16 @@ from tfos.arguments import numbers_by_name, shown
 from tfos.base import TrainContext
 from tfos.errors import CheckpointCorruptError, ConfigError, DivergedError
 from tfos.frameworks.contract import STATE, saved_variables
-from tfos.frameworks.fingerprint import changes, fingerprint
-from tfos.frameworks.resumed_state import ResumedState
-from tfos.frameworks.state_writer import StateWriter
-from tfos.frameworks.trained_state import TrainedState
-from tfos.frameworks.warm_start import WarmStart, after_tracing, differences, this_process
+from tfos.frameworks.tensorflow.fingerprint import changes, fingerprint
+from tfos.frameworks.tensorflow.resumed_state import ResumedState
+from tfos.frameworks.tensorflow.state_writer import StateWriter
+from tfos.frameworks.tensorflow.trained_state import TrainedState
+from tfos.frameworks.tensorflow.warm_start import (
+    WarmStart,
+    after_tracing,
+    differences,
+    this_process,
+)
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import FitPlan, FitResult
 

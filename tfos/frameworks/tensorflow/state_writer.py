@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfos.frameworks.trained_state import TrainedState
-from tfos.frameworks.warm_start import this_process
+from tfos.frameworks.tensorflow.trained_state import TrainedState
+from tfos.frameworks.tensorflow.warm_start import this_process
 
 __all__ = ["StateWriter"]
 

@@ -17,11 +17,11 @@ import numpy as np
 from tfos.base import TrainContext
 from tfos.errors import ConfigError
 from tfos.frameworks.contract import TRAIN, check_not_empty
-from tfos.frameworks.parameter_served import ParameterServed, reach_directly
-from tfos.frameworks.resumed_state import unsaved_slots
-from tfos.frameworks.tensorflow import TensorFlowRuntime
-from tfos.frameworks.trained_state import TrainedState, refuse_keras_3
-from tfos.frameworks.training_loop import (
+from tfos.frameworks.tensorflow.base import TensorFlowRuntime
+from tfos.frameworks.tensorflow.parameter_served import ParameterServed, reach_directly
+from tfos.frameworks.tensorflow.resumed_state import unsaved_slots
+from tfos.frameworks.tensorflow.trained_state import TrainedState, refuse_keras_3
+from tfos.frameworks.tensorflow.training_loop import (
     LOST_RESULT,
     OwnSteps,
     StepResult,

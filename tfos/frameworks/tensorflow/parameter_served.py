@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tfos.config import RolesConfig
 from tfos.frameworks.contract import TRAIN, role_spec
-from tfos.frameworks.tensorflow import TensorFlowFramework
+from tfos.frameworks.tensorflow.base import TensorFlowFramework
 from tfos.topology import Role, RoleSpec
 from tfos.training_parts import HostLink, ProcessFacts
 

@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tfos.errors import ConfigError
-from tfos.frameworks.warm_start_plan import Variable, WarmPlan, describe_differences, match
+from tfos.frameworks.tensorflow.warm_start_plan import (
+    Variable,
+    WarmPlan,
+    describe_differences,
+    match,
+)
 
 __all__ = [
     "SLOT_OF",

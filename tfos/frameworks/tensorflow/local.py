@@ -9,9 +9,9 @@ from typing import Any
 from tfos.base import TrainContext
 from tfos.config import RolesConfig
 from tfos.frameworks.contract import role_spec
-from tfos.frameworks.tensorflow import TensorFlowFramework, TensorFlowRuntime
-from tfos.frameworks.trained_state import TrainedState
-from tfos.frameworks.training_loop import OwnSteps, StepResult, checked_metrics, run_loop
+from tfos.frameworks.tensorflow.base import TensorFlowFramework, TensorFlowRuntime
+from tfos.frameworks.tensorflow.trained_state import TrainedState
+from tfos.frameworks.tensorflow.training_loop import OwnSteps, StepResult, checked_metrics, run_loop
 from tfos.read_plan import FeedPosition
 from tfos.topology import Role, RoleSpec
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts

@@ -20,15 +20,15 @@ from tfos.base import TrainContext
 from tfos.config import RolesConfig
 from tfos.errors import ConfigError, InfrastructureError
 from tfos.frameworks.contract import role_spec
-from tfos.frameworks.ring.collectives import Collectives
-from tfos.frameworks.ring.gradients import GradientAverager
-from tfos.frameworks.ring.keras_averaging import averaging_callback
-from tfos.frameworks.ring.placement import place_of, ranks_by_host
-from tfos.frameworks.ring.steps import RingSteps
-from tfos.frameworks.ring.store import RingStore
-from tfos.frameworks.tensorflow import TensorFlowFramework, TensorFlowRuntime
-from tfos.frameworks.trained_state import refuse_keras_3
-from tfos.frameworks.training_loop import run_loop
+from tfos.frameworks.tensorflow.base import TensorFlowFramework, TensorFlowRuntime
+from tfos.frameworks.tensorflow.ring.collectives import Collectives
+from tfos.frameworks.tensorflow.ring.gradients import GradientAverager
+from tfos.frameworks.tensorflow.ring.keras_averaging import averaging_callback
+from tfos.frameworks.tensorflow.ring.placement import place_of, ranks_by_host
+from tfos.frameworks.tensorflow.ring.steps import RingSteps
+from tfos.frameworks.tensorflow.ring.store import RingStore
+from tfos.frameworks.tensorflow.trained_state import refuse_keras_3
+from tfos.frameworks.tensorflow.training_loop import run_loop
 from tfos.horovod_installed import horovod_problem
 from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Role, RoleSpec, TaskKey

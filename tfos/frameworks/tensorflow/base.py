@@ -8,11 +8,14 @@ from typing import Any, ClassVar
 from tfos.arguments import Arguments
 from tfos.arrow_feed import dataset
 from tfos.arrow_feed.service import FeedService
+from tfos.base import TrainContext
 from tfos.config import RoleResources
 from tfos.frameworks.contract import Framework, PlainRuntime
-from tfos.frameworks.saved_model import check_saved_model
+from tfos.frameworks.tensorflow.keras_fit import progress_callback
+from tfos.frameworks.tensorflow.saved_model import check_saved_model
 from tfos.horovod_installed import tensorflow_version
 from tfos.topology import TaskKey
+from tfos.training_parts import OnNan
 
 __all__ = ["TensorFlowFramework", "TensorFlowRuntime"]
 
@@ -52,7 +55,11 @@ class TensorFlowFramework(Framework):
 
 
 class TensorFlowRuntime(PlainRuntime):
-    """Publishes SavedModels; what else an architecture has, it adds."""
+    """Publishes SavedModels, and trains by Keras; what else an architecture has, it adds."""
+
+    def keras_callbacks(self, ctx: TrainContext, on_nan: OnNan) -> list[Any]:
+        """Return the one that reports progress."""
+        return [progress_callback(ctx, on_nan)]
 
     def exporter(
         self, model: Any, signatures: Any, options: Mapping[str, Any]

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from tfos.base import TrainContext
-from tfos.frameworks.monitored_session import SESSION, open_session
-from tfos.frameworks.parameter_served import SERVER_POLL_S, ParameterServed, start_server
-from tfos.frameworks.tensorflow import TensorFlowRuntime
+from tfos.frameworks.tensorflow.base import TensorFlowRuntime
+from tfos.frameworks.tensorflow.monitored_session import SESSION, open_session
+from tfos.frameworks.tensorflow.parameter_served import SERVER_POLL_S, ParameterServed, start_server
 from tfos.topology import Role, TaskKey
 from tfos.training_parts import HostLink, ProcessFacts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tfos.errors import ConfigError
-from tfos.frameworks.warm_start import differences
+from tfos.frameworks.tensorflow.warm_start import differences
 
 __all__ = ["check_saved_model"]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfos.frameworks.warm_start import (
+from tfos.frameworks.tensorflow.warm_start import (
     SLOT_OF,
     copy_rows,
     holds,
@@ -24,7 +24,7 @@ from tfos.frameworks.warm_start import (
     objects_by_path,
     variables_of,
 )
-from tfos.frameworks.warm_start_plan import listed
+from tfos.frameworks.tensorflow.warm_start_plan import listed
 
 __all__ = ["ResumedState", "unsaved_slots"]
 

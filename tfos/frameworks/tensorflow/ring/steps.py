@@ -13,10 +13,10 @@ import numpy as np
 
 from tfos.base import TrainContext
 from tfos.errors import ConfigError
-from tfos.frameworks.ring.gradients import GradientAverager
-from tfos.frameworks.ring.standing import Standing, next_turn
-from tfos.frameworks.trained_state import TrainedState
-from tfos.frameworks.training_loop import StepResult, checked_metrics
+from tfos.frameworks.tensorflow.ring.gradients import GradientAverager
+from tfos.frameworks.tensorflow.ring.standing import Standing, next_turn
+from tfos.frameworks.tensorflow.trained_state import TrainedState
+from tfos.frameworks.tensorflow.training_loop import StepResult, checked_metrics
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import FitPlan
 

@@ -1,0 +1,1 @@
+"""TensorFlow: the architectures local, ps, session and ring, and the common loop."""
