@@ -129,7 +129,8 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -c 'import pyspark.sql, tfos.cli.main; \
 	  from tfos.frameworks.contract import load_framework; \
 	  from tfos.launcher.training.quiet_import import import_quietly; \
-	  import_quietly(load_framework("local").import_libraries)'
+	  from tfos.topology import Role; \
+	  import_quietly(lambda: load_framework("local").import_libraries(Role.CHIEF))'
 	@touch $@
 
 # The wheel of RecBole carries MovieLens 100K; nothing else of it is used or installed.

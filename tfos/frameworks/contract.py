@@ -102,8 +102,8 @@ class Framework(ABC):
         """Return the versions of what it trains with, by name, for the record in checkpoints."""
         return {}
 
-    def import_libraries(self) -> None:  # noqa: B027 - there may be nothing to import
-        """Import what takes seconds, in a training process that waits to begin."""
+    def import_libraries(self, role: Role) -> None:  # noqa: B027 - there may be nothing to import
+        """Import what takes seconds, in a training process of `role` that waits to begin."""
 
     def ranks(self, trainers: tuple[TaskKey, ...], cluster: ClusterSpec) -> tuple[TaskKey, ...]:
         """Return the roles that run ``train``, in the order of their ranks in a generation."""

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfos.arrow_feed.service import FeedService
 from tfos.launcher.training import main as training_process
 from tfos.launcher.training.main import StoppedError, TrainingProcess
 
@@ -30,8 +29,7 @@ class Link:
 @pytest.fixture
 def process(monkeypatch):
     made = TrainingProcess(SimpleNamespace(arch="plain", trains=True), Link())
-    service = FeedService({}, 0)
-    feed = SimpleNamespace(progress=lambda: (None, False), service=service)
+    feed = SimpleNamespace(progress=lambda: (None, False), is_fed=False)
     monkeypatch.setattr(training_process.TrainingFeed, "open", lambda *_: feed)
     monkeypatch.setattr(training_process, "_load_job", lambda _: SimpleNamespace(shutdown=int))
     return made

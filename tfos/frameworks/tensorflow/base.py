@@ -14,7 +14,7 @@ from tfos.frameworks.contract import Framework, PlainRuntime
 from tfos.frameworks.tensorflow.keras_fit import progress_callback
 from tfos.frameworks.tensorflow.saved_model import check_saved_model
 from tfos.horovod_installed import tensorflow_version
-from tfos.topology import TaskKey
+from tfos.topology import Role, TaskKey
 from tfos.training_parts import OnNan
 
 __all__ = ["TensorFlowFramework", "TensorFlowRuntime"]
@@ -29,7 +29,7 @@ class TensorFlowFramework(Framework):
         """Return TensorFlow's."""
         return {"tensorflow": tensorflow_version()}
 
-    def import_libraries(self) -> None:
+    def import_libraries(self, role: Role) -> None:
         """Import TensorFlow and let it look for its devices."""
         import tensorflow as tf
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from tfos.config import RolesConfig
 from tfos.frameworks.contract import TRAIN, role_spec
 from tfos.frameworks.tensorflow.base import TensorFlowFramework
+from tfos.frameworks.tensorflow.server_import import import_for_serving
 from tfos.topology import Role, RoleSpec
 from tfos.training_parts import HostLink, ProcessFacts
 
@@ -38,6 +39,13 @@ class ParameterServed(TensorFlowFramework):
             ),
             role_spec(Role.PS, config.num_ps, config.ps, trains=False),
         )
+
+    def import_libraries(self, role: Role) -> None:
+        """Import TensorFlow, and only its server where no code of the user's runs."""
+        if role is Role.PS or (role is Role.WORKER and not self.workers_train):
+            import_for_serving(fed=role is Role.WORKER)
+        else:
+            super().import_libraries(role)
 
     def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
         """Return ``train`` for workers, every other DataFrame for the chief."""
@@ -75,11 +83,12 @@ def start_server(facts: ProcessFacts) -> Any:
     tensorflow.errors.UnknownError
         If the port cannot be bound.
     """
-    import tensorflow as tf
+    # tf.distribute.Server and tf.train.ClusterSpec, without what else the package would import.
+    from tensorflow.python.training.server_lib import ClusterSpec, Server
 
     reach_directly(endpoint.host for endpoint in facts.cluster.endpoints.values())
-    return tf.distribute.Server(
-        tf.train.ClusterSpec(facts.cluster.by_role),
+    return Server(
+        ClusterSpec(facts.cluster.by_role),
         job_name=facts.key.role.value,
         task_index=facts.key.index,
         protocol="grpc",

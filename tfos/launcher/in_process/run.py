@@ -138,7 +138,7 @@ def train_in_process(job: Job, load: Callable[[], Any], config: JobConfig) -> Ru
     framework = _framework(config)
     config = config.model_copy(update={"arch": framework.name})
     prepare_process(config)
-    import_quietly(framework.import_libraries)
+    import_quietly(lambda: framework.import_libraries(_KEY.role))
     job.params, job.args = dict(config.params), list(config.args)
     link = _NoHost()
     with (

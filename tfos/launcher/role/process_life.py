@@ -77,7 +77,7 @@ class WaitingProcess:
         self.supervisor = Supervisor(name=str(key), sink=self._show)
         try:
             self.supervisor.start(
-                [sys.executable, "-m", "tfos.launcher.training.main", arch],
+                [sys.executable, "-m", "tfos.launcher.training.main", arch, key.role.value],
                 # TensorFlow's tracing leaves files behind in a process that is ended.
                 env=self._environment(environment),
                 cwd=str(directory),

@@ -31,6 +31,7 @@ class TrainingFeed:
         self._schemas = schemas
         self._readers = readers
         self.service = service
+        self.is_fed = bool(readers)
         self._used: FeedPosition | None = None
 
     @classmethod

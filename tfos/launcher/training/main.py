@@ -1,8 +1,8 @@
 """Be the training process: the fresh Python in which TensorFlow and ``Job.train`` live.
 
-Started by a role host as ``python -m tfos.launcher.training.main ARCH``. It imports what ARCH
-needs, and waits until the host says what to play. What it has to say goes over the control channel:
-phases, beats, progress, artifacts, and at the end one outcome.
+Started by a role host as ``python -m tfos.launcher.training.main ARCH ROLE``. It imports what that
+role needs, and waits until the host says what to play. What it has to say goes over the control
+channel: phases, beats, progress, artifacts, and at the end one outcome.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from tfos.launcher.training.feed import TrainingFeed
 from tfos.launcher.training.host_link import ChannelLink, TrainingLink
 from tfos.launcher.training.quiet_import import import_quietly
 from tfos.launcher.training.user_failure import describe_error
+from tfos.topology import Role
 from tfos.training_parts import Feed
 
 log = logging.getLogger("tfos")
@@ -63,7 +64,8 @@ class TrainingProcess:
         outcome: dict[str, Any] = {"failure": None, "result": None}
         try:
             feed = TrainingFeed.open(spec, self._link)
-            framework.take_feed(feed.service)
+            if feed.is_fed:
+                framework.take_feed(feed.service)
             self._link.read = feed.progress
             if spec.trains:
                 job = _load_job(spec)
@@ -238,7 +240,9 @@ def main() -> None:
 def _wait_and_play(link: ChannelLink) -> int:
     # Before it is known what to play: whoever waits for this process need not wait for the import.
     link.tell("phase", name="started", time=time.time())
-    import_quietly(load_framework(sys.argv[1]).import_libraries)
+    arch, role = sys.argv[1:]
+    framework = load_framework(arch)
+    import_quietly(lambda: framework.import_libraries(Role(role)))
     link.tell("phase", name="imported", time=time.time())
     path = link.await_begin()
     if path is None:

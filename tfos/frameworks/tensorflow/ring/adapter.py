@@ -65,9 +65,9 @@ class RingFramework(TensorFlowFramework):
         if problem is not None:
             raise ConfigError(problem)
 
-    def import_libraries(self) -> None:
+    def import_libraries(self, role: Role) -> None:
         """Import TensorFlow and Horovod; where Horovod is amiss, `runtime` says so."""
-        super().import_libraries()
+        super().import_libraries(role)
         if horovod_problem() is None:
             _import_horovod()
 
