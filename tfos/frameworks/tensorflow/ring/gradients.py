@@ -31,6 +31,9 @@ class GradientAverager:
         # A variable, not an argument: the user's step may be a tf.function of its own, which would
         # keep what it captured when it was first traced.
         self.share = tf.Variable(1.0, trainable=False, dtype=tf.float32)
+        # Neither Horovod's functions nor ours need AutoGraph, which warns of each that it cannot
+        # convert; what the optimizer calls may.
+        self._average = tf.autograph.experimental.do_not_convert(self.average)
         self._applying = False
         self._attached: list[Any] = []
 
@@ -65,7 +68,7 @@ class GradientAverager:
                 graph = tf.compat.v1.get_default_graph()
                 calls[graph] = calls.get(graph, -1) + 1
                 pairs = [
-                    (self.average(gradient, f"{name}.{calls[graph]}.{place}"), variable)
+                    (self._average(gradient, f"{name}.{calls[graph]}.{place}"), variable)
                     for place, (gradient, variable) in enumerate(grads_and_vars)
                 ]
                 return apply(pairs, *args, **options)

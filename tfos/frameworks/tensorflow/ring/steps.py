@@ -87,14 +87,18 @@ class RingSteps:
         import tensorflow as tf
 
         self._averager.attach(self._state.tracked())
-        check = tf.autograph.experimental.do_not_convert(checked_metrics)
-        found = check(self._user_step(columns))
+        as_it_is = tf.autograph.experimental.do_not_convert
+        found = as_it_is(checked_metrics)(self._user_step(columns))
         self._metric_names = tuple(found)
         share = self._averager.share
         values = tf.stack([tf.cast(value, tf.float32) for value in found.values()] or [0.0])
         own = tf.where(share > 0, values * share, tf.zeros_like(values))
-        metrics = self._hvd.allreduce(own, op=self._hvd.Sum, name="tfos.metrics")
-        return metrics[: len(found)], self._hvd.allgather(offer, name="tfos.standings")
+        metrics, standings = as_it_is(self._exchange_with)(own, offer)
+        return metrics[: len(found)], standings
+
+    def _exchange_with(self, metrics: Any, offer: Any) -> tuple[Any, Any]:
+        total = self._hvd.allreduce(metrics, op=self._hvd.Sum, name="tfos.metrics")
+        return total, self._hvd.allgather(offer, name="tfos.standings")
 
     def drain(self) -> list[StepResult]:
         """Return nothing: no step is ever in flight."""
