@@ -49,6 +49,7 @@ APPLICATION_DIRECTORY = "tfos-application"
 TAG, CLUSTER_TAG = "tfos", "tfos-cluster"
 """YARN tags: of every run, and of those whose driver is in the cluster."""
 DRIVER_SCRIPT = Path(driver_script.__file__)
+_DAEMON = "tfos.launcher.role.daemon"
 _QUIET_LOG = Path(__file__).with_name("log4j2-quiet.properties")
 # Beside what tfos says there stands what the user says.
 _JOINED_BY = {
@@ -223,6 +224,8 @@ def _quiet_log_option() -> str:
 def _local_properties(python: str) -> dict[str, str]:
     return {
         "spark.pyspark.python": python,
+        # Role hosts fork from it: what they import is imported once.
+        "spark.python.daemon.module": _DAEMON,
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
