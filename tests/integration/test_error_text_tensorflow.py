@@ -1,6 +1,6 @@
 """What TensorFlow and Keras really raise, and the line that is made of it.
 
-The texts of `tests/unit/fault/test_fault_error_text.py` are theirs: this says when they change.
+The texts of `test_failures_error_text.py` are theirs: this says when they change.
 """
 
 from __future__ import annotations

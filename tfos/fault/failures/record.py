@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -18,9 +17,7 @@ __all__ = [
     "arrange_stacks",
     "cause_of",
     "container_logs",
-    "describe_exit",
     "first_cause",
-    "hint_for_exit",
 ]
 
 
@@ -45,6 +42,10 @@ class Cause(str, Enum):
     """What was asked for cannot work."""
     MEMORY = "memory"
     """The cluster killed a container that used more memory than its role was given."""
+    TIMEOUT = "timeout"
+    """The time that the run was given has passed."""
+    INTERRUPTED = "interrupted"
+    """Somebody asked for the end."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -62,6 +63,8 @@ _EXIT_CODES = {
     Cause.PEER_LOST: ExitCode.INFRASTRUCTURE,
     Cause.CONFIG: ExitCode.CONFIG,
     Cause.MEMORY: ExitCode.RESOURCES,
+    Cause.TIMEOUT: ExitCode.TIMEOUT,
+    Cause.INTERRUPTED: ExitCode.INTERRUPTED,
 }
 
 
@@ -238,29 +241,3 @@ def first_cause(failures: Sequence[Failure]) -> Failure:
     network made it the first to be heard.
     """
     return min(failures, key=lambda f: (f.cause is Cause.PEER_LOST, f.time))
-
-
-def describe_exit(returncode: int) -> tuple[int | None, str | None, str]:
-    """Split `subprocess`'s return code into (exit code, signal name, words for people)."""
-    if returncode >= 0:
-        return returncode, None, f"exited with code {returncode}"
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = f"signal {-returncode}"
-    return None, name, f"was killed by {name}"
-
-
-def hint_for_exit(returncode: int) -> str:
-    """Say what an exit code or signal usually means and what to do; empty when unknown."""
-    return _HINTS.get(returncode if returncode >= 0 else 128 - returncode, "")
-
-
-_HINTS = {
-    134: "it aborted (SIGABRT): look for an assertion of TensorFlow in its last lines",
-    135: "it hit a bus error (SIGBUS): the disk or /dev/shm behind a mapped file may be full",
-    137: "it was killed (SIGKILL), most often for want of memory: give the role more memory "
-    "or use a smaller batch_size or shuffle_rows",
-    139: "it crashed in native code (SIGSEGV): look at the TensorFlow ops and libraries in use",
-    143: "something outside tfos asked it to end (SIGTERM)",
-}

@@ -31,6 +31,16 @@ class RestartBudget:
     window_s: float
 
 
+_FINAL = (
+    Cause.CONFIG,
+    Cause.DATA,
+    Cause.MEMORY,
+    Cause.STORAGE,
+    Cause.TIMEOUT,
+    Cause.INTERRUPTED,
+)
+"""What a restart would meet again, or does not answer."""
+
 NO_RESTARTS = RestartBudget(0, 1.0)
 """The first failure ends the run."""
 
@@ -114,8 +124,7 @@ def react(
     budget
         How many are allowed.
     """
-    hopeless = (Cause.CONFIG, Cause.DATA, Cause.MEMORY, Cause.STORAGE)
-    if failure.cause in hopeless or budget.max_restarts == 0:
+    if failure.cause in _FINAL or budget.max_restarts == 0:
         return Reaction.STOP, ""
     if failure.lasting or (failure.cause is Cause.USER_CODE and failure.step <= 0):
         return Reaction.STOP, ""

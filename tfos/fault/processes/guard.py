@@ -68,8 +68,8 @@ def install(
     if os.getpgrp() != os.getpid():
         raise InfrastructureError(
             f"process {os.getpid()} is to be guarded but does not lead its process group "
-            f"({os.getpgrp()}): start it by tfos.fault.processes.supervisor, which gives it one of "
-            "its own"
+            f"({os.getpgrp()}): start it as a tfos.fault.processes.managed.ManagedProcess, "
+            "which leads one"
         )
     _die_with_parent(None if supervisor_pid is None else int(supervisor_pid))
     _fork_guard(lifeline_fd)

@@ -38,7 +38,7 @@ def registry_lost(config: JobConfig) -> Halted:
 
 def interrupted(signal_name: str, why: str) -> Halted:
     """Give up: somebody asked for the end."""
-    failure = _failure(Cause.CONFIG, f"interrupted by {signal_name}: {why}", "")
+    failure = _failure(Cause.INTERRUPTED, f"interrupted by {signal_name}: {why}", "")
     return Halted(Verdict.INTERRUPTED, replace(failure, signal_name=signal_name))
 
 
@@ -51,7 +51,7 @@ def gave_up(why: str) -> Halted:
 def timed_out(config: JobConfig, phase: Phase) -> Halted:
     """Give up: ``--timeout`` has passed."""
     failure = _failure(
-        Cause.CONFIG,
+        Cause.TIMEOUT,
         f"the run did not end within --timeout {config.supervision.timeout_s:g} s "
         f"(it was {phase.value})",
         "raise --timeout, or resume from the checkpoint by submitting again",

@@ -23,8 +23,10 @@ from typing import Any
 from tfos.account import home_directory
 from tfos.errors import InfrastructureError, RendezvousError
 from tfos.fault.drills.drills import HostDrill
+from tfos.fault.failures.exits import failure_from_exit
 from tfos.fault.failures.record import Cause, Failure, arrange_stacks, container_logs
-from tfos.fault.processes.supervisor import ControlMessage, Exited, Supervisor, failure_from_exit
+from tfos.fault.processes.events import ControlMessage, Exited
+from tfos.fault.processes.managed import ManagedProcess
 from tfos.launcher.handover.notices import KEPT, notice
 from tfos.launcher.handover.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.launcher.role.ports import describe_unreached, unreached
@@ -74,9 +76,9 @@ class WaitingProcess:
         self.directory = directory
         self._handle: int | None = None
         self._silent = False
-        self.supervisor = Supervisor(name=str(key), sink=self._show)
+        self.managed = ManagedProcess(name=str(key), sink=self._show)
         try:
-            self.supervisor.start(
+            self.managed.start(
                 [sys.executable, "-m", "tfos.launcher.training.main", arch, key.role.value],
                 # TensorFlow's tracing leaves files behind in a process that is ended.
                 env=self._environment(environment),
@@ -126,11 +128,11 @@ class WaitingProcess:
     @property
     def alive(self) -> bool:
         """Whether it still waits."""
-        return self.supervisor.running
+        return self.managed.running
 
     def discard(self, grace_s: float = 0.0) -> None:
         """End it if it runs, and remove its directory. Idempotent."""
-        self.supervisor.stop(grace_s)
+        self.managed.stop(grace_s)
         shutil.rmtree(self.directory, ignore_errors=True)
         if self._handle is not None:
             os.close(self._handle)
@@ -248,7 +250,7 @@ class TrainingLife:
     @property
     def pid(self) -> int:
         """The process's id."""
-        return self._process.supervisor.pid
+        return self._process.managed.pid
 
     def look(self, registry: Registry) -> None:
         """Cause what a drill wants now."""
@@ -262,7 +264,7 @@ class TrainingLife:
 
     def attend(self, timeout_s: float) -> bool:
         """Wait for its next sign, and act on it; return whether it still lives."""
-        event = self._process.supervisor.next_event(timeout_s)
+        event = self._process.managed.next_event(timeout_s)
         if isinstance(event, Exited):
             self._on_exit(event)
             return False
@@ -271,7 +273,7 @@ class TrainingLife:
             self._on_message(event.body, now)
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
-            self._process.supervisor.stop(1.0)
+            self._process.managed.stop(1.0)
         self._judge(now)
         return True
 
@@ -288,7 +290,7 @@ class TrainingLife:
         """End it now: what it says from here on counts for nothing."""
         self._ended_by_us = True
         self._process.silence()
-        self._process.supervisor.stop(grace_s)
+        self._process.managed.stop(grace_s)
 
     def close(self) -> None:
         """Make sure that nothing of the process is left."""
@@ -305,7 +307,7 @@ class TrainingLife:
     def send(self, message: Mapping[str, Any]) -> None:
         """Send it a message; one that ends has its exit as the next event, which tells more."""
         try:
-            self._process.supervisor.send(message)
+            self._process.managed.send(message)
         except InfrastructureError as error:
             log.debug("%s did not hear %s: %s", self.life, message["type"], error)
 
@@ -409,10 +411,10 @@ class TrainingLife:
             peers = {key: at for key, at in endpoints.items() if key != self.life.key}
             what += describe_unreached(peers, unreached(peers, _PROBE_S))
         stacks = self._stacks()
-        lines = tuple(self._process.supervisor.last_lines)
+        lines = tuple(self._process.managed.last_lines)
         message = f"the training process stalled: {what}"
         self._keep(self.record(Cause.STALLED, message, stacks=stacks, last_lines=lines, hint=hint))
-        self._process.supervisor.stop(0.0)
+        self._process.managed.stop(0.0)
 
     def _stacks(self) -> str:
         """Have the process write its threads' stacks, even one that was stopped; "" if it cannot.

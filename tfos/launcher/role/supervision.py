@@ -201,7 +201,7 @@ class Supervision:
         self._standby = self._new_process()
         last = Life(self._key, 0, 0)
         try:
-            self._drill.reach("register", self._standby.supervisor.pid)
+            self._drill.reach("register", self._standby.managed.pid)
             try:
                 self._session.join()
             except (RendezvousConnectionError, SessionLostError) as error:

@@ -235,7 +235,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
         return caught
 
 
-HERE = f"(test_fault_error_text.py, line {raised.__code__.co_firstlineno + 2}, in raised)"
+HERE = f"(test_failures_error_text.py, line {raised.__code__.co_firstlineno + 2}, in raised)"
 
 
 @pytest.mark.parametrize(

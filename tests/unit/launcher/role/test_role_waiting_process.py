@@ -13,7 +13,7 @@ from tfos.launcher.role.process_life import WaitingProcess
 from tfos.topology import Role, TaskKey
 
 
-class FakeSupervisor:
+class FakeProcess:
     running = False
 
     def __init__(self, *, name, sink) -> None:
@@ -28,7 +28,7 @@ class FakeSupervisor:
 
 @pytest.fixture
 def wait_in(monkeypatch):
-    monkeypatch.setattr(process_life, "Supervisor", FakeSupervisor)
+    monkeypatch.setattr(process_life, "ManagedProcess", FakeProcess)
     return lambda path: WaitingProcess(TaskKey(Role.PS, 0), "ps", {"TMPDIR": "/none"}, Path(path))
 
 
@@ -37,8 +37,8 @@ def test_sockets_have_room_in_the_temporary_directory(wait_in, tmp_path, levels)
     deep = tmp_path.joinpath(*["container_1795322332163_0001"] * levels)
     deep.mkdir(exist_ok=True, parents=True)
     process = wait_in(deep / "process-1")
-    temporary = process.supervisor.temporary
-    assert process.supervisor.cwd == str(deep / "process-1")
+    temporary = process.managed.temporary
+    assert process.managed.cwd == str(deep / "process-1")
     assert os.path.samefile(temporary, deep / "process-1" / "tmp")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{temporary}/pymp-abcdefgh-listener-abcdefg")
@@ -64,22 +64,22 @@ def test_what_train_writes_by_relative_paths_is_told_apart_from_our_own_files(wa
 
 def test_output_reaches_the_terminal_with_nothing_to_obey(wait_in, tmp_path, capsys):
     process = wait_in(tmp_path / "process-1")
-    process.supervisor.sink("[ps-0] \x1b]52;c;eA==\x07\x1b[A[chief-0] forged")
+    process.managed.sink("[ps-0] \x1b]52;c;eA==\x07\x1b[A[chief-0] forged")
     assert capsys.readouterr().err == "[ps-0] \\x1b]52;c;eA==\\x07\\x1b[A[chief-0] forged\n"
     process.discard()
 
 
 def test_a_user_without_a_home_has_the_temporary_directory_for_one(wait_in, tmp_path, monkeypatch):
-    assert wait_in(tmp_path / "process-1").supervisor.home is None  # passwd tells it
+    assert wait_in(tmp_path / "process-1").managed.home is None  # passwd tells it
     monkeypatch.setattr(process_life, "home_directory", lambda _: None)
-    supervisor = wait_in(tmp_path / "process-2").supervisor
-    assert supervisor.home == supervisor.temporary
+    managed = wait_in(tmp_path / "process-2").managed
+    assert managed.home == managed.temporary
 
 
 def test_a_process_that_is_silenced_shows_nothing_more(wait_in, tmp_path, capsys):
     process = wait_in(tmp_path / "process-1")
-    process.supervisor.sink("[ps-0] before")
+    process.managed.sink("[ps-0] before")
     process.silence()
-    process.supervisor.sink("[ps-0] UNAVAILABLE: Socket closed")
+    process.managed.sink("[ps-0] UNAVAILABLE: Socket closed")
     assert capsys.readouterr().err == "[ps-0] before\n"
     process.discard()

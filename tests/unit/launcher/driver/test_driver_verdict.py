@@ -72,6 +72,8 @@ def test_one_empty_worker_is_no_error():
         (Cause.DATA, ExitCode.USER_CODE),
         (Cause.CONFIG, ExitCode.CONFIG),
         (Cause.INFRASTRUCTURE, ExitCode.INFRASTRUCTURE),
+        (Cause.TIMEOUT, ExitCode.TIMEOUT),
+        (Cause.INTERRUPTED, ExitCode.INTERRUPTED),
     ],
 )
 def test_the_first_cause_decides_the_exit_code(cause, code):

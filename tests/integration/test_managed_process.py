@@ -17,8 +17,9 @@ import pytest
 from support.waiting import wait_for
 
 from tfos.errors import InfrastructureError, LaunchError
+from tfos.fault.failures.exits import failure_from_exit
 from tfos.fault.processes.events import ControlMessage, Exited, Mailbox
-from tfos.fault.processes.supervisor import Supervisor, failure_from_exit
+from tfos.fault.processes.managed import ManagedProcess
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
@@ -41,24 +42,29 @@ def grandchild():
 
 
 class Host:
-    """A supervisor with what it forwarded, and an environment in which tfos can be imported."""
+    """A process with what it forwarded, and an environment in which tfos can be imported."""
 
     def __init__(self, directory: Path) -> None:
         self.lines: list[str] = []
         self.log = directory / "worker-1.log"
-        self.supervisor = Supervisor("worker-1", self.lines.append)
+        self.renew()
+
+    def renew(self) -> None:
+        self.process = ManagedProcess("worker-1", self.lines.append)
 
     def start(self, body: str, guarded: bool = True) -> int:
+        if self.process.pid:
+            self.renew()
         argv = [sys.executable, "-c", (GUARDED if guarded else "") + body]
-        return self.supervisor.start(argv, env=dict(os.environ), log_path=str(self.log))
+        return self.process.start(argv, env=dict(os.environ), log_path=str(self.log))
 
     def message(self, timeout_s: float = 10.0) -> dict:
-        event = self.supervisor.next_event(timeout_s)
+        event = self.process.next_event(timeout_s)
         assert isinstance(event, ControlMessage), event
         return event.body
 
     def exited(self, timeout_s: float = 10.0) -> Exited:
-        event = self.supervisor.next_event(timeout_s)
+        event = self.process.next_event(timeout_s)
         assert isinstance(event, Exited), event
         return event
 
@@ -67,7 +73,7 @@ class Host:
 def host(tmp_path: Path) -> Iterator[Host]:
     made = Host(tmp_path)
     yield made
-    made.supervisor.stop(0)
+    made.process.stop(0)
 
 
 def runs(pid: int) -> bool:
@@ -121,9 +127,9 @@ def test_an_exit_is_told_after_the_messages_and_the_whole_output(host):
     assert sorted(exited.last_lines) == ["err", "out"]
     assert sorted(host.lines) == ["[worker-1] err", "[worker-1] out"]
     assert sorted(host.log.read_text().split()) == ["err", "out"]
-    assert host.supervisor.next_event(0) is None
-    assert not host.supervisor.running
-    assert host.supervisor.stop(1) == 3
+    assert host.process.next_event(0) is None
+    assert not host.process.running
+    assert host.process.stop(1) == 3
 
 
 @pytest.mark.parametrize(("body", "code"), [("sys.exit(0)", 0), ("raise ValueError('x')", 1)])
@@ -151,18 +157,18 @@ def test_a_killed_process_is_told_at_once_with_its_last_words(host):
 
 def test_messages_reach_the_process(host):
     host.start('message = channel.receive(10); channel.send({"got": message})')
-    host.supervisor.send({"type": "stop"})
+    host.process.send({"type": "stop"})
     assert host.message() == {"got": {"type": "stop"}}
     host.exited()
-    with pytest.raises(InfrastructureError, match="has ended"):
-        host.supervisor.send({"type": "stop"})
+    with pytest.raises(InfrastructureError, match="does not run"):
+        host.process.send({"type": "stop"})
 
 
 def test_a_hundred_megabytes_neither_hang_nor_fill_the_disk(host):
     begin = time.monotonic()
     host.start('line = "x" * 99\nfor i in range(100):\n    print("\\n".join([line] * 10486))')
     largest = 0
-    while (event := host.supervisor.next_event(0.05)) is None:
+    while (event := host.process.next_event(0.05)) is None:
         largest = max(largest, on_disk(host.log.parent))
         assert time.monotonic() - begin < 30
     print(f"100 MB read in {time.monotonic() - begin:.2f} s")
@@ -190,17 +196,17 @@ def test_stop_is_polite_first(host):
         "channel.send({})\ntime.sleep(600)"
     )
     host.message()
-    assert host.supervisor.stop(10) == 5
+    assert host.process.stop(10) == 5
     assert host.lines == ["[worker-1] ending"]
     assert host.exited().returncode == 5
-    assert host.supervisor.stop(10) == 5
+    assert host.process.stop(10) == 5
 
 
 def test_what_ignores_sigterm_is_killed_after_the_grace(host):
     pid = host.start("stubborn(); channel.send({}); time.sleep(600)")
     host.message()
     begin = time.monotonic()
-    assert host.supervisor.stop(0.3) == -9
+    assert host.process.stop(0.3) == -9
     assert 0.3 <= time.monotonic() - begin < 5
     assert group_members(pid) == []
     with pytest.raises(ChildProcessError):
@@ -211,7 +217,7 @@ def test_a_stopped_process_is_killed_too(host):
     pid = host.start("channel.send({}); time.sleep(600)")
     host.message()
     os.kill(pid, signal.SIGSTOP)
-    assert host.supervisor.stop(0.1) in (-9, -15)
+    assert host.process.stop(0.1) in (-9, -15)
 
 
 @pytest.mark.parametrize("end", ["stop", "crash", "exit"])
@@ -220,9 +226,9 @@ def test_grandchildren_go_with_the_process(host, caplog, end):
     pid = host.start(f'channel.send({{"pid": grandchild()}})\nchannel.receive(10)\n{body}')
     grandchild = host.message()["pid"]
     assert len(group_members(pid)) == 3  # the process, its guard, the grandchild
-    host.supervisor.send({})
+    host.process.send({})
     if end == "stop":
-        host.supervisor.stop(0.1)
+        host.process.stop(0.1)
     begin = time.monotonic()
     host.exited()
     assert time.monotonic() - begin < 5
@@ -251,16 +257,16 @@ def test_output_held_open_by_what_left_the_group_costs_two_seconds(host, caplog)
 
 HOST = """
 import json, os, sys, threading, time
-from tfos.fault.processes.supervisor import Supervisor
-supervisor = Supervisor("worker-1", lambda line: None)
+from tfos.fault.processes.managed import ManagedProcess
+process = ManagedProcess("worker-1", lambda line: None)
 def begin():
     argv = [sys.executable, "-c", sys.argv[1]]
-    supervisor.start(argv, env=dict(os.environ), log_path=sys.argv[2])
+    process.start(argv, env=dict(os.environ), log_path=sys.argv[2])
 thread = threading.Thread(target=begin)
 thread.start()
 thread.join()
-event = supervisor.next_event(20)
-print(json.dumps({"pid": supervisor.pid, **event.body}), flush=True)
+event = process.next_event(20)
+print(json.dumps({"pid": process.pid, **event.body}), flush=True)
 time.sleep(600)
 """
 
@@ -305,9 +311,9 @@ def test_a_closed_control_channel_is_no_death(host):
         "os._exit(4)"
     )
     while not host.lines:
-        assert host.supervisor.next_event(0.01) is None
+        assert host.process.next_event(0.01) is None
     with pytest.raises(InfrastructureError, match="gone"):
-        host.supervisor.send({})
+        host.process.send({})
     go.touch()
     assert host.exited().returncode == 4
 
@@ -333,24 +339,20 @@ def test_a_host_that_does_not_look_bounds_what_is_held_and_loses_nothing(host):
     )
     time.sleep(3)  # past the time in which the rest of the output is read
     received = 0
-    while not isinstance(event := host.supervisor.next_event(10), Exited):
+    while not isinstance(event := host.process.next_event(10), Exited):
         received += 1
     assert received == int(event.last_lines[-1])
     assert received < 5000
 
 
-def test_a_second_start_waits_for_the_end_of_the_first(host):
-    first = host.start("time.sleep(600)")
-    with pytest.raises(LaunchError, match=f"already has a training process .pid {first}."):
-        host.start("pass")
-    host.supervisor.stop(5)
-    second = host.start('channel.send({"again": 1})')
-    assert second != first
-    assert host.message() == {"again": 1}
+def test_it_is_started_once(host):
+    host.start("")
     assert host.exited().returncode == 0
+    with pytest.raises(LaunchError, match="worker-1 was given its training process already"):
+        host.process.start([sys.executable], env={}, log_path=str(host.log))
 
 
-def test_a_restart_may_follow_the_exit_at_once(host, monkeypatch):
+def test_who_has_heard_of_the_exit_finds_nothing_running(host, monkeypatch):
     put_exit = Mailbox.put_exit
 
     def put_exit_and_be_slow(self, exited):
@@ -358,21 +360,22 @@ def test_a_restart_may_follow_the_exit_at_once(host, monkeypatch):
         time.sleep(0.05)
 
     monkeypatch.setattr(Mailbox, "put_exit", put_exit_and_be_slow)
-    for _ in range(3):
-        host.start("", guarded=False)
-        host.exited()
+    host.start("", guarded=False)
+    host.exited()
+    assert not host.process.running
 
 
 def test_stop_during_start_leaves_nothing(host):
     for delay_s in (0.0, 0.0005, 0.002, 0.01, 0.03, 0.06):
+        host.renew()
         starter = threading.Thread(target=host.start, args=("stubborn(); time.sleep(600)",))
         starter.start()
         time.sleep(delay_s)
-        host.supervisor.stop(0.05)
+        host.process.stop(0.05)
         starter.join()
-        host.supervisor.stop(0.0)  # it may have come before the start
-        assert not host.supervisor.running
-        assert group_members(host.supervisor.pid) == []
+        host.process.stop(0.0)  # it may have come before the start
+        assert not host.process.running
+        assert group_members(host.process.pid) == []
 
 
 @pytest.mark.parametrize(
@@ -386,9 +389,9 @@ def test_stop_during_start_leaves_nothing(host):
 def test_what_cannot_start_says_why_and_leaks_nothing(host, argv, cwd, named):
     before = descriptors()
     with pytest.raises(LaunchError, match=named):
-        host.supervisor.start(argv, env={}, cwd=cwd, log_path=str(host.log))
-    assert host.supervisor.stop(1) is None
-    assert not host.supervisor.running
+        host.process.start(argv, env={}, cwd=cwd, log_path=str(host.log))
+    assert host.process.stop(1) is None
+    assert not host.process.running
     assert descriptors() == before
     wait_for(lambda: tfos_threads() == [])
 
@@ -404,11 +407,11 @@ def test_a_start_that_takes_too_long_is_given_up_and_killed_when_it_comes(host, 
         return begun[0]
 
     before = descriptors()
-    monkeypatch.setattr("tfos.fault.processes.child._START_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("tfos.fault.processes.managed._START_TIMEOUT_S", 0.05)
     monkeypatch.setattr(subprocess, "Popen", slow)
     with pytest.raises(LaunchError, match=r"not started within 0\.05 s"):
-        host.supervisor.start(argv, env={}, log_path=str(host.log))
-    while host.supervisor.running:
+        host.process.start(argv, env={}, log_path=str(host.log))
+    while host.process.running:
         time.sleep(0.01)
     assert [process.pid for process in begun if runs(process.pid)] == []
     assert descriptors() == before
@@ -433,7 +436,7 @@ def test_the_process_gets_its_environment_and_nothing_of_ours(host):
         os.close(secret)
     assert body["left"] == []
     assert len(body["fds"]) == 5  # 0, 1, 2, the channel, and the listing's own
-    assert body["group"] == [host.supervisor.pid] * 3
+    assert body["group"] == [host.process.pid] * 3
     assert body["in"] == ""
 
 
@@ -446,7 +449,7 @@ def test_fifty_rounds_leave_no_zombie_no_descriptor_and_no_thread(host):
         host.start("time.sleep(600)" if round_ % 2 else "", guarded=bool(round_ % 2))
         if round_ % 4 == 0:
             host.exited()
-        host.supervisor.stop(0.0 if round_ % 3 else 2.0)
+        host.process.stop(0.0 if round_ % 3 else 2.0)
     print(f"50 rounds in {time.monotonic() - begin:.2f} s")
     assert descriptors() == before
     wait_for(lambda: tfos_threads() == [])
@@ -459,7 +462,7 @@ def test_supervision_costs_little(host):
     host.message()
     before = time.process_time()
     begin = time.monotonic()
-    assert host.supervisor.next_event(2.0) is None
+    assert host.process.next_event(2.0) is None
     share = (time.process_time() - before) / (time.monotonic() - begin)
     print(f"idle supervision: {share:.4%} of a core")
     assert share < 0.02

@@ -1,5 +1,8 @@
 """Own one training process from fork to reaped: its group, its channel, its output.
 
+The training process begins with `guard.install()` and `ControlChannel.from_environment()`. It never
+outlives the process that manages it, and never takes that down with it.
+
 Three threads serve each process. The *attendant* forks it, waits for its end, kills what is left of
 its group and reaps it; the parent-death signal follows the thread that forked, so this one lives
 exactly as long as its process. The other two read its output and its control channel.
@@ -17,15 +20,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
-from typing import Final
+from types import TracebackType
+from typing import Any, Final
 
 from tfos.errors import InfrastructureError, LaunchError
+from tfos.fault.processes.bounded_log import BoundedLog
 from tfos.fault.processes.channel import CONTROL_FD_VARIABLE, ControlChannel
 from tfos.fault.processes.events import ControlMessage, Exited, Mailbox, ProcessEvent
 from tfos.fault.processes.guard import LIFELINE_FD_VARIABLE, SUPERVISOR_PID_VARIABLE
-from tfos.fault.processes.output import OutputReader
+from tfos.fault.processes.output import OutputLimits, OutputReader
 
-__all__ = ["ChildProcess"]
+__all__ = ["ManagedProcess"]
 
 _logger = logging.getLogger(__name__)
 
@@ -39,22 +44,33 @@ _UNKNOWN_RETURNCODE: Final = 255
 _MALFORMED_TOLD: Final = 5
 
 
-class ChildProcess:
-    """One training process, started once.
+class ManagedProcess:
+    """One training process, in the role host that owns it.
+
+    Any thread may call any method. As a context manager it ends the process, without grace.
 
     Parameters
     ----------
     name
-        Who it is, for messages: a task key.
-    output
-        Reads what it prints.
+        The role, as text (``worker-3``): begins every forwarded line and is named in errors.
+    sink
+        Called with each forwarded line of output, ``[name] `` first and no line end, from a thread
+        of this object. It should not block: a process that prints waits for it.
+    limits
+        How much output is kept and forwarded.
     """
 
-    def __init__(self, name: str, output: OutputReader) -> None:
+    def __init__(
+        self, name: str, sink: Callable[[str], None], limits: OutputLimits | None = None
+    ) -> None:
         self.name = name
-        self._mailbox = Mailbox()
         self.pid = 0
-        self._output = output
+        """Its id, which is its group's too; 0 before it was started."""
+        self._sink = sink
+        self._limits = OutputLimits() if limits is None else limits
+        self._starting = threading.Lock()
+        self._mailbox = Mailbox()
+        self._output: OutputReader | None = None
         self._channel: ControlChannel | None = None
         self._done = threading.Event()
         # Guards signals: once reaped, the number of its group may belong to somebody else.
@@ -63,34 +79,146 @@ class ChildProcess:
         self._ended_at = 0.0
 
     @property
-    def returncode(self) -> int | None:
-        """How it ended; None while it lives."""
-        return self._returncode
-
-    @property
-    def done(self) -> bool:
-        """Whether it is reaped, its group gone and its output read."""
-        return self._done.is_set()
+    def running(self) -> bool:
+        """Whether it lives, or its end is still being cleared up."""
+        return self._output is not None and not self._done.is_set()
 
     @property
     def last_lines(self) -> Sequence[str]:
-        """The last lines it wrote so far."""
-        return self._output.last_lines
+        """The last lines it wrote so far, oldest first."""
+        return () if self._output is None else self._output.last_lines
 
-    def take_event(self, timeout_s: float) -> ProcessEvent | None:
-        """Return the next event, None without one in time. See `Supervisor.next_event`."""
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log_path: str,
+        cwd: str | None = None,
+    ) -> int:
+        """Start it, once, in a session and group of its own.
+
+        Returns once the program runs (milliseconds; at most a minute). Its standard input is empty;
+        output and errors go to `log_path`, to the sink and to `last_lines`.
+
+        Parameters
+        ----------
+        argv
+            Program and arguments; no shell.
+        env
+            The whole environment. ``PYTHONUNBUFFERED=1`` is added unless it says otherwise, so that
+            the last words of a killed process are not lost, and the ``TFOS_*`` variables of the
+            guard and the control channel.
+        log_path
+            The log file: replaced if it exists, readable by its owner only, of bounded size.
+        cwd
+            Working directory; the role host's by default.
+
+        Returns
+        -------
+        int
+            Its process id.
+
+        Raises
+        ------
+        LaunchError
+            If it cannot be started, or was started before.
+        """
+        with self._starting:
+            if self._output is not None:
+                raise LaunchError(f"{self.name} was given its training process already")
+            try:
+                log = BoundedLog(log_path, self._limits.head_bytes, self._limits.tail_bytes)
+            except OSError as error:
+                raise LaunchError(f"the log of {self.name} cannot be written: {error}") from error
+            self._output = OutputReader(self.name, log, self._sink, self._limits)
+            self._start(self._output, argv, env, cwd)
+            return self.pid
+
+    def next_event(self, timeout_s: float) -> ProcessEvent | None:
+        """Wait up to `timeout_s` seconds for the next event.
+
+        Every `ControlMessage` comes in order, then `Exited` once: by then the process is reaped,
+        its group gone and its output read to the end (2 s at most, when something that left the
+        group holds it open). None when nothing happened in time, and always after `Exited`.
+        """
         event = self._mailbox.take(timeout_s)
         if isinstance(event, Exited):
-            # The attendant's next statement: whoever saw the exit may start anew at once.
+            # The attendant's next statement: whoever saw the exit may look at what is left.
             self._done.wait(_DRAIN_TIMEOUT_S)
         return event
 
-    def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> None:
-        """Fork and exec; returns once the new program runs. See `Supervisor.start`."""
+    def send(self, message: Mapping[str, Any], *, droppable: bool = False) -> bool:
+        """Send it a control message; False if a droppable one was given up.
+
+        Blocks for at most 10 s when the process does not read; a droppable one does not block.
+
+        Raises
+        ------
+        InfrastructureError
+            If there is no process any more, it closed its channel, it does not read, or the message
+            is over 1 MiB.
+        TypeError
+            If `message` is not JSON.
+        """
+        channel = self._channel
+        if channel is None or self._done.is_set():
+            raise InfrastructureError(
+                f"a control message to {self.name} was not sent: its training process does not run"
+            )
+        return channel.send(message, droppable=droppable)
+
+    def stop(self, grace_s: float) -> int | None:
+        """End it: SIGTERM to its group, `grace_s` seconds, then SIGKILL.
+
+        When it returns, the process is reaped and no process of its group runs. What left the group
+        by a session of its own is out of reach. Idempotent: after an end, whoever caused it, it
+        returns at once. Blocks for at most the grace and 10 s. A polite ``stop`` message beforehand
+        is the caller's affair. The `Exited` event stays to be taken.
+
+        Returns
+        -------
+        int or None
+            The return code as `subprocess` gives it; None if it was never started.
+
+        Raises
+        ------
+        InfrastructureError
+            If it outlives SIGKILL, which only the kernel can cause.
+        """
+        # Waits for a start in progress, so that none slips through behind a stop.
+        with self._starting:
+            if not self.pid:
+                return None
+        self._signal_group(signal.SIGTERM)
+        if not self._done.wait(grace_s):
+            self._signal_group(signal.SIGKILL)
+            if not self._done.wait(_KILL_TIMEOUT_S):
+                raise InfrastructureError(
+                    f"the training process of {self.name} (pid {self.pid}) outlived SIGKILL for "
+                    f"{_KILL_TIMEOUT_S:g} s: it waits in the kernel, most often for a disk or a GPU"
+                )
+        # Set before `_done`, whatever happened.
+        return _UNKNOWN_RETURNCODE if self._returncode is None else self._returncode
+
+    def __enter__(self) -> ManagedProcess:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop(0.0)
+
+    def _start(
+        self, output: OutputReader, argv: Sequence[str], env: Mapping[str, str], cwd: str | None
+    ) -> None:
         started: Future[None] = Future()
         threading.Thread(
             target=self._attend,
-            args=(started, list(argv), dict(env), cwd),
+            args=(started, output, list(argv), dict(env), cwd),
             name=f"tfos-attendant-{self.name}",
             daemon=True,
         ).start()
@@ -107,28 +235,6 @@ class ChildProcess:
                 f"(command {argv[0]!r}, directory {cwd or os.getcwd()!r})"
             ) from error
 
-    def send(self, message: Mapping[str, object], *, droppable: bool = False) -> bool:
-        """Send it a control message. See `ControlChannel.send`."""
-        channel = self._channel
-        if channel is None or self._done.is_set():
-            raise InfrastructureError(
-                f"a control message to {self.name} was not sent: its training process has ended"
-            )
-        return channel.send(message, droppable=droppable)
-
-    def stop(self, grace_s: float) -> int:
-        """End it and its group. See `Supervisor.stop`."""
-        self._signal_group(signal.SIGTERM)
-        if not self._done.wait(grace_s):
-            self._signal_group(signal.SIGKILL)
-            if not self._done.wait(_KILL_TIMEOUT_S):
-                raise InfrastructureError(
-                    f"the training process of {self.name} (pid {self.pid}) outlived SIGKILL for "
-                    f"{_KILL_TIMEOUT_S:g} s: it waits in the kernel, most often for a disk or a GPU"
-                )
-        # Set before `_done`, whatever happened.
-        return _UNKNOWN_RETURNCODE if self._returncode is None else self._returncode
-
     def _signal_group(self, number: signal.Signals) -> None:
         with self._reaping:
             if self._returncode is None:
@@ -141,14 +247,19 @@ class ChildProcess:
                     ) from error
 
     def _attend(
-        self, started: Future[None], argv: list[str], env: dict[str, str], cwd: str | None
+        self,
+        started: Future[None],
+        output: OutputReader,
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str | None,
     ) -> None:
         held = ExitStack()
         try:
             popen, output_fd, stop_fd = self._spawn(held, argv, env, cwd)
         except BaseException as error:
             held.close()
-            self._output.finish()
+            output.finish()
             self._done.set()
             if started.set_running_or_notify_cancel():
                 started.set_exception(error)
@@ -158,7 +269,7 @@ class ChildProcess:
         else:  # nobody waits for it any more
             self._signal_group(signal.SIGKILL)
         try:
-            self._serve(held, popen, output_fd, stop_fd)
+            self._serve(held, popen, output, output_fd, stop_fd)
         except Exception:
             _logger.exception("supervising %s (pid %d) failed: it is killed", self.name, self.pid)
             self._signal_group(signal.SIGKILL)
@@ -167,7 +278,7 @@ class ChildProcess:
             held.close()
             returncode = _UNKNOWN_RETURNCODE if self._returncode is None else self._returncode
             ended_at = self._ended_at or time.time()
-            self._mailbox.put_exit(Exited(self.pid, returncode, ended_at, self._output.last_lines))
+            self._mailbox.put_exit(Exited(self.pid, returncode, ended_at, output.last_lines))
             self._done.set()
 
     def _spawn(
@@ -211,17 +322,22 @@ class ChildProcess:
         return popen, output_fd, stop_fd
 
     def _serve(
-        self, held: ExitStack, popen: subprocess.Popen[bytes], output_fd: int, stop_fd: int
+        self,
+        held: ExitStack,
+        popen: subprocess.Popen[bytes],
+        output: OutputReader,
+        output_fd: int,
+        stop_fd: int,
     ) -> None:
-        output = self._thread("output", self._output.run, output_fd, stop_fd)
+        reading = self._thread("output", output.run, output_fd, stop_fd)
         control = self._thread("control", self._receive, self._channel)
         self._reap(popen)
         _await_group_end(self.name, popen.pid)
         self._mailbox.lift_bound()
         deadline = time.monotonic() + _DRAIN_TIMEOUT_S
-        for thread in (output, control):
+        for thread in (reading, control):
             thread.join(max(0.0, deadline - time.monotonic()))
-        if output.is_alive():
+        if reading.is_alive():
             _logger.warning(
                 "output of %s (pid %d) is held open by a process that left its group; "
                 "reading ends here",
@@ -230,7 +346,7 @@ class ChildProcess:
             )
         # Closes the stop pipe and the channel: whatever thread is left ends by that.
         held.close()
-        output.join(_DRAIN_TIMEOUT_S)
+        reading.join(_DRAIN_TIMEOUT_S)
         control.join(_DRAIN_TIMEOUT_S)
 
     def _reap(self, popen: subprocess.Popen[bytes]) -> None:

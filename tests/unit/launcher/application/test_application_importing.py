@@ -20,7 +20,7 @@ from tfos.errors import JobDefinitionError
 from tfos.launcher.application.archive import home_of_file, pack_application
 from tfos.launcher.application.job_state import pickle_job
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 
 NEIGHBOUR = """
 class Base: pass

@@ -10,7 +10,7 @@ from tfos.base import Job
 from tfos.errors import JobDefinitionError
 from tfos.launcher.application.check import check_job, check_source
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 BOTH = "    def pre_train(self, spark): ...\n    def train(self, ctx): ...\n"
 
 

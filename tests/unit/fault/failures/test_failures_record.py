@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tfos.fault.failures.exits import failure_from_exit
 from tfos.fault.failures.record import Cause, arrange_stacks
 from tfos.fault.processes.events import Exited
-from tfos.fault.processes.supervisor import failure_from_exit
 
 THREAD = 'Thread 0x1 (most recent call first):\n  File "a.py", line 1 in wait'
 CURRENT = 'Current thread 0x2 (most recent call first):\n  File "b.py", line 2 in train'

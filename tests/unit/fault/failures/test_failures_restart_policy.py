@@ -44,6 +44,8 @@ def test_every_cause_has_its_answer(cause, respawns):
         Cause.CONFIG: Reaction.STOP,
         Cause.MEMORY: Reaction.STOP,
         Cause.STORAGE: Reaction.STOP,
+        Cause.TIMEOUT: Reaction.STOP,
+        Cause.INTERRUPTED: Reaction.STOP,
     }
     assert answer(failure(cause=cause), respawns=respawns) == (expected[cause], "")
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import threading
 
 from tfos.errors import ExitCode
+from tfos.fault.failures.exits import failure_from_exit
 from tfos.fault.failures.record import Cause, Failure
 from tfos.fault.processes.events import ControlMessage, Exited, Mailbox
-from tfos.fault.processes.supervisor import failure_from_exit
 
 EXIT = Exited(7, 0, 1.0)
 

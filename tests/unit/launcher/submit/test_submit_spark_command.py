@@ -1,5 +1,6 @@
 """The spark-submit command, its properties and the text of a dry run."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,7 @@ def test_properties_of_a_local_run():
     assert properties["spark.sql.execution.arrow.maxRecordsPerBatch"] == "77"
     assert properties["spark.pyspark.python"] == "/py"
     assert properties["spark.driver.bindAddress"] == "127.0.0.1"
+    assert importlib.util.find_spec(properties["spark.python.daemon.module"]) is not None
     assert properties["spark.speculation"] == "false"
     assert "log4j2-quiet.properties" in properties["spark.driver.extraJavaOptions"]
     assert "spark.executor.extraJavaOptions" not in properties
