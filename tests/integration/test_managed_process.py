@@ -240,8 +240,10 @@ def test_grandchildren_go_with_the_process(host, caplog, end):
 def test_output_held_open_by_what_left_the_group_costs_two_seconds(host, caplog):
     begin = time.monotonic()
     host.start(
+        "left, leaves = os.pipe()\n"
         "pid = os.fork()\n"
-        "if pid == 0:\n    os.setsid(); time.sleep(600)\n"
+        'if pid == 0:\n    os.setsid(); os.write(leaves, b"."); time.sleep(600)\n'
+        "os.read(left, 1)\n"  # else it may be killed with the group
         'print("said")\nchannel.send({"pid": pid})'
     )
     escaped = host.message()["pid"]
