@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
 from tfos.architectures import ARCHITECTURES, installed_architectures
+from tfos.arguments import Arguments
 from tfos.base import TrainContext
 from tfos.config import RoleResources, RolesConfig
 from tfos.errors import ConfigError, EmptyDataError
@@ -40,6 +41,7 @@ __all__ = [
     "TRAIN",
     "Framework",
     "PlainRuntime",
+    "SingleProcess",
     "Store",
     "check_not_empty",
     "check_resumes",
@@ -147,6 +149,18 @@ class Framework(ABC):
     def serve(self, facts: ProcessFacts, link: HostLink) -> None:
         """Play a role that runs no ``train``: block until the run is stopped."""
         raise NotImplementedError(f"arch {self.name} has no role that serves")
+
+
+class SingleProcess(Framework):
+    """An architecture of one chief, fed with every DataFrame."""
+
+    def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
+        """Return the one role."""
+        return (role_spec(Role.CHIEF, 1, config.chief, trains=True),)
+
+    def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
+        """Return all of them: there is nobody else to feed."""
+        return tuple(datasets)
 
 
 def role_spec(role: Role, count: int, resources: RoleResources, **kind: bool) -> RoleSpec:
@@ -257,6 +271,22 @@ class PlainRuntime(Runtime):
             "ctx.fit serves --arch local, ps and ring; elsewhere train writes its own loop over "
             "ctx.batches or ctx.dataset"
         )
+
+    def exporter(
+        self, model: Any, signatures: Any, options: Mapping[str, Any]
+    ) -> Callable[[str], None]:
+        """Return `model`, the user's own function.
+
+        Raises
+        ------
+        TypeError
+            If it is none, or there are options of TensorFlow's.
+        """
+        if not callable(model) or signatures is not None or options:
+            what = "under this --arch a function of a directory that writes the model there"
+            raise Arguments("ctx.export").wrong_type("model", model, what)
+        write: Callable[[str], None] = model
+        return write
 
     def device_setter(self) -> Any:
         """Refuse: only `session` places variables by a device function."""

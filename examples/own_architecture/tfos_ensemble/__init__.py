@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from tfos.config import RolesConfig
 from tfos.frameworks.contract import TRAIN, Framework, PlainRuntime, role_spec
@@ -33,15 +32,6 @@ class EnsembleFramework(Framework):
         return tuple(name for name in datasets if name == TRAIN)
 
     @contextmanager
-    def runtime(self, facts: ProcessFacts, link: HostLink) -> Iterator[_Runtime]:
+    def runtime(self, facts: ProcessFacts, link: HostLink) -> Iterator[PlainRuntime]:
         """Need nothing."""
-        yield _Runtime()
-
-
-class _Runtime(PlainRuntime):
-    def exporter(
-        self, model: Any, signatures: Any, options: Mapping[str, Any]
-    ) -> Callable[[str], None]:
-        """Return the function that `ctx.export` is given."""
-        write: Callable[[str], None] = model
-        return write
+        yield PlainRuntime()

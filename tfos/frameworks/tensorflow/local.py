@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from tfos.base import TrainContext
-from tfos.config import RolesConfig
-from tfos.frameworks.contract import role_spec
+from tfos.frameworks.contract import SingleProcess
 from tfos.frameworks.tensorflow.base import TensorFlowFramework, TensorFlowRuntime
 from tfos.frameworks.tensorflow.trained_state import TrainedState
 from tfos.frameworks.tensorflow.training_loop import OwnSteps, StepResult, checked_metrics, run_loop
 from tfos.read_plan import FeedPosition
-from tfos.topology import Role, RoleSpec
 from tfos.training_parts import FitPlan, FitResult, HostLink, ProcessFacts
 
 __all__ = ["LocalFramework"]
 
 
-class LocalFramework(TensorFlowFramework):
+class LocalFramework(SingleProcess, TensorFlowFramework):
     """One chief."""
 
     name = "local"
     summary = "One process runs train with TensorFlow. For debugging and small data."
-
-    def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
-        """Return the one role."""
-        return (role_spec(Role.CHIEF, 1, config.chief, trains=True),)
-
-    def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:
-        """Return all of them: there is nobody else to feed."""
-        return tuple(datasets)
 
     @contextmanager
     def runtime(self, facts: ProcessFacts, link: HostLink) -> Iterator[_LocalRuntime]:
