@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -33,6 +34,10 @@ class NodeWatch(Generic[T]):
     hosts register, are read together, `_PAUSE_S` apart, for each read costs as much as the list is
     long.
 
+    Several threads read: those that subscribe, kazoo's, and the timers after a burst. So reads are
+    numbered as they are submitted, the order in which the server answers them, and a value that
+    comes after one read later is dropped: what listeners are told never goes back.
+
     Parameters
     ----------
     read
@@ -56,6 +61,8 @@ class NodeWatch(Generic[T]):
         self._listeners: dict[object, Callable[[T], None]] = {}
         # The last value read; empty while none is known.
         self._latest: list[T] = []
+        self._submitted = 0
+        self._heard = 0
         self._quiet_until = 0.0
 
     def subscribe(self, listener: Callable[[T], None]) -> Subscription:
@@ -83,7 +90,10 @@ class NodeWatch(Generic[T]):
         with self._lock:
             if not self._listeners:
                 return
-        self._read(self._on_event).rawlink(self._on_read)
+            self._submitted += 1
+            on_read = functools.partial(self._on_read, self._submitted)
+            pending = self._read(self._on_event)
+        pending.rawlink(on_read)
 
     def _on_event(self, event: Any) -> None:
         # "NONE" says the connection dropped; a reconnect refreshes every watch.
@@ -97,15 +107,16 @@ class NodeWatch(Generic[T]):
         later.daemon = True
         later.start()
 
-    def _on_read(self, result: Any) -> None:
+    def _on_read(self, number: int, result: Any) -> None:
         try:
             value = self._decode(result)
         except UnreadError as error:
             _LOG.debug("A watch will be read again after the reconnect: %s", error.__cause__)
             return
         with self._lock:
-            if not self._listeners:
+            if not self._listeners or number < self._heard:
                 return
+            self._heard = number
             self._latest[:] = [value]
             self._quiet_until = time.monotonic() + _PAUSE_S
             for token in self._listeners:
