@@ -68,11 +68,9 @@ def test_ps_in_separate_executors_encrypted_partitions_need_not_match_the_worker
 @pytest.mark.parametrize(
     "program", [pytest.param("low_level", marks=pytest.mark.faults), "monitored"]
 )
-def test_session_in_separate_executors(submit, program):
-    run = submit(
-        *("--master", CLUSTER, "--arch", "session", "--num-workers", "2"),
-        *("--num-ps", "2", "-p", f"program={program}", SESSION),
-    )
+def test_session_programs(in_session, program):
+    roles = ("--arch", "session", "--num-workers", "2", "--num-ps", "2")
+    run = in_session(*roles, "-p", f"program={program}", SESSION)
     assert run.code == ExitCode.OK
     result = run.record["result"]
     assert result["seen"] == 6000

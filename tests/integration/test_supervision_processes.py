@@ -1,4 +1,4 @@
-"""One role's lives, with real processes: a small program stands where the training process does.
+"""One role's lives, with real processes: a small program acts as the training process.
 
 The test is the driver: it orders over a registry in memory and reads what the role tells there.
 """
@@ -9,9 +9,6 @@ import contextlib
 import functools
 import queue
 import re
-import stat
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import acting_process
 from support.waiting import wait_for
 
 from tfos.config import JobConfig
@@ -28,6 +26,7 @@ from tfos.fault.drills.drills import HostDrill
 from tfos.fault.drills.faults import Drill, Fault
 from tfos.fault.failures.record import Cause, Failure, Outcome
 from tfos.launcher.handover.training_spec import TrainingSpec
+from tfos.launcher.role import process_life
 from tfos.launcher.role import progress as role_progress
 from tfos.launcher.role import supervision as supervision_module
 from tfos.launcher.role.membership import HostSession
@@ -43,48 +42,6 @@ MEMBER = Member(KEY, Endpoint("h", 5000), "h", 41, task=7)
 CLUSTER = ClusterSpec({KEY: MEMBER.endpoint, CHIEF: Endpoint("h", 5001)})
 BOUND_S = 20.0
 READ = FeedPosition(1, 40)
-
-PROGRAM = """
-    import json, os, signal, sys, time
-    from tfos.fault.processes.channel import ControlChannel
-
-    channel = ControlChannel.from_environment()
-
-    def receive(kind):
-        while True:
-            message = channel.receive(60.0)
-            if message is not None and message["type"] == kind:
-                return message
-
-    def tell(type, **content):
-        channel.send({"type": type, **content})
-
-    with open(receive("begin")["spec"]) as file:
-        act = json.load(file)["facts"]["params"]["act"]
-    print("acts", act)
-    tell("phase", name="begun", time=time.time())
-    while act == "connect":
-        tell("beat", read=None, reading=False)
-        time.sleep(0.1)
-    tell("beat", read=[1, 40], reading=True)
-    tell("progress", step=5, rows=640, metrics={"loss": 0.5})
-    if act == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if act == "hang":
-        os.kill(os.getpid(), signal.SIGSTOP)
-    if act == "exit":
-        os._exit(3)
-    failure = None
-    if act == "raise":
-        failure = dict(
-            cause="user_code", message="ZeroDivisionError: oh", hint="", exit_code=None,
-            traceback="line 1", lasting=False,
-        )
-    if act == "run":
-        receive("stop")
-        print("torn down", flush=True)
-    tell("outcome", failure=failure, result={"rmse": 1.0} if act == "done" else None)
-"""
 
 
 def spec(
@@ -242,11 +199,7 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
-    program = tmp_path / "program"
-    program.write_text(f"#!{sys.executable}\n{textwrap.dedent(PROGRAM)}")
-    program.chmod(stat.S_IRWXU)
-    # Only the training process is started by it: as "program -m tfos.launcher.training.main".
-    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(process_life, "PROGRAM", acting_process.__name__)
     monkeypatch.setattr(role_progress, "EVERY_S", 0.0)
     monkeypatch.setattr(supervision_module, "STANDBY_AFTER_STEPPING_S", 0.0)
     (tmp_path / "role").mkdir()

@@ -18,9 +18,9 @@ from _pytest.terminal import TerminalReporter
 __all__ = ["Tiers"]
 
 _TESTS = Path(__file__).parents[1]
-ORDER = ("yarn", "fault", "e2e", "integration", "contract", "unit")
+ORDER = ("yarn", "fault", "e2e", "integration", "contract", "scenes", "unit")
 """The tiers, those with the longest tests first: short ones fill the end."""
-_OWN_PROCESSES = ("fault", "e2e")
+_OWN_PROCESSES = ("fault", "e2e", "scenes")
 """Tiers of which a test starts all that it needs, but for a session that the module has."""
 
 

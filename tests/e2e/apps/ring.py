@@ -13,7 +13,7 @@ class RingJob(tfos.Job):
     def pre_train(self, spark):
         from pyspark.sql import functions as F
 
-        parts, program = self.params.get("parts"), self.params.get("program", "fit")
+        parts = self.params.get("parts")
         if parts is not None:
             ends = np.cumsum([int(rows) for rows in parts.split(",")]).tolist()
             ids = [range(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
@@ -29,8 +29,7 @@ class RingJob(tfos.Job):
             F.col("id").cast("string").alias("text"),
             (F.sin("id")).cast("float").alias("x"),
         )
-        frame = frame.withColumn("y", (2 * F.col("x") + F.col("key")).cast("float"))
-        return frame if program != "own" else frame.repartition(int(self.params["ranks"]))
+        return frame.withColumn("y", (2 * F.col("x") + F.col("key")).cast("float"))
 
     def train(self, ctx):
         return getattr(self, self.params.get("program", "fit"))(ctx)
@@ -112,8 +111,11 @@ class RingJob(tfos.Job):
             "weighed": float(weighed),
         }
 
-    def lazy(self, ctx):
-        """Train, twice, a model that makes its variables in its first step; first try Keras 3."""
+    def ways(self, ctx):
+        """Train, twice, a model that makes its variables in its first step; first try Keras 3.
+
+        Then train by Keras's `fit`, and by Horovod's own means.
+        """
         import keras
         import tensorflow as tf
         import tf_keras
@@ -145,16 +147,20 @@ class RingJob(tfos.Job):
             return {"loss": loss}
 
         state = {"model": model, "optimizer": optimizer}
-        losses = []
         for _ in range(2):
             # 24 of 1000 rows are left for the last step of an epoch: uneven.
             ctx.fit(step, batch_size=61, epochs=4, state=state)
-            # Of all rows that this rank has: one step's loss says little.
-            losses.append(float(error(next(iter(ctx.dataset(batch_size=self.rows, epochs=1))))))
+        # Of all rows that this rank has: one step's loss says little.
+        loss = float(error(next(iter(ctx.dataset(batch_size=self.rows, epochs=1)))))
         total = [float(tf.reduce_sum(tf.abs(weight))) for weight in model.trainable_variables]
         totals = ctx.hvd.allgather(tf.constant([total])).numpy().tolist()
-        keras_fit = self.keras(ctx, ctx.keras_callbacks())
-        return {"refused": refused, "losses": losses, "totals": totals, "keras": keras_fit}
+        return {
+            "refused": refused,
+            "loss": loss,
+            "totals": totals,
+            "keras": self.keras(ctx, ctx.keras_callbacks()),
+            "own": self.own(ctx),
+        }
 
     def alone(self, ctx):
         """Train by Keras's `fit` as it stands: every rank by itself."""

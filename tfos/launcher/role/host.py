@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from tfos.arrow_feed.spool import SpoolWriter
 
-__all__ = ["SUBMISSION_PROPERTY", "RoleHost", "first_attempt"]
+__all__ = ["SUBMISSION_PROPERTY", "RoleHost", "RoleTask", "first_attempt"]
 
 log = logging.getLogger("tfos")
 
@@ -145,13 +145,24 @@ class RoleHost:
         _log_to_stderr(key, config.log_level)
         # For itself and for the training process, whose working directory is another.
         os.environ.update(configuration_in_container(os.environ, os.getcwd()))
-        hosted = _Hosted(self, config, key, context)
-        outcome = hosted.play(batches)
+        outcome = RoleTask(self, config, key, context).play(batches)
         yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome.to_json())]})
 
 
-class _Hosted:
-    """One task attempt of a role."""
+class RoleTask:
+    """One task attempt of a role.
+
+    Parameters
+    ----------
+    program
+        What every task of the role has in common.
+    config
+        The run's configuration.
+    key
+        The role.
+    context
+        Spark's own of this task.
+    """
 
     def __init__(
         self, program: RoleHost, config: JobConfig, key: TaskKey, context: TaskContext
@@ -169,6 +180,7 @@ class _Hosted:
         self._application: UnpackedApplication | None = None
 
     def play(self, batches: Iterator[pa.RecordBatch]) -> Outcome:
+        """Play the role to its end, as `RoleHost` says; return how it ended."""
         try:
             with contextlib.ExitStack() as stack:
                 return self._play(batches, stack)

@@ -40,6 +40,8 @@ __all__ = ["LifeReport", "TrainingLife", "WaitingProcess"]
 
 log = logging.getLogger("tfos")
 
+PROGRAM = "tfos.launcher.training.main"
+"""The module that a training process runs."""
 SHUTDOWN_LIMIT_S = 60.0
 """How long a process may live on after its outcome, in ``Job.shutdown``."""
 _STACKS_WAIT_S = 1.0
@@ -79,7 +81,7 @@ class WaitingProcess:
         self.managed = ManagedProcess(name=str(key), sink=self._show)
         try:
             self.managed.start(
-                [sys.executable, "-m", "tfos.launcher.training.main", arch, key.role.value],
+                [sys.executable, "-m", PROGRAM, arch, key.role.value],
                 # TensorFlow's tracing leaves files behind in a process that is ended.
                 env=self._environment(environment),
                 cwd=str(directory),

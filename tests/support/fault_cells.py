@@ -62,7 +62,7 @@ SUBJECTS = {
         Subject(
             *("executor", "ps", "worker-0/executor"),
             exact=False,
-            master="local-cluster[4,1,1024]",
+            master="local-cluster[2,2,2048]",
             rows=12000,
             step=30,
         ),
@@ -179,21 +179,17 @@ CELLS = [cell for cell in ALL if cell.left_out is None]
 
 FAST = frozenset(
     {
-        "worker-kill-step",
         "worker-stop-step",
         "ps-kill-step",
         "executor-kill-step",
         "rank-executor-kill-step",
     }
 )
-"""These run with the ordinary tests as well, just as they are."""
+"""These run with the ordinary tests as well, just as they are: for Spark's part and TensorFlow's.
 
-_IN_SESSION = (
-    "worker-expire-step",
-    "chief-kill-checkpoint",
-    "local-kill-step",
-    "rank-kill-step",
-    "rank-stop-step",
-)
+The driver's and the hosts' part in every fault of a process, `tests/scenes` plays.
+"""
+
+_IN_SESSION = ("rank-stop-step",)
 IN_SESSION = [cell for cell in CELLS if cell.name in _IN_SESSION]
-"""One of each other way to recover: with the ordinary tests these run on a session they share."""
+"""With the ordinary tests these run on a session that they share."""
