@@ -16,7 +16,7 @@ from tfos.fault.failures.record import Cause
 from tfos.launcher.driver.events import Verdict
 from tfos.topology import TaskKey
 
-STEP = SAVE_EVERY + 5
+STEP = SAVE_EVERY + 3
 # A network that is cut is no matter of one process alone.
 PLAYED = [c for c in CELLS if c.subject.name in PROCESSES and c.action != "cut"]
 

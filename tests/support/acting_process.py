@@ -17,8 +17,8 @@ from tfos.fault.processes.channel import ControlChannel
 
 __all__ = ["SAVE_EVERY", "STEPS"]
 
-STEPS = 45
-SAVE_EVERY = 20
+STEPS = 30
+SAVE_EVERY = 12
 _STEP_S = 0.01
 _BEAT_EVERY = 10
 """Turns."""

@@ -34,7 +34,7 @@ def test_between_graph_programs_keep_a_checkpoint_in_the_cluster(submit):
     assert run.record["checkpoint"].startswith(f"{kept}/session/")
 
 
-@pytest.mark.parametrize("mode", ["client", "cluster"])
+@pytest.mark.parametrize("mode", [pytest.param("client", marks=pytest.mark.faults), "cluster"])
 def test_errors_of_the_user_keep_their_exit_code(submit, mode):
     where = ("--deploy-mode", mode, "--chief-memory", "1280m")
     name = ("--name", f"raises-{mode}")
