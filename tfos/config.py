@@ -19,6 +19,7 @@ from pydantic import (
 
 from tfos.architectures import architecture_names
 from tfos.errors import ConfigError
+from tfos.master import Master
 from tfos.setting_errors import describe_invalid, describe_unknown, unknown_settings
 
 __all__ = [
@@ -132,8 +133,8 @@ class RolesConfig(_Section):
 class SparkConfig(_Section):
     """How the Spark application is submitted."""
 
-    master: str = Field(
-        "local",
+    master: Master = Field(
+        Master("local"),
         description="Spark master: local (tfos picks the slots), local[N], "
         "local-cluster[N,CORES,MB], spark://HOST:PORT, yarn, k8s://URL.",
     )

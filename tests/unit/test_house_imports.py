@@ -12,7 +12,7 @@ PACKAGE = ROOT / "tfos"
 
 LEVELS = [
     {"errors", "account", "architectures", "arguments", "setting_errors", "option_names"},
-    {"machine_faults", "files"},
+    {"machine_faults", "files", "master"},
     {
         "config",
         "topology",

@@ -21,6 +21,7 @@ from tfos.machine_faults import (
     explained_machine_faults,
     machine_fault,
 )
+from tfos.master import Master
 
 
 @pytest.mark.parametrize(
@@ -131,12 +132,12 @@ def test_a_user_without_an_account_has_a_name_and_no_files_of_its_own(nobody):
 
 
 def test_a_user_without_an_account_runs_on_local_alone(nobody):
-    check_account("local[4]")
+    check_account(Master("local[4]"))
     for master in ("local-cluster[1,1,1024]", "yarn", "spark://h:7077"):
         with pytest.raises(ConfigError, match="no entry in /etc/passwd"):
-            check_account(master)
+            check_account(Master(master))
 
 
 def test_a_user_with_an_account_runs_anywhere():
-    check_account("yarn")
+    check_account(Master("yarn"))
     assert account.has_entry()

@@ -71,7 +71,7 @@ def found(yarn, tmp_path_factory) -> Any:
         "spark.executorEnv.PYTHONPATH": str(ROOT),
         "spark.pyspark.python": sys.executable,
         "spark.ui.enabled": "false",
-        **security_properties(SparkConfig(encrypt=True), "yarn"),
+        **security_properties(SparkConfig(master="yarn", encrypt=True)),
     }
     command = [str(home / "bin" / "spark-submit"), "--master", "yarn"]
     command += [word for pair in given.items() for word in ("--conf", "=".join(pair))]

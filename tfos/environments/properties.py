@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from tfos.environments.specification import EnvironmentSpec
 from tfos.errors import ConfigError
+from tfos.master import MasterKind
 
-__all__ = ["ENVIRONMENT_PYTHON", "ClusterKind", "check_environment", "environment_properties"]
-
-ClusterKind = Literal["local", "local-cluster", "standalone", "yarn", "k8s"]
+__all__ = ["ENVIRONMENT_PYTHON", "check_environment", "environment_properties"]
 
 _DIRECTORY = "environment"
 ENVIRONMENT_PYTHON = f"./{_DIRECTORY}/bin/python"
 """The interpreter of an unpacked archive, from the working directory of a container."""
 
 # What gives a driver in the cluster its variables.
-_DRIVER_ENV: dict[ClusterKind, str] = {
+_DRIVER_ENV: dict[MasterKind, str] = {
     "yarn": "spark.yarn.appMasterEnv",
     "k8s": "spark.kubernetes.driverEnv",
 }
@@ -26,7 +24,7 @@ _WHERE = "--master yarn, k8s://URL or spark://HOST:PORT"
 _IMAGE_PYTHON = "python3"
 
 
-def check_environment(spec: EnvironmentSpec, kind: ClusterKind) -> None:
+def check_environment(spec: EnvironmentSpec, kind: MasterKind) -> None:
     """Refuse an environment that executors of this kind of master cannot be given.
 
     Raises
@@ -50,7 +48,7 @@ def check_environment(spec: EnvironmentSpec, kind: ClusterKind) -> None:
 
 def environment_properties(
     spec: EnvironmentSpec,
-    kind: ClusterKind,
+    kind: MasterKind,
     archive_url: str | None = None,
     *,
     archives: Sequence[str] = (),
@@ -98,7 +96,7 @@ def environment_properties(
     return properties
 
 
-def _image_properties(image: str, kind: ClusterKind) -> dict[str, str]:
+def _image_properties(image: str, kind: MasterKind) -> dict[str, str]:
     properties = {"spark.pyspark.python": _IMAGE_PYTHON}
     if kind == "k8s":
         return {"spark.kubernetes.container.image": image, **properties}

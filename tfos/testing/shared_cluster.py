@@ -11,6 +11,7 @@ from tfos.config_files import with_options
 from tfos.launcher.driver.run import run
 from tfos.launcher.handover.result import RunResult
 from tfos.launcher.in_process.session import local_session
+from tfos.master import Master
 from tfos.option_names import RunOptions
 from tfos.registry.embedded import EmbeddedZooKeeper
 
@@ -54,7 +55,7 @@ class SharedCluster:
     spark: SparkSession
 
     def __init__(self, slots: int = 8, config: JobConfig | None = None) -> None:
-        self._master = f"local[{slots},{_TASK_FAILURES}]"
+        self._master = Master(f"local[{slots},{_TASK_FAILURES}]")
         self._config = config or JobConfig()
         self._server = EmbeddedZooKeeper()
         self._stack = ExitStack()

@@ -33,11 +33,11 @@ from tfos.launcher.handover.run_directory import RunDirectory, application_of_co
 from tfos.launcher.handover.submission import Submission
 from tfos.launcher.platform.console import show_log
 from tfos.launcher.platform.hadoop_conf import configuration_in_container
-from tfos.launcher.platform.masters import master_kind
 from tfos.launcher.platform.spark_refusal import explain_refusal
 from tfos.launcher.platform.yarn_client import YarnClient
 from tfos.launcher.platform.yarn_wait import YarnWait
 from tfos.machine_faults import explained_machine_faults
+from tfos.master import Master
 from tfos.terminal import printable_lines
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _start_spark(config: JobConfig, tag: str | None) -> SparkSession:
 @contextlib.contextmanager
 def _showing_wait(config: JobConfig) -> Iterator[None]:
     """Show what is waited for while YARN does not run the application of a driver on this host."""
-    if master_kind(config.spark.master) != "yarn" or config.spark.deploy_mode == "cluster":
+    if config.spark.master.kind != "yarn" or config.spark.deploy_mode == "cluster":
         yield
         return
     wait = YarnWait(parse_environment(config.spark.env).is_archive, time.monotonic())
@@ -274,7 +274,7 @@ def _stop_spark(spark: SparkSession, application: str, code: int) -> None:
     from py4j.protocol import Py4JError
     from pyspark import SparkContext
 
-    kind = master_kind(str(spark.sparkContext.master))
+    kind = Master(spark.sparkContext.master).kind
     # The user's code may have stopped the session that it was given, and started another.
     context = SparkContext._active_spark_context
     # A JVM that is gone has nothing left to stop, and must not hide how the run ended.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfos.launcher.platform.masters import allocates_dynamically, in_containers
 from tfos.launcher.platform.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
+from tfos.launcher.platform.role_tasks import allocates_dynamically
+from tfos.master import Master
 from tfos.topology import RoleSpec
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def profile_of(spark: SparkSession, spec: RoleSpec) -> ResourceProfile | None:
 
     conf = dict(spark.sparkContext.getConf().getAll())
     dynamic = allocates_dynamically(conf, unset=False)
-    if spec.gang or not (dynamic and in_containers(str(spark.sparkContext.master))):
+    if spec.gang or not (dynamic and Master(spark.sparkContext.master).in_containers):
         return None
     cores = spec.cores or 1
     executors = ExecutorResourceRequests().cores(cores)

@@ -48,20 +48,14 @@ from tfos.launcher.handover.registry_nodes import erase_and_close
 from tfos.launcher.handover.result import RunResult, discard_record, now_iso
 from tfos.launcher.platform.checks import check_supported
 from tfos.launcher.platform.console import log_shown
-from tfos.launcher.platform.masters import (
-    in_containers,
-    is_gang,
-    is_local,
-    master_kind,
-    resolve_master,
-    slots_needed,
-)
 from tfos.launcher.platform.paths import resolve_paths
 from tfos.launcher.platform.role_memory import JVM_MEMORY_ADVICE, jvm_ran_out_of_memory
+from tfos.launcher.platform.role_tasks import is_gang, slots_needed
 from tfos.launcher.platform.spark_security import unprotected
 from tfos.launcher.platform.spark_stop import explain_stop, stopped_by_others, stopped_here
 from tfos.launcher.role.host import RoleHost
 from tfos.machine_faults import check_umask, current_directory, explained_machine_faults
+from tfos.master import Master
 from tfos.topology import TaskKey, describe_counts, describe_keys
 
 if TYPE_CHECKING:
@@ -247,10 +241,10 @@ class _Run:
         check_job(self.job)
         actual = self._actual_spark()
         check_supported(config.model_copy(update={"spark": actual}))
-        if warning := unprotected(master_kind(self._master), actual.conf):
+        if warning := unprotected(self._master, actual.conf):
             log.warning("%s", warning)
         cpus = int(self.spark.sparkContext.getConf().get("spark.task.cpus", "1") or 1)
-        resolve_master(self._master, slots_needed(config), cpus_per_task=cpus)
+        self._master.with_room(slots_needed(config), cpus_per_task=cpus)
         framework = load_framework(config.arch)
         framework.check_installed()
         check_keras(framework, config.keras)
@@ -286,7 +280,7 @@ class _Run:
         an environment that is not activated lacks what this one has.
         """
         context = self.spark.sparkContext
-        if not is_local(self._master) or "PYSPARK_PYTHON" in os.environ:
+        if not self._master.is_local or "PYSPARK_PYTHON" in os.environ:
             yield
             return
         before, context.pythonExec = context.pythonExec, sys.executable
@@ -296,8 +290,8 @@ class _Run:
             context.pythonExec = before
 
     @property
-    def _master(self) -> str:
-        return str(self.spark.sparkContext.master)
+    def _master(self) -> Master:
+        return Master(self.spark.sparkContext.master)
 
     @property
     def _program(self) -> str:
@@ -355,7 +349,7 @@ class _Run:
 
     def _driver_host(self) -> str:
         """Return the address at which executors reach this driver."""
-        if is_local(self._master):
+        if self._master.is_local:
             return "127.0.0.1"
         return self.spark.sparkContext.getConf().get("spark.driver.host") or "127.0.0.1"
 
@@ -532,7 +526,7 @@ class _Run:
             erase_and_close(registry)
 
     def _explain_missing(self, missing: frozenset[TaskKey]) -> str:
-        if not is_gang(self.config) and in_containers(self._master):
+        if not is_gang(self.config) and self._master.in_containers:
             # Of executors each role has its own sort; slots are counted for one sort alone.
             has = f"{count_executors(self.spark)} executors"
         else:

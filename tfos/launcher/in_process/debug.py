@@ -22,12 +22,13 @@ from tfos.launcher.in_process.run import prepare_process, train_in_process
 from tfos.launcher.in_process.session import local_session
 from tfos.launcher.platform.console import show_log
 from tfos.launcher.submit.prerequisites import check_application, check_files, parse_app
+from tfos.master import Master
 
 __all__ = ["debug", "is_used"]
 
 log = logging.getLogger("tfos")
 
-MASTER = "local[1]"
+MASTER = Master("local[1]")
 _USED = (
     "name",
     "params",

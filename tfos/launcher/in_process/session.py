@@ -12,6 +12,7 @@ from tfos.errors import LaunchError
 from tfos.java import QUICK_JVM
 from tfos.launcher.submit.prerequisites import check_java, child_environment, find_spark_home
 from tfos.launcher.submit.spark_command import spark_properties
+from tfos.master import Master
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -24,7 +25,7 @@ _COLLECTED = {"spark.driver.maxResultSize": "0"}
 
 
 @contextmanager
-def local_session(config: JobConfig, master: str, name: str) -> Iterator[SparkSession]:
+def local_session(config: JobConfig, master: Master, name: str) -> Iterator[SparkSession]:
     """Start a session on `master`, and stop it when the block ends. Blocks for seconds.
 
     Parameters

@@ -1,1 +1,1 @@
-"""What Spark runs on: masters and their slots, YARN, Kubernetes, Hadoop, and what each can give."""
+"""What roles run on: tasks of Spark, YARN, Kubernetes, Hadoop, and what each can give."""

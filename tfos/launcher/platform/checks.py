@@ -8,16 +8,12 @@ from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
 from tfos.fault.drills.faults import Fault
 from tfos.launcher.platform.kubernetes import check_kubernetes
-from tfos.launcher.platform.masters import (
-    MasterKind,
+from tfos.launcher.platform.role_memory import LEAST_MEMORY_BYTES
+from tfos.launcher.platform.role_tasks import (
     allocates_dynamically,
-    in_containers,
     is_gang,
-    is_local,
-    master_kind,
     role_resources,
 )
-from tfos.launcher.platform.role_memory import LEAST_MEMORY_BYTES
 from tfos.launcher.platform.spark_security import check_security
 from tfos.topology import Role, describe_counts
 
@@ -42,21 +38,21 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
     ConfigError
         One line naming the option, why not, and what to use instead.
     """
-    kind = master_kind(config.spark.master)
+    master = config.spark.master
     if is_gang(config):
         _check_gang(config)
     _check_drill(config)
-    _check_placement(config, kind)
-    check_security(config.spark, kind)
-    check_environment(parse_environment(config.spark.env), kind)
-    if kind == "k8s":
+    _check_placement(config)
+    check_security(config.spark)
+    check_environment(parse_environment(config.spark.env), master.kind)
+    if master.kind == "k8s":
         check_kubernetes(config.spark)
-    if not dry_run and config.spark.deploy_mode == "cluster" and kind != "yarn":
+    if not dry_run and config.spark.deploy_mode == "cluster" and master.kind != "yarn":
         raise _unavailable(
-            f"--deploy-mode cluster on {config.spark.master}",
+            f"--deploy-mode cluster on {master}",
             "use client, or --dry-run to see the command",
         )
-    if not dry_run and kind == "k8s":
+    if not dry_run and master.kind == "k8s":
         raise _unavailable(
             "running on Kubernetes", "use --dry-run to see the command, or another master"
         )
@@ -80,9 +76,9 @@ def _check_gang(config: JobConfig) -> None:
                 )
 
 
-def _check_placement(config: JobConfig, kind: MasterKind) -> None:
+def _check_placement(config: JobConfig) -> None:
     spark = config.spark
-    if spark.deploy_mode == "cluster" and is_local(spark.master):
+    if spark.deploy_mode == "cluster" and spark.master.is_local:
         raise ConfigError(
             f"--deploy-mode cluster needs a cluster: --master {spark.master} runs everything on "
             "this machine; use --deploy-mode client"
@@ -92,7 +88,7 @@ def _check_placement(config: JobConfig, kind: MasterKind) -> None:
         ("--priority", spark.priority),
         ("--tags", spark.tags or None),
     ):
-        if given is not None and kind != "yarn":
+        if given is not None and spark.master.kind != "yarn":
             raise ConfigError(f"{option} is YARN's: it means nothing to --master {spark.master}")
     if not spark.wait and spark.deploy_mode != "cluster":
         raise ConfigError(
@@ -104,7 +100,7 @@ def _check_placement(config: JobConfig, kind: MasterKind) -> None:
             "--no-wait ends before there is a record: leave --result-json out, and ask "
             "`tfos status --json` for it"
         )
-    if in_containers(spark.master):
+    if spark.master.in_containers:
         _check_memory(config)
         return
     for role in Role:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tfos.config import SparkConfig
 from tfos.errors import ConfigError
-
-if TYPE_CHECKING:
-    from tfos.launcher.platform.masters import MasterKind
+from tfos.master import Master
 
 __all__ = ["check_security", "security_properties", "unprotected", "with_drawn_secret"]
 
@@ -23,14 +21,14 @@ _ENCRYPTION: Final = (
 )
 
 
-def security_properties(spark: SparkConfig, kind: MasterKind) -> dict[str, str]:
+def security_properties(spark: SparkConfig) -> dict[str, str]:
     """Return the Spark properties that ``--encrypt`` and the Kerberos options stand for.
 
     The master and the workers of ``local-cluster`` listen on this machine: they take nothing from
     others there. And nowhere can whoever reaches Spark's web interface end a run's jobs by it.
     """
     properties = {"spark.ui.killEnabled": "false"}
-    if kind == "local-cluster":
+    if spark.master.kind == "local-cluster":
         properties[AUTHENTICATE] = "true"
     if spark.encrypt:
         properties.update(dict.fromkeys(_ENCRYPTION, "true"))
@@ -40,18 +38,18 @@ def security_properties(spark: SparkConfig, kind: MasterKind) -> dict[str, str]:
     return properties
 
 
-def with_drawn_secret(spark: SparkConfig, kind: MasterKind) -> SparkConfig:
+def with_drawn_secret(spark: SparkConfig) -> SparkConfig:
     """Return the settings with a new secret where authentication needs one that nobody has given.
 
     That is on ``local-cluster``; elsewhere Spark draws it, or the cluster has one.
     """
     off = spark.conf.get(AUTHENTICATE, "true").strip().lower() != "true"
-    if kind != "local-cluster" or off or spark.conf.get(SECRET):
+    if spark.master.kind != "local-cluster" or off or spark.conf.get(SECRET):
         return spark
     return spark.model_copy(update={"conf": {**spark.conf, SECRET: secrets.token_hex(32)}})
 
 
-def check_security(spark: SparkConfig, kind: MasterKind) -> None:
+def check_security(spark: SparkConfig) -> None:
     """Refuse options that contradict each other or that Spark on this master would ignore.
 
     Raises
@@ -60,31 +58,31 @@ def check_security(spark: SparkConfig, kind: MasterKind) -> None:
         One line naming the option, why not, and what to do.
     """
     if spark.encrypt:
-        _check_encryption(spark, kind)
+        _check_encryption(spark)
     if (spark.principal is None) != (spark.keytab is None):
         given, missing = ("--principal", "--keytab")[:: 1 if spark.principal else -1]
         raise ConfigError(f"{given} needs {missing}: Spark logs in with both, or with neither")
-    if spark.principal is not None and kind == "standalone":
+    if spark.principal is not None and spark.master.kind == "standalone":
         raise ConfigError(
             f"--principal means nothing to --master {spark.master}: Spark logs in to Kerberos on "
             "YARN and Kubernetes; run kinit on every host of a standalone cluster"
         )
 
 
-def _check_encryption(spark: SparkConfig, kind: MasterKind) -> None:
+def _check_encryption(spark: SparkConfig) -> None:
     for name in _ENCRYPTION:
         value = spark.conf.get(name, "true")
         if value.strip().lower() != "true":
             raise ConfigError(f"--encrypt cannot have {name}={value}: leave one of them out")
     # On YARN and Kubernetes, and in one JVM, Spark draws a secret for each application.
-    if kind == "standalone" and not spark.conf.get(SECRET):
+    if spark.master.kind == "standalone" and not spark.conf.get(SECRET):
         raise ConfigError(
             f"--encrypt needs {SECRET} with --master {spark.master}, the one its master and "
             "workers have: set it below spark.conf of a --conf FILE that only you can read"
         )
 
 
-def unprotected(kind: MasterKind, properties: Mapping[str, str]) -> str | None:
+def unprotected(master: Master, properties: Mapping[str, str]) -> str | None:
     """Return a warning if an application's connections on a cluster are open; None otherwise.
 
     Parameters
@@ -92,7 +90,7 @@ def unprotected(kind: MasterKind, properties: Mapping[str, str]) -> str | None:
     properties
         Of the running application, wherever they came from.
     """
-    if kind in ("local", "local-cluster"):
+    if master.is_local:
         return None
     if properties.get(AUTHENTICATE, "false").strip().lower() == "true":
         return None

@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from tfos.errors import InfrastructureError, InterruptedRunError, TfosError
-from tfos.launcher.platform.masters import master_kind
 from tfos.launcher.platform.yarn_client import YarnClient
+from tfos.master import Master
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -45,7 +45,7 @@ def explain_stop(spark: SparkSession) -> TfosError:
     """Return the error that a stopped Spark amounts to; asks YARN, and waits for its answer."""
     context = spark.sparkContext
     try:
-        if master_kind(str(context.master)) == "yarn":
+        if Master(context.master).kind == "yarn":
             application = str(context.applicationId)
             if YarnClient(spark._jvm).status(application).state == "KILLED":
                 return InterruptedRunError(f"{application} was killed in YARN")

@@ -35,7 +35,7 @@ from tfos.launcher.application.shipped import ShippedApplication, UnpackedApplic
 from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.launcher.handover.training_spec import TrainingSpec
 from tfos.launcher.platform.hadoop_conf import configuration_in_container
-from tfos.launcher.platform.masters import role_resources
+from tfos.launcher.platform.role_tasks import role_resources
 from tfos.launcher.role.membership import REJOIN_WITHIN_S, HostSession
 from tfos.launcher.role.ports import address_towards, reserve_port
 from tfos.launcher.role.supervision import Supervision

@@ -39,7 +39,6 @@ from tfos.launcher.handover.submission import Submission
 from tfos.launcher.platform.checks import check_supported
 from tfos.launcher.platform.console import show_log
 from tfos.launcher.platform.hadoop_conf import hadoop_conf_dir
-from tfos.launcher.platform.masters import is_local, master_kind
 from tfos.launcher.platform.paths import resolve_paths
 from tfos.launcher.platform.role_memory import JVM_MEMORY_ADVICE
 from tfos.launcher.platform.spark_security import with_drawn_secret
@@ -154,13 +153,13 @@ def _submit(config: JobConfig, app: str) -> int:
     check_supported(config)
     framework = load_framework(config.arch)
     check_keras(framework, config.keras)
-    if is_local(config.spark.master):
+    if config.spark.master.is_local:
         framework.check_installed()
     path, job_class = parse_app(app)
     check_account(config.spark.master)
     check_application(path, job_class)
     check_files(config)
-    if master_kind(config.spark.master) == "yarn":
+    if config.spark.master.kind == "yarn":
         hadoop_conf_dir()
     spark_home = find_spark_home()
     check_gpus(config, spark_home)
@@ -169,11 +168,11 @@ def _submit(config: JobConfig, app: str) -> int:
     if config.spark.deploy_mode == "cluster":
         return _submit_to_cluster(config, shipped, path, job_class, spark_home)
     tag = None
-    if master_kind(config.spark.master) == "yarn":
+    if config.spark.master.kind == "yarn":
         tag = f"tfos-{uuid.uuid4().hex}"
         tagged = {"tags": [*shipped.spark.tags, tag]}
         shipped = shipped.model_copy(update={"spark": shipped.spark.model_copy(update=tagged)})
-    protected = with_drawn_secret(shipped.spark, master_kind(config.spark.master))
+    protected = with_drawn_secret(shipped.spark)
     shipped = shipped.model_copy(update={"spark": protected})
     with tempfile.TemporaryDirectory(prefix="tfos-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
@@ -216,7 +215,7 @@ def _submit(config: JobConfig, app: str) -> int:
 
 def _staging(config: JobConfig) -> str:
     """Return where `ship` puts things; nowhere where it need not put any."""
-    if master_kind(config.spark.master) == "yarn" or config.spark.staging_dir is not None:
+    if config.spark.master.kind == "yarn" or config.spark.staging_dir is not None:
         return staging_directory(config)
     if parse_environment(config.spark.env).is_packed:
         raise ConfigError(

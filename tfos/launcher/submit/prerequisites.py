@@ -20,8 +20,9 @@ from tfos.errors import ConfigError, LaunchError
 from tfos.java import find_java, jvm_refusal
 from tfos.launcher.application.archive import check_module_name, home_of_file
 from tfos.launcher.application.check import check_source
-from tfos.launcher.platform.masters import is_local, master_kind, role_resources
+from tfos.launcher.platform.role_tasks import role_resources
 from tfos.machine_faults import machine_fault
+from tfos.master import Master
 
 __all__ = [
     "check_account",
@@ -106,13 +107,13 @@ def find_spark_home(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def check_account(master: str) -> None:
+def check_account(master: Master) -> None:
     """Check that Hadoop, in each JVM of Spark, finds the user's name.
 
     The driver's is told by tfos; executors and the YARN client ask passwd alone. Raises
     ConfigError where they would not find it.
     """
-    if not has_entry() and master_kind(master) != "local":
+    if not has_entry() and master.kind != "local":
         raise ConfigError(
             f"user id {os.getuid()} has no entry in /etc/passwd, where Hadoop looks for its name "
             f"in every JVM of --master {master}: add a line such as "
@@ -191,7 +192,7 @@ def check_gpus(
     conf = config.spark.conf
     asking = [role for role, (_, each) in role_resources(config).items() if each.gpus]
     known = any(is_set_for_spark(name, conf, spark_home, environ) for name in _GPU_DISCOVERY)
-    if asking and not known and master_kind(config.spark.master) == "yarn":
+    if asking and not known and config.spark.master.kind == "yarn":
         raise ConfigError(
             f"GPUs of {asking[0]}s need a script by which an executor says which it has: set "
             f"--spark-conf {_GPU_DISCOVERY[0]}=PATH of one on every host, or ./NAME of one "
@@ -204,7 +205,7 @@ def child_environment(
 ) -> dict[str, str]:
     """Return the environment of spark-submit: Spark's home, this interpreter, the way to tfos."""
     child = {**environ, "SPARK_HOME": str(spark_home), "PYSPARK_DRIVER_PYTHON": sys.executable}
-    if is_local(config.spark.master):
+    if config.spark.master.is_local:
         child["PYSPARK_PYTHON"] = sys.executable
         # Names of this machine need not resolve for a run that never leaves it.
         child.setdefault("SPARK_LOCAL_IP", "127.0.0.1")

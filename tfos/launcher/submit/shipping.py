@@ -16,7 +16,6 @@ from tfos.environments.spark_jars import pack_spark_jars
 from tfos.environments.specification import parse_environment
 from tfos.environments.upload import upload
 from tfos.frameworks.contract import load_framework
-from tfos.launcher.platform.masters import master_kind
 from tfos.launcher.submit.prerequisites import is_set_for_spark
 
 __all__ = ["plan_shipping", "ship"]
@@ -48,7 +47,7 @@ def ship(config: JobConfig, spark_home: Path, staging: str) -> JobConfig:
     jars: dict[str, str] = {}
     with stderr_progress() as progress:
         url = _ship_environment(config, staging, progress) if spec.is_packed else None
-        is_yarn = master_kind(config.spark.master) == "yarn"
+        is_yarn = config.spark.master.kind == "yarn"
         given = any(is_set_for_spark(name, config.spark.conf, spark_home) for name in _JARS)
         if is_yarn and not given:
             archive = pack_spark_jars(spark_home, progress)
@@ -75,7 +74,7 @@ def _with_environment(
     archives = config.spark.archives
     conf = dict(properties)
     if spec.kind != "none":
-        kind = master_kind(config.spark.master)
+        kind = config.spark.master.kind
         conf.update(environment_properties(spec, kind, url, archives=archives))
         archives = [] if spec.is_archive else archives
     spark = config.spark.model_copy(

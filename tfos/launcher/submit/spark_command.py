@@ -17,19 +17,16 @@ from tfos.errors import ConfigError
 from tfos.frameworks.tensorflow.keras import keras_variables
 from tfos.launcher.handover import driver_script
 from tfos.launcher.platform.kubernetes import kubernetes_properties, pod_templates
-from tfos.launcher.platform.masters import (
+from tfos.launcher.platform.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
+from tfos.launcher.platform.role_tasks import (
     allocates_dynamically,
-    in_containers,
     is_gang,
-    is_local,
-    master_kind,
-    resolve_master,
     role_resources,
     slots_needed,
     task_failures,
 )
-from tfos.launcher.platform.role_memory import DEFAULT_MEMORY_BYTES, divide_memory
 from tfos.launcher.platform.spark_security import security_properties
+from tfos.master import Master
 
 __all__ = [
     "APPLICATION_DIRECTORY",
@@ -152,13 +149,12 @@ def shipped_with(config: JobConfig, submission: str, application: str) -> JobCon
     return config.model_copy(update={"spark": spark.model_copy(update=shipped)})
 
 
-def resolved_master(config: JobConfig) -> str:
-    """Return the master with room for every role; as `resolve_master` says."""
+def resolved_master(config: JobConfig) -> Master:
+    """Return the master with room for every role; as `Master.with_room` says."""
     text = config.spark.conf.get("spark.task.cpus", "1")
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"--spark-conf spark.task.cpus is {text!r}: expected 1 or more")
-    return resolve_master(
-        config.spark.master,
+    return config.spark.master.with_room(
         slots_needed(config),
         cpus_per_task=int(text),
         failures=task_failures(config),
@@ -176,7 +172,7 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
     Java options are joined instead, the user's last, because the JVM takes the last one; so are
     YARN's tags, by which runs are found.
     """
-    kind = master_kind(config.spark.master)
+    kind = config.spark.master.kind
     properties = {
         "spark.ui.showConsoleProgress": "false",
         "spark.speculation": "false",
@@ -189,7 +185,7 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
     if config.spark.deploy_mode == "client":
         properties["spark.pyspark.driver.python"] = python
         properties["spark.driver.extraJavaOptions"] = _quiet_log_option()
-    if is_local(config.spark.master):
+    if config.spark.master.is_local:
         properties.update(_local_properties(python))
     # A role host that is lost is run again by Spark, as often as tfos may restart.
     properties["spark.task.maxFailures"] = str(task_failures(config))
@@ -197,13 +193,13 @@ def spark_properties(config: JobConfig, *, python: str = sys.executable) -> dict
         properties.update(_BARRIER_PROPERTIES)
     if kind == "local-cluster":
         properties["spark.executor.extraJavaOptions"] = _quiet_log_option()
-    if in_containers(config.spark.master):
+    if config.spark.master.in_containers:
         properties.update(_cluster_properties(config))
     if kind == "yarn":
         properties.update(_yarn_properties(config.spark))
     if kind == "k8s":
         properties.update(kubernetes_properties(config.spark))
-    properties.update(security_properties(config.spark, kind))
+    properties.update(security_properties(config.spark))
     return _with_users(properties, config.spark.conf)
 
 
@@ -260,12 +256,12 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
         properties["spark.executor.resource.gpu.amount"] = str(gpus if alike else 0)
         if alike:
             properties["spark.task.resource.gpu.amount"] = str(gpus)
-        if master_kind(config.spark.master) == "k8s":
+        if config.spark.master.kind == "k8s":
             # With the resource's name it is what Kubernetes calls the device: nvidia.com/gpu.
             properties["spark.executor.resource.gpu.vendor"] = "nvidia.com"
     spec = parse_environment(config.spark.env)
     if spec.kind == "docker":
-        properties.update(environment_properties(spec, master_kind(config.spark.master)))
+        properties.update(environment_properties(spec, config.spark.master.kind))
     return properties
 
 
@@ -294,7 +290,7 @@ def describe_submission(config: JobConfig, command: list[str]) -> str:
             if _SECRET.search(name):
                 settings[name] = "(redacted)"
     lines = ["# The resolved configuration", yaml.safe_dump(document, sort_keys=False).rstrip()]
-    if master_kind(config.spark.master) == "k8s":
+    if config.spark.master.kind == "k8s":
         for name, template in pod_templates(config.spark).items():
             text = yaml.safe_dump(template, sort_keys=False).rstrip()
             lines += ["", "---", f"# {name}, a file that the command names", text]
@@ -303,7 +299,7 @@ def describe_submission(config: JobConfig, command: list[str]) -> str:
 
 
 def _notes(config: JobConfig) -> list[str]:
-    if is_gang(config) or not in_containers(config.spark.master):
+    if is_gang(config) or not config.spark.master.in_containers:
         return []
     return [
         "# spark.executor.* below is for the largest role; each role's own cores, memory and GPUs",

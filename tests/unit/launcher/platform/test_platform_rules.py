@@ -1,4 +1,4 @@
-"""What a submission is refused for, and the slots and masters it asks for."""
+"""What a submission is refused for, and the slots that it asks for."""
 
 from pathlib import Path
 from typing import Literal, get_origin
@@ -7,11 +7,11 @@ import pytest
 
 from tfos.config import LOCATION, JobConfig
 from tfos.config_files import known_settings
-from tfos.errors import ConfigError, ExitCode, InsufficientExecutorsError
+from tfos.errors import ConfigError
 from tfos.launcher.handover.submission import Submission
 from tfos.launcher.platform.checks import check_supported
-from tfos.launcher.platform.masters import is_local, master_kind, resolve_master, slots_needed
 from tfos.launcher.platform.paths import resolve_paths
+from tfos.launcher.platform.role_tasks import slots_needed
 
 
 def config(**settings) -> JobConfig:
@@ -31,82 +31,6 @@ def config(**settings) -> JobConfig:
 )
 def test_slots_needed(settings, slots):
     assert slots_needed(config(**settings)) == slots
-
-
-@pytest.mark.parametrize(
-    ("master", "slots", "cpus", "resolved"),
-    [
-        ("local", 4, 2, "local[4]"),
-        ("local", 1, 8, "local[8]"),
-        ("local[*]", 9, 8, "local[9]"),
-        ("local[*,4]", 3, 2, "local[3,4]"),
-        ("local[4]", 4, 2, "local[4]"),
-        ("local[4,2]", 4, 2, "local[4,2]"),
-        ("local-cluster[2,2,1024]", 4, 2, "local-cluster[2,2,1024]"),
-        (" yarn ", 400, 2, "yarn"),
-        ("spark://a:7077,b:7077", 400, 2, "spark://a:7077,b:7077"),
-        ("k8s://https://h:443", 400, 2, "k8s://https://h:443"),
-    ],
-)
-def test_resolve_master(master, slots, cpus, resolved):
-    assert resolve_master(master, slots, cpus=cpus) == resolved
-
-
-@pytest.mark.parametrize(
-    ("master", "resolved"),
-    [
-        ("local", "local[2,4]"),
-        ("local[*]", "local[2,4]"),
-        ("local[3]", "local[3,4]"),
-        ("local[3,1]", "local[3,1]"),
-        ("local[*,7]", "local[2,7]"),
-        ("local-cluster[2,1,1024]", "local-cluster[2,1,1024]"),
-        ("yarn", "yarn"),
-    ],
-)
-def test_a_local_master_is_told_how_often_a_task_may_fail(master, resolved):
-    assert resolve_master(master, 2, cpus=2, failures=4) == resolved
-
-
-@pytest.mark.parametrize(
-    ("master", "cpus_per_task", "available"),
-    [
-        ("local[3]", 1, 3),
-        ("local[3,4]", 1, 3),
-        ("local[6]", 2, 3),
-        ("local-cluster[3,1,1024]", 1, 3),
-        ("local-cluster[3,3,1024]", 2, 3),
-    ],
-)
-def test_too_few_slots_are_refused_with_what_to_change(master, cpus_per_task, available):
-    with pytest.raises(InsufficientExecutorsError) as caught:
-        resolve_master(master, 4, cpus_per_task=cpus_per_task)
-    error = caught.value
-    assert (error.needed, error.available) == (4, available)
-    assert error.exit_code == ExitCode.RESOURCES
-    for word in ("4 roles", master, "--num-workers", "--num-ps"):
-        assert word in str(error)
-
-
-def test_local_has_room_for_tasks_of_several_cpus():
-    assert resolve_master("local", 4, cpus=2, cpus_per_task=2) == "local[8]"
-
-
-@pytest.mark.parametrize(
-    "master", ["", "mesos://a:1", "local[x]", "local[]", "spark://a", "k8s://"]
-)
-def test_unknown_masters_are_refused(master):
-    with pytest.raises(ConfigError, match=r"--master is .* expected local"):
-        master_kind(master)
-
-
-def test_only_local_masters_are_local():
-    assert [is_local(m) for m in ("local", "local-cluster[1,1,1]", "spark://h:1", "yarn")] == [
-        True,
-        True,
-        False,
-        False,
-    ]
 
 
 REFUSED = [
@@ -307,7 +231,7 @@ def test_files_of_this_machine_are_the_same_from_any_directory(monkeypatch, give
 def test_every_setting_that_holds_a_path_is_resolved():
     """Each text setting is a location or known to be none: a new one has to choose."""
     others = {
-        *("name", "arch", "keras", "log_level", "spark.master", "spark.deploy_mode", "spark.queue"),
+        *("name", "arch", "keras", "log_level", "spark.deploy_mode", "spark.queue"),
         *("spark.principal", "spark.env", "registry.zookeeper", "feed.nulls"),
     }
     texts = {

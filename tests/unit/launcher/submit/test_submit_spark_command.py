@@ -20,6 +20,7 @@ from tfos.launcher.submit.spark_command import (
     spark_properties,
     spark_submit_command,
 )
+from tfos.master import Master
 
 HOME = Path("/opt/spark")
 SECRETS = {"spark.authenticate.secret": "s3cr3t", "spark.hadoop.fs.s3a.access.key": "k3y"}
@@ -303,7 +304,7 @@ CLUSTER = "local-cluster[1,1,1024]"
 
 def test_a_cluster_on_this_machine_authenticates_by_a_secret_of_its_own():
     spark = config(spark={"master": CLUSTER}).spark
-    drawn = [with_drawn_secret(spark, "local-cluster") for _ in range(2)]
+    drawn = [with_drawn_secret(spark) for _ in range(2)]
     assert drawn[0].conf["spark.authenticate.secret"] != drawn[1].conf["spark.authenticate.secret"]
     words = command(config(spark=drawn[0].model_dump()), properties_file="/run/secrets.conf")
     assert confs(words)["spark.authenticate"] == "true"
@@ -312,21 +313,21 @@ def test_a_cluster_on_this_machine_authenticates_by_a_secret_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("kind", "master", "conf"),
+    ("master", "conf"),
     [
-        ("local", "local[2]", {}),
-        ("yarn", "yarn", {}),
-        ("standalone", "spark://h:1", {}),
-        ("local-cluster", CLUSTER, {"spark.authenticate": "false"}),
-        ("local-cluster", CLUSTER, {"spark.authenticate.secret": "mine"}),
+        ("local[2]", {}),
+        ("yarn", {}),
+        ("spark://h:1", {}),
+        (CLUSTER, {"spark.authenticate": "false"}),
+        (CLUSTER, {"spark.authenticate.secret": "mine"}),
     ],
 )
-def test_elsewhere_and_against_the_users_wish_no_secret_is_drawn(kind, master, conf):
+def test_elsewhere_and_against_the_users_wish_no_secret_is_drawn(master, conf):
     spark = config(spark={"master": master, "conf": conf}).spark
-    assert with_drawn_secret(spark, kind) == spark
+    assert with_drawn_secret(spark) == spark
     found = spark_properties(config(spark={"master": master, "conf": conf}))
     assert found.get("spark.authenticate") == conf.get(
-        "spark.authenticate", "true" if kind == "local-cluster" else None
+        "spark.authenticate", "true" if master == CLUSTER else None
     )
 
 
@@ -346,18 +347,18 @@ def test_a_kerberos_login_is_sparks():
 
 
 @pytest.mark.parametrize(
-    ("kind", "properties", "warned"),
+    ("master", "properties", "warned"),
     [
         ("yarn", {}, True),
-        ("k8s", {"spark.authenticate": "false"}, True),
-        ("standalone", {"spark.authenticate": "false"}, True),
+        ("k8s://h", {"spark.authenticate": "false"}, True),
+        ("spark://h:1", {"spark.authenticate": "false"}, True),
         ("yarn", {"spark.authenticate": "true"}, False),
-        ("standalone", {"spark.authenticate": " TRUE"}, False),
+        ("spark://h:1", {"spark.authenticate": " TRUE"}, False),
         ("local", {}, False),
-        ("local-cluster", {}, False),
+        (CLUSTER, {}, False),
     ],
 )
-def test_open_connections_of_a_cluster_are_told(kind, properties, warned):
-    warning = unprotected(kind, properties)
+def test_open_connections_of_a_cluster_are_told(master, properties, warned):
+    warning = unprotected(Master(master), properties)
     assert (warning is not None) is warned
     assert warning is None or "--encrypt" in warning
