@@ -18,6 +18,8 @@ from pydantic.fields import FieldInfo
 
 from tfos.cli.main import SETTING_OF_OPTION, pl_submit
 from tfos.config import LOCATION, JobConfig, parse_bytes, parse_duration
+from tfos.environment_spec import EnvironmentSpec
+from tfos.master import Master
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
@@ -148,6 +150,8 @@ def _base_type(annotation: Any, metadata: list[Any]) -> str:
         return "list of text"
     if origin is dict:
         return "mapping of text to text"
+    if annotation in (Master, EnvironmentSpec):
+        return "text"
     return {str: "text", int: "whole number", bool: "true or false", float: "number"}[annotation]
 
 

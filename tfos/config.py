@@ -12,12 +12,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from tfos.architectures import architecture_names
+from tfos.environment_spec import EnvironmentSpec, parse_environment
 from tfos.errors import ConfigError
 from tfos.master import Master
 from tfos.setting_errors import describe_invalid, describe_unknown, unknown_settings
@@ -76,6 +78,10 @@ def _parse_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _parse_environment(value: Any) -> Any:
+    return parse_environment(value) if isinstance(value, str) else value
+
+
 def _as_text(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
@@ -84,6 +90,9 @@ LOCATION = "location"
 """Marks the settings that hold a path or a URL: relative paths start from the caller's current
 directory, once for all of them (`tfos.launcher.platform.paths.resolve_paths`)."""
 
+Environment = Annotated[
+    EnvironmentSpec, BeforeValidator(_parse_environment), PlainSerializer(str, return_type=str)
+]
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 Location = Annotated[str | None, BeforeValidator(_as_text), LOCATION]
@@ -159,7 +168,9 @@ class SparkConfig(_Section):
         None, description="Kerberos principal that Spark logs in as (YARN, Kubernetes)."
     )
     keytab: Location = Field(None, description="File with that principal's keys.")
-    env: str = Field("none", description="Python environment shipped to executors.")
+    env: Environment = Field(
+        EnvironmentSpec("none"), description="Python environment shipped to executors."
+    )
     conf: dict[str, str] = Field(default_factory=dict, description="Further Spark properties.")
     py_files: list[str] = Field(default_factory=list, description="Python files for every process.")
     files: list[str] = Field(default_factory=list, description="Files for every executor.")

@@ -43,7 +43,8 @@ class Master(str):
     Raises
     ------
     ConfigError
-        If it is no Spark master.
+        If it is no Spark master; one line that says how it is written, of which `text` is the
+        subject.
 
     Examples
     --------
@@ -130,8 +131,8 @@ class Master(str):
             if match := form.fullmatch(self):
                 return match, kind
         raise ConfigError(
-            f"--master is {str(self)!r}: expected local, local[N], local-cluster[N,CORES,MB], "
-            "spark://HOST:PORT, yarn or k8s://URL"
+            "it should be local, local[N], local-cluster[N,CORES,MB], spark://HOST:PORT, yarn or "
+            "k8s://URL"
         )
 
     def _check(self, needed: int, available: int, better: str) -> None:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tfos.environment_spec import parse_environment
 from tfos.environments.inspection import inspect_environment
-from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from support.services import tell_missing
 
+from tfos.environment_spec import EnvironmentSpec
 from tfos.environments.inspection import inspect_environment
 from tfos.environments.interpreter import copy_interpreter
-from tfos.environments.specification import EnvironmentSpec
 from tfos.errors import ConfigError
 
 TIMEOUT_S = 60

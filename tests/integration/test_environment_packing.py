@@ -17,11 +17,11 @@ from support.hidden_base import without_base
 from support.services import tell_missing
 from support.telling import Telling
 
+from tfos.environment_spec import EnvironmentSpec, parse_environment
 from tfos.environments import packing
 from tfos.environments.inspection import inspect_environment, problems
 from tfos.environments.packing import KEPT_ARCHIVES, pack
 from tfos.environments.properties import environment_properties
-from tfos.environments.specification import EnvironmentSpec, parse_environment
 from tfos.environments.upload import upload
 from tfos.errors import ConfigError, InfrastructureError
 

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "tfos"
 
 LEVELS = [
     {"errors", "account", "architectures", "arguments", "setting_errors", "option_names"},
-    {"machine_faults", "files", "master"},
+    {"machine_faults", "files", "master", "environment_spec"},
     {
         "config",
         "topology",

@@ -72,7 +72,7 @@ def test_local_has_room_for_tasks_of_several_cpus():
     "master", ["", "mesos://a:1", "local[x]", "local[]", "spark://a", "k8s://"]
 )
 def test_unknown_masters_are_refused(master):
-    with pytest.raises(ConfigError, match=r"--master is .* expected local"):
+    with pytest.raises(ConfigError, match=r"it should be local, .* or k8s://URL$"):
         Master(master)
 
 

@@ -12,8 +12,8 @@ import pytest
 from support.hidden_base import without_base
 from support.yarn_runs import COUNTED, YarnRuns
 
+from tfos.environment_spec import EnvironmentSpec
 from tfos.environments.inspection import inspect_environment
-from tfos.environments.specification import EnvironmentSpec
 from tfos.errors import ExitCode
 from tfos.testing import DrillCluster
 from tfos.testing.yarn import YarnCluster

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfos.environments.specification import EnvironmentSpec
+from tfos.environment_spec import EnvironmentSpec
 from tfos.environments.versions import installed_versions
 from tfos.errors import ConfigError
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfos.environment_spec import EnvironmentSpec
 from tfos.environments.archive import write_archive
 from tfos.environments.conda import pack_conda
 from tfos.environments.contents import PackedFile, editable_files, fingerprint, installed_files
 from tfos.environments.inspection import Inspection, inspect_environment
 from tfos.environments.interpreter import compile_bytecode, copy_interpreter
 from tfos.environments.progress import Progress, in_words, percent_of
-from tfos.environments.specification import EnvironmentSpec
 from tfos.errors import ConfigError, InfrastructureError
 from tfos.files.cache import cache_directory, locked
 from tfos.files.private import refuse_foreign

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfos.environments.specification import EnvironmentSpec
+from tfos.environment_spec import EnvironmentSpec
 from tfos.errors import ConfigError
 from tfos.master import MasterKind
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tfos.environment_spec import EnvironmentSpec
 from tfos.environments.contents import editable_files, fingerprint, installed_files
 from tfos.environments.inspection import Editable, Inspection, problems
-from tfos.environments.specification import EnvironmentSpec
 
 
 def write(root, files):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tfos.environment_spec import parse_environment
 from tfos.environments.properties import check_environment, environment_properties
-from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
 
 URL = "hdfs://nn:8020/envs/tfos-env-1.tar.gz"

@@ -19,7 +19,6 @@ import psutil
 
 from tfos.account import has_entry, user_name
 from tfos.config import JobConfig
-from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError, ExitCode, InfrastructureError, InterruptedRunError, TfosError
 from tfos.frameworks.tensorflow.keras import keras_variables
 from tfos.launcher.application.loading import UserCodeError, load_job
@@ -229,7 +228,7 @@ def _showing_wait(config: JobConfig) -> Iterator[None]:
     if config.spark.master.kind != "yarn" or config.spark.deploy_mode == "cluster":
         yield
         return
-    wait = YarnWait(parse_environment(config.spark.env).is_archive, time.monotonic())
+    wait = YarnWait(config.spark.env.is_archive, time.monotonic())
     started = threading.Event()
 
     def show() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tfos.base import Job
 from tfos.config import JobConfig, SparkConfig
 from tfos.config_files import with_options
+from tfos.environment_spec import EnvironmentSpec
 from tfos.environments.versions import describe_here
 from tfos.errors import (
     ConfigError,
@@ -303,7 +304,7 @@ class _Run:
         # What started the session is done with; what it runs on is what must fit the roles.
         settings = dict(self.spark.sparkContext.getConf().getAll())
         done_with: dict[str, Any] = {
-            "env": "none",
+            "env": EnvironmentSpec("none"),
             "queue": None,
             "priority": None,
             "tags": [],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tfos.config import JobConfig, RoleResources
 from tfos.environments.properties import check_environment
-from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
 from tfos.fault.drills.faults import Fault
 from tfos.launcher.platform.kubernetes import check_kubernetes
@@ -44,7 +43,7 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
     _check_drill(config)
     _check_placement(config)
     check_security(config.spark)
-    check_environment(parse_environment(config.spark.env), master.kind)
+    check_environment(config.spark.env, master.kind)
     if master.kind == "k8s":
         check_kubernetes(config.spark)
     if not dry_run and config.spark.deploy_mode == "cluster" and master.kind != "yarn":

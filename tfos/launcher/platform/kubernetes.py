@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from tfos.config import SparkConfig
-from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
 
 __all__ = ["check_kubernetes", "kubernetes_properties", "pod_templates"]
@@ -86,7 +85,7 @@ def check_kubernetes(spark: SparkConfig) -> None:
     ConfigError
         One line naming what is missing and the option to give.
     """
-    has_image = parse_environment(spark.env).kind == "docker" or _IMAGE in spark.conf
+    has_image = spark.env.kind == "docker" or _IMAGE in spark.conf
     if not has_image and any(
         f"spark.kubernetes.{pod}.container.image" not in spark.conf for pod in _pods(spark)
     ):

@@ -17,7 +17,6 @@ from typing import Final
 import psutil
 
 from tfos.config import JobConfig
-from tfos.environments.specification import parse_environment
 from tfos.errors import (
     ConfigError,
     ExitCode,
@@ -217,7 +216,7 @@ def _staging(config: JobConfig) -> str:
     """Return where `ship` puts things; nowhere where it need not put any."""
     if config.spark.master.kind == "yarn" or config.spark.staging_dir is not None:
         return staging_directory(config)
-    if parse_environment(config.spark.env).is_packed:
+    if config.spark.env.is_packed:
         raise ConfigError(
             f"--env {config.spark.env} is put where every host reads it: set spark.staging_dir"
         )

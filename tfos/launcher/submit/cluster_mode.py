@@ -16,7 +16,6 @@ from typing import Final
 
 from tfos.account import user_name
 from tfos.config import JobConfig
-from tfos.environments.specification import parse_environment
 from tfos.errors import (
     ExitCode,
     InfrastructureError,
@@ -214,7 +213,7 @@ class _Following:
         self._limit_s = supervision.timeout_s
         # A driver that runs keeps --timeout itself.
         self._driver_extra_s = supervision.grace_s + BACKSTOP_S
-        self._unpacks = parse_environment(config.spark.env).is_archive
+        self._unpacks = config.spark.env.is_archive
         self._wait: YarnWait | None = None
         self.timed_out = False
         self._output = SubmitOutput()

@@ -13,7 +13,6 @@ from tfos.environments.packing import pack
 from tfos.environments.progress import Progress, stderr_progress
 from tfos.environments.properties import environment_properties
 from tfos.environments.spark_jars import pack_spark_jars
-from tfos.environments.specification import parse_environment
 from tfos.environments.upload import upload
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.submit.prerequisites import is_set_for_spark
@@ -43,7 +42,7 @@ def ship(config: JobConfig, spark_home: Path, staging: str) -> JobConfig:
     InfrastructureError
         If something cannot be written.
     """
-    spec = parse_environment(config.spark.env)
+    spec = config.spark.env
     jars: dict[str, str] = {}
     with stderr_progress() as progress:
         url = _ship_environment(config, staging, progress) if spec.is_packed else None
@@ -62,7 +61,7 @@ def plan_shipping(config: JobConfig) -> JobConfig:
     Spark's jars will be is not told.
     """
     staging = config.spark.staging_dir or "STAGING"
-    packed = parse_environment(config.spark.env).is_packed
+    packed = config.spark.env.is_packed
     url = f"{staging.rstrip('/')}/environments/ENVIRONMENT.tar.gz" if packed else None
     return _with_environment(config, url, {})
 
@@ -70,7 +69,7 @@ def plan_shipping(config: JobConfig) -> JobConfig:
 def _with_environment(
     config: JobConfig, url: str | None, properties: Mapping[str, str]
 ) -> JobConfig:
-    spec = parse_environment(config.spark.env)
+    spec = config.spark.env
     archives = config.spark.archives
     conf = dict(properties)
     if spec.kind != "none":
@@ -84,7 +83,7 @@ def _with_environment(
 
 
 def _ship_environment(config: JobConfig, staging: str, progress: Progress) -> str:
-    spec = parse_environment(config.spark.env)
+    spec = config.spark.env
     packed = pack(spec, progress)
     python = sys.version_info[:2] if config.spark.deploy_mode == "client" else None
     packages = load_framework(config.arch).packages

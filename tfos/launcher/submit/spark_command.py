@@ -12,7 +12,6 @@ import yaml
 
 from tfos.config import JobConfig, SparkConfig
 from tfos.environments.properties import environment_properties
-from tfos.environments.specification import parse_environment
 from tfos.errors import ConfigError
 from tfos.frameworks.tensorflow.keras import keras_variables
 from tfos.launcher.handover import driver_script
@@ -259,7 +258,7 @@ def _cluster_properties(config: JobConfig) -> dict[str, str]:
         if config.spark.master.kind == "k8s":
             # With the resource's name it is what Kubernetes calls the device: nvidia.com/gpu.
             properties["spark.executor.resource.gpu.vendor"] = "nvidia.com"
-    spec = parse_environment(config.spark.env)
+    spec = config.spark.env
     if spec.kind == "docker":
         properties.update(environment_properties(spec, config.spark.master.kind))
     return properties

@@ -91,7 +91,6 @@ REFUSED = [
         "--no-wait ends before there is a record: leave --result-json out",
     ),
     ({"spark": {"tags": ["a"]}}, "--tags is YARN's"),
-    ({"spark": {"env": "conda"}}, "--env 'conda' names nothing"),
     ({"spark": {"env": "docker:i"}}, "--env docker:i is for executors on other hosts"),
     (
         {"roles": {"worker": {"memory": "1g"}}},
@@ -232,7 +231,7 @@ def test_every_setting_that_holds_a_path_is_resolved():
     """Each text setting is a location or known to be none: a new one has to choose."""
     others = {
         *("name", "arch", "keras", "log_level", "spark.deploy_mode", "spark.queue"),
-        *("spark.principal", "spark.env", "registry.zookeeper", "feed.nulls"),
+        *("spark.principal", "registry.zookeeper", "feed.nulls"),
     }
     texts = {
         path

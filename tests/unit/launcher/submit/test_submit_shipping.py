@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from tfos.config import JobConfig
+from tfos.environment_spec import parse_environment
 from tfos.environments.inspection import inspect_environment
 from tfos.environments.packing import PackedEnvironment
-from tfos.environments.specification import parse_environment
 from tfos.launcher.submit import shipping
 from tfos.launcher.submit.shipping import plan_shipping, ship
 

@@ -63,25 +63,25 @@ def parse_environment(text: str) -> EnvironmentSpec:
     Raises
     ------
     ConfigError
-        If it is malformed; one line that says how it is written.
+        If it is malformed; one line that says how it is written, of which `text` is the subject.
     """
     word, colon, value = text.strip().partition(":")
     kind = next((each for each in _FORMS if each == word.lower()), None)
     if kind is None:
         hint = ""
         if word.startswith(("/", ".", "~")):
-            hint = f"; for a virtual environment: --env venv:{text.strip()}"
-        raise ConfigError(f"--env {text!r} is no environment: use {_CHOICES}{hint}")
+            hint = f"; for a virtual environment: venv:{text.strip()}"
+        raise ConfigError(f"it should be {_CHOICES}{hint}")
     value = value.strip()
     if kind == "none":
         if colon:
-            raise ConfigError(f"--env {text!r}: none takes no value: use --env none")
+            raise ConfigError("none takes no value")
         return EnvironmentSpec("none")
     if not value:
-        raise ConfigError(f"--env {text!r} names nothing: use --env {_FORMS[kind]}")
+        raise ConfigError(f"it names nothing: use {_FORMS[kind]}")
     problem = _problem(kind, value)
     if problem is not None:
-        raise ConfigError(f"--env {text!r}: {problem}")
+        raise ConfigError(problem)
     return EnvironmentSpec(kind, value)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfos.environments.specification import EnvironmentSpec, parse_environment
+from tfos.environment_spec import EnvironmentSpec, parse_environment
 from tfos.errors import ConfigError
 
 
@@ -28,13 +28,13 @@ def test_it_is_read(text, kind, value):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", r"is no environment: use none, venv:DIRECTORY"),
-        ("pex:/a.pex", r"'pex:/a.pex' is no environment: use .* or docker:IMAGE$"),
-        ("/opt/train", r"for a virtual environment: --env venv:/opt/train$"),
-        ("none:x", r"none takes no value: use --env none"),
-        ("venv:", r"names nothing: use --env venv:DIRECTORY"),
-        ("conda: ", r"names nothing: use --env conda:NAME or conda:DIRECTORY"),
-        ("docker", r"names nothing: use --env docker:IMAGE"),
+        ("", r"it should be none, venv:DIRECTORY"),
+        ("pex:/a.pex", r"it should be .* or docker:IMAGE$"),
+        ("/opt/train", r"for a virtual environment: venv:/opt/train$"),
+        ("none:x", r"none takes no value$"),
+        ("venv:", r"names nothing: use venv:DIRECTORY"),
+        ("conda: ", r"names nothing: use conda:NAME or conda:DIRECTORY"),
+        ("docker", r"names nothing: use docker:IMAGE"),
         ("venv:/opt/train/bin/python3.11", r"not its interpreter: venv:/opt/train$"),
         ("conda:/opt/train/bin/python", r"not its interpreter: conda:/opt/train$"),
         ("venv:hdfs://nn/a.tar.gz", r"for a URL: archive:hdfs://nn/a.tar.gz"),
@@ -47,9 +47,8 @@ def test_it_is_read(text, kind, value):
     ],
 )
 def test_what_is_malformed_is_refused_with_what_to_write(text, said):
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises(ConfigError, match=said):
         parse_environment(text)
-    assert str(caught.value).startswith(f"--env {text!r}")
 
 
 @pytest.mark.parametrize("text", ["none", "venv:/opt/train", "docker:train:2"])
