@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from tfos.errors import InterruptedRunError, RunTimeoutError, TfosError
+from tfos.fault.processes.forks import in_forked_children
 
 __all__ = ["Interrupts"]
 
@@ -40,7 +40,7 @@ class Interrupts:
         self.sink: Callable[[str, str], None] | None = None
 
     def __enter__(self) -> Interrupts:
-        os.register_at_fork(after_in_child=self._give_back)
+        in_forked_children(self._give_back, [*_SIGNALS, signal.SIGALRM])
         try:
             self.install()
             if self._timeout_s is not None:

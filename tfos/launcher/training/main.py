@@ -25,6 +25,7 @@ from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.fault.failures.error_text import user_traceback
 from tfos.fault.processes import guard
 from tfos.fault.processes.channel import ControlChannel
+from tfos.fault.processes.forks import in_forked_children
 from tfos.files.publish import publish_directory
 from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application.importing import import_as_parent, import_from
@@ -208,7 +209,7 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
 
 def prepare_children() -> None:
     """Give what the application forks, such as a pool's processes, SIGTERM's own effect back."""
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    in_forked_children(lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL), [signal.SIGTERM])
 
 
 def main() -> None:
