@@ -273,7 +273,7 @@ def _stop_spark(spark: SparkSession, application: str, code: int) -> None:
     from py4j.protocol import Py4JError
     from pyspark import SparkContext
 
-    kind = Master(spark.sparkContext.master).kind
+    kind = Master(str(spark.sparkContext.master)).kind
     # The user's code may have stopped the session that it was given, and started another.
     context = SparkContext._active_spark_context
     # A JVM that is gone has nothing left to stop, and must not hide how the run ended.

@@ -30,7 +30,7 @@ def profile_of(spark: SparkSession, spec: RoleSpec) -> ResourceProfile | None:
 
     conf = dict(spark.sparkContext.getConf().getAll())
     dynamic = allocates_dynamically(conf, unset=False)
-    if spec.gang or not (dynamic and Master(spark.sparkContext.master).in_containers):
+    if spec.gang or not (dynamic and Master(str(spark.sparkContext.master)).in_containers):
         return None
     cores = spec.cores or 1
     executors = ExecutorResourceRequests().cores(cores)

@@ -292,7 +292,7 @@ class _Run:
 
     @property
     def _master(self) -> Master:
-        return Master(self.spark.sparkContext.master)
+        return Master(str(self.spark.sparkContext.master))
 
     @property
     def _program(self) -> str:

@@ -45,7 +45,7 @@ def explain_stop(spark: SparkSession) -> TfosError:
     """Return the error that a stopped Spark amounts to; asks YARN, and waits for its answer."""
     context = spark.sparkContext
     try:
-        if Master(context.master).kind == "yarn":
+        if Master(str(context.master)).kind == "yarn":
             application = str(context.applicationId)
             if YarnClient(spark._jvm).status(application).state == "KILLED":
                 return InterruptedRunError(f"{application} was killed in YARN")
