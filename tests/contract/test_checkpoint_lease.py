@@ -14,9 +14,9 @@ import pytest
 from support.checkpoint_places import Place, weights
 
 from tfos.errors import AlreadyRunningError, CheckpointFencedError, ExitCode
-from tfos.fault.checkpoints.holder_process import HolderProcess, Proof
 from tfos.fault.checkpoints.lease import CheckpointLease
 from tfos.fault.checkpoints.place import open_storage
+from tfos.fault.processes.identity import ProcessIdentity, Proof
 from tfos.run_holder import holder_here
 
 NEVER_S = 1000.0
@@ -24,7 +24,7 @@ NEVER_S = 1000.0
 
 def elsewhere(name="another"):
     """A process of which nothing can be proven."""
-    return replace(HolderProcess.here({}), machine=name)
+    return replace(ProcessIdentity.here({}), machine=name)
 
 
 def lease(place, run_id="run-2", on_lost=lambda why: None, **options):
@@ -172,11 +172,11 @@ class TestTakenOver:
     ],
 )
 def test_an_earlier_attempt_of_an_application_is_over(holder, observer, proof):
-    one, other = (HolderProcess.here({"CONTAINER_ID": name}) for name in (holder, observer))
-    assert HolderProcess.from_json(one.to_json()).judged_from(other) is proof
+    one, other = (ProcessIdentity.here({"CONTAINER_ID": name}) for name in (holder, observer))
+    assert ProcessIdentity.from_json(one.to_json()).judged_from(other) is proof
 
 
 def test_a_reused_process_id_is_another_process():
-    here = HolderProcess.here({})
+    here = ProcessIdentity.here({})
     assert replace(here, start=here.start - 1).judged_from(here) is Proof.DEAD
     assert replace(here, machine="").judged_from(replace(here, machine="")) is Proof.NONE

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tfos.errors import AlreadyRunningError, CheckpointError, CheckpointFencedError
-from tfos.fault.checkpoints.holder_process import HolderProcess, Proof
 from tfos.fault.checkpoints.storage import CheckpointStorage
+from tfos.fault.processes.identity import ProcessIdentity, Proof
 from tfos.run_holder import describe_holder
 
 __all__ = ["BEAT_S", "EXPIRE_S", "CheckpointLease", "refuse_if_taken_over"]
@@ -46,7 +46,7 @@ class _Claim:
     epoch: int = 0
     held: bool = False
     holder: Mapping[str, Any] = field(default_factory=dict)
-    process: HolderProcess | None = None
+    process: ProcessIdentity | None = None
 
     @classmethod
     def parse(cls, content: bytes) -> _Claim:
@@ -58,7 +58,7 @@ class _Claim:
                 epoch=int(data["epoch"]),
                 held=data["held"] is True,
                 holder=dict(data["holder"]),
-                process=HolderProcess.from_json(data["process"]),
+                process=ProcessIdentity.from_json(data["process"]),
             )
         except (ValueError, TypeError, KeyError):
             return cls(content)
@@ -93,7 +93,7 @@ class CheckpointLease:
         holder: Mapping[str, str],
         on_lost: Callable[[str], None],
         *,
-        process: HolderProcess | None = None,
+        process: ProcessIdentity | None = None,
         beat_s: float = BEAT_S,
         expire_s: float = EXPIRE_S,
     ) -> None:
@@ -101,7 +101,7 @@ class CheckpointLease:
         self._holder = dict(holder)
         self._name = _PREFIX + holder["run_id"]
         self._on_lost = on_lost
-        self._process = process or HolderProcess.here()
+        self._process = process or ProcessIdentity.here()
         self._beat_s = beat_s
         self._expire_s = expire_s
         self._beat = 0

@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import psutil
-
 from tfos.account import has_entry, user_name
 from tfos.config import JobConfig
 from tfos.errors import ConfigError, ExitCode, InfrastructureError, InterruptedRunError, TfosError
+from tfos.fault.processes.identity import ProcessIdentity, Proof
 from tfos.frameworks.tensorflow.keras import keras_variables
 from tfos.launcher.application.loading import UserCodeError, load_job
 from tfos.launcher.driver.interrupts import Interrupts
@@ -308,7 +307,7 @@ def _watch_client(submission: Submission) -> None:
     """End the run when the submitting process has died without a word: nobody waits for it."""
     while _client_lives(submission):
         time.sleep(CLIENT_POLL_S)
-    log.warning("pl_submit (pid %s) is gone: ending the run", submission.client_pid)
+    log.warning("pl_submit is gone: ending the run")
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -328,16 +327,11 @@ def _watch_stop(directory: RunDirectory) -> None:
 
 
 def _client_lives(submission: Submission) -> bool:
-    if submission.client_pid is None or submission.client_start_s is None:
+    """Whether the submitting process lives, or may: one on another host."""
+    if submission.client is None:
         return True
-    try:
-        client = psutil.Process(submission.client_pid)
-        if client.status() == psutil.STATUS_ZOMBIE:
-            return False
-        # Another process may have been given the number since.
-        return abs(client.create_time() - submission.client_start_s) < 1.0
-    except psutil.NoSuchProcess:
-        return False
+    client = ProcessIdentity.from_json(submission.client)
+    return client.judged_from(ProcessIdentity.here({})) is not Proof.DEAD
 
 
 def run_program(argv: list[str]) -> NoReturn:

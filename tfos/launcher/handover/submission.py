@@ -32,9 +32,9 @@ class Submission:
         Where there is a `runs_root`, it does so there.
     submitted_at
         When, in seconds since the epoch: ``--timeout`` begins.
-    client_pid, client_start_s
-        The submitting process and its start (`psutil.Process.create_time`, seconds): when that
-        process is gone the driver ends the run. None for a driver on another host.
+    client
+        The submitting process, a `ProcessIdentity` as JSON: when it is gone the driver ends the
+        run. None for a driver on another host.
     tag
         The YARN tag of this submission alone; None where its client follows it, and off YARN.
     runs_root
@@ -48,8 +48,7 @@ class Submission:
     result_file: str
     registry_file: str
     submitted_at: float
-    client_pid: int | None = None
-    client_start_s: float | None = None
+    client: Mapping[str, Any] | None = None
     tag: str | None = None
     runs_root: str | None = None
 

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from tfos.config import JobConfig
 from tfos.errors import (
     ConfigError,
@@ -26,6 +24,7 @@ from tfos.errors import (
     RunTimeoutError,
     TfosError,
 )
+from tfos.fault.processes.identity import ProcessIdentity
 from tfos.frameworks.contract import load_framework
 from tfos.frameworks.tensorflow.keras import check_keras
 from tfos.launcher.application.archive import home_of_file, pack_application
@@ -184,8 +183,7 @@ def _submit(config: JobConfig, app: str) -> int:
             result_file=result_file,
             registry_file=str(room / "registry.json"),
             submitted_at=time.time(),
-            client_pid=os.getpid(),
-            client_start_s=psutil.Process().create_time(),
+            client=ProcessIdentity.here({}).to_json(),
             tag=tag,
         )
         command = spark_submit_command(

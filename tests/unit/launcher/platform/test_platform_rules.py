@@ -274,8 +274,7 @@ def test_submission_round_trip():
         "/r",
         "/z",
         submitted_at=2.5,
-        client_pid=3,
-        client_start_s=1.5,
+        client={"pid": 3},
     )
     read = Submission.from_json(submission.to_json())
     assert read == submission

@@ -1,4 +1,7 @@
-"""The process that holds a lease: which one it is, and whether it can be proven dead or alive."""
+"""Which process one is, told from every other, and whether it can be proven dead or alive.
+
+Independent of the wall clock, which is set while processes run: after a laptop slept, by NTP.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, Final
 
-__all__ = ["HolderProcess", "Proof"]
+__all__ = ["ProcessIdentity", "Proof"]
 
 _CONTAINER: Final = re.compile(r"container_(?:e\d+_)?(\d+_\d+)_(\d+)_\d+")
 
@@ -23,7 +26,7 @@ class Proof(Enum):
 
 
 @dataclass(frozen=True)
-class HolderProcess:
+class ProcessIdentity:
     """A process, told apart from every other that has or had its number.
 
     Parameters
@@ -45,14 +48,14 @@ class HolderProcess:
     attempt: int
 
     @classmethod
-    def here(cls, environ: Mapping[str, str] = os.environ) -> HolderProcess:
+    def here(cls, environ: Mapping[str, str] = os.environ) -> ProcessIdentity:
         """Return this process."""
         container = _CONTAINER.fullmatch(environ.get("CONTAINER_ID", ""))
         application, attempt = container.groups() if container else ("", "0")
         pid = os.getpid()
         return cls(_machine(), pid, _start_of(pid) or 0, application, int(attempt))
 
-    def judged_from(self, observer: HolderProcess) -> Proof:
+    def judged_from(self, observer: ProcessIdentity) -> Proof:
         """Return what `observer`, the calling process, can prove of this one."""
         if self.application and self.application == observer.application:
             # YARN starts an attempt once the one before is over.
@@ -66,7 +69,7 @@ class HolderProcess:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> HolderProcess:
+    def from_json(cls, data: Mapping[str, Any]) -> ProcessIdentity:
         """Read back what `to_json` returned; raises KeyError, TypeError or ValueError."""
         return cls(
             machine=str(data["machine"]),
