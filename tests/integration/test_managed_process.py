@@ -115,8 +115,20 @@ def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
+@pytest.fixture(autouse=True)
+def _threads_of_others():
+    """Remember the threads of tests before, which may end when they like."""
+    _OTHERS[:] = threading.enumerate()
+    yield
+    _OTHERS.clear()
+
+
+_OTHERS: list[threading.Thread] = []
+
+
 def tfos_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("tfos-")]
+    own = (thread for thread in threading.enumerate() if thread not in _OTHERS)
+    return [thread.name for thread in own if thread.name.startswith("tfos-")]
 
 
 def test_an_exit_is_told_after_the_messages_and_the_whole_output(host):
