@@ -164,7 +164,7 @@ def test_a_driver_whose_python_lacks_packages_says_which_and_where(submit, tmp_p
     assert run.code == run.record["exit_code"] == ExitCode.CONFIG
     said = run.record["error"]
     assert f"the driver's Python, {bare}/bin/python (3." in said
-    assert re.search(r" lacks (tfos|psutil); ship an environment by --env venv:DIRECTORY", said)
+    assert re.search(r" lacks (tfos|pydantic); ship an environment by --env venv:DIRECTORY", said)
 
 
 @pytest.mark.faults
