@@ -150,9 +150,8 @@ def _base_type(annotation: Any, metadata: list[Any]) -> str:
         return "list of text"
     if origin is dict:
         return "mapping of text to text"
-    if annotation in (Master, EnvironmentSpec):
-        return "text"
-    return {str: "text", int: "whole number", bool: "true or false", float: "number"}[annotation]
+    texts = dict.fromkeys((str, Master, EnvironmentSpec), "text")
+    return {**texts, int: "whole number", bool: "true or false", float: "number"}[annotation]
 
 
 def _bounds(metadata: list[Any]) -> str:

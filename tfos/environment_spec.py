@@ -75,7 +75,7 @@ def parse_environment(text: str) -> EnvironmentSpec:
     value = value.strip()
     if kind == "none":
         if colon:
-            raise ConfigError("none takes no value")
+            raise ConfigError("none takes no value: use none")
         return EnvironmentSpec("none")
     if not value:
         raise ConfigError(f"it names nothing: use {_FORMS[kind]}")

@@ -64,6 +64,5 @@ def test_the_session_program_for_a_few_epochs(in_session, data):
     arguments = ["--arch", "session", "--num-workers", "2", "-p", data, "-p", "epochs=8"]
     run = in_session(*arguments, "-p", "api=session", str(EXAMPLE / "fm_session.py"))
     assert run.code == ExitCode.OK
-    print(run.record["result"]["rmse"])
     # On its way: biases alone reach 0.944.
     assert run.record["result"]["rmse"] < 0.93

@@ -88,7 +88,6 @@ class _Group:
     """A role's Spark job: every task a thread. Its role hosts do not fail."""
 
     preparing = False
-    refusal = None
 
     def __init__(self, spec: RoleSpec, host: RoleHost, config: JobConfig, first_task: int) -> None:
         self.spec = spec

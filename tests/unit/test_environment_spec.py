@@ -31,7 +31,7 @@ def test_it_is_read(text, kind, value):
         ("", r"it should be none, venv:DIRECTORY"),
         ("pex:/a.pex", r"it should be .* or docker:IMAGE$"),
         ("/opt/train", r"for a virtual environment: venv:/opt/train$"),
-        ("none:x", r"none takes no value$"),
+        ("none:x", r"none takes no value: use none$"),
         ("venv:", r"names nothing: use venv:DIRECTORY"),
         ("conda: ", r"names nothing: use conda:NAME or conda:DIRECTORY"),
         ("docker", r"names nothing: use docker:IMAGE"),

@@ -259,6 +259,24 @@ def test_a_wrong_value_names_the_option(submitted):
     result = run("--num-workers", "0", "app.py")
     assert result.exit_code == ExitCode.CONFIG
     assert result.stderr.startswith("pl_submit: error: --num-workers: roles.num_workers is 0: ")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--env", "conda", "it names nothing: use conda:NAME or conda:DIRECTORY"),
+        ("--env", "/opt/train", "for a virtual environment: venv:/opt/train"),
+        ("--env", "none:x", "none takes no value: use none"),
+        ("--master", "mesos://a:1", "yarn or k8s://URL"),
+    ],
+)
+def test_a_value_that_is_parsed_is_told_with_its_option_once(submitted, option, value, said):
+    result = run(option, value, "app.py")
+    assert result.exit_code == ExitCode.CONFIG
+    begin = f"pl_submit: error: {option}: spark.{option[2:]} is {value!r}: "
+    assert result.stderr.startswith(begin)
+    assert result.stderr.rstrip().endswith(said)
+    assert result.stderr.count(option) == 1
     assert submitted.config is None
 
 

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, Final
 
+from tfos.fault.processes.proc_stat import ENDED, ProcessStat
+
 __all__ = ["ProcessIdentity", "Proof"]
 
 _CONTAINER: Final = re.compile(r"container_(?:e\d+_)?(\d+_\d+)_(\d+)_\d+")
@@ -90,10 +92,5 @@ def _machine() -> str:
 
 def _start_of(pid: int) -> int | None:
     """Return when a process started, in ticks since the boot; None for none, or a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            # The name before may hold spaces and brackets.
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    stat = ProcessStat.of(pid)
+    return None if stat is None or stat.state in ENDED else stat.start

@@ -29,6 +29,7 @@ from tfos.fault.processes.channel import CONTROL_FD_VARIABLE, ControlChannel
 from tfos.fault.processes.events import ControlMessage, Exited, Mailbox, ProcessEvent
 from tfos.fault.processes.guard import LIFELINE_FD_VARIABLE, SUPERVISOR_PID_VARIABLE
 from tfos.fault.processes.output import OutputLimits, OutputReader
+from tfos.fault.processes.proc_stat import ENDED, ProcessStat
 
 __all__ = ["ManagedProcess"]
 
@@ -418,16 +419,5 @@ def _group_runs(group: int) -> bool:
     except PermissionError:
         return True
     # Zombies count for killpg, and some containers' first process never reaps them.
-    states = [_state(pid, group) for pid in os.listdir("/proc") if pid.isdigit()]
-    return any(state not in ("", "Z", "X") for state in states)
-
-
-def _state(pid: str, group: int) -> str:
-    """Return the state letter of a process of this group; empty for any other."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            # The command, in parentheses, may hold anything: what matters comes after it.
-            fields = file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return fields[0] if int(fields[2]) == group else ""
+    stats = (ProcessStat.of(int(pid)) for pid in os.listdir("/proc") if pid.isdigit())
+    return any(stat and stat.group == group and stat.state not in ENDED for stat in stats)
