@@ -4,7 +4,6 @@ import gc
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -23,6 +22,7 @@ from tfos.arrow_feed.service import FeedService
 from tfos.arrow_feed.spool import SpoolWriter
 from tfos.config import FeedConfig
 from tfos.read_plan import FeedPosition, ReadPlan
+from tfos.testing.ports import free_ports
 
 pytestmark = [pytest.mark.tf, pytest.mark.filterwarnings("default")]
 
@@ -309,16 +309,6 @@ CHIEF = """
                 ended.add(feed)
     print(json.dumps([sums, rows]), flush=True)
 """
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 @pytest.mark.slow

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from support.waiting import wait_for
 from tfos.registry.embedded import SETTINGS, end_server, start_server
+from tfos.testing.ports import free_ports
 
 __all__ = ["Ensemble"]
 
@@ -34,7 +35,7 @@ class Ensemble:
     def __init__(self, count: int, directory: Path) -> None:
         self._directories = [directory / f"server-{number + 1}" for number in range(count)]
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
-        ports = _free_ports(3 * count)
+        ports = free_ports(3 * count, _HOST)
         self._ports, self._peers = ports[:count], ports[count:]
 
     def __enter__(self) -> Ensemble:
@@ -117,9 +118,3 @@ class Ensemble:
             while part := link.recv(4096):
                 answer += part
         return answer.decode(errors="replace")
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server((_HOST, 0))) for _ in range(count)]
-        return [server.getsockname()[1] for server in sockets]

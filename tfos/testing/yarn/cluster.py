@@ -5,12 +5,11 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import socket
 import subprocess
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +20,7 @@ from tfos.errors import LaunchError
 from tfos.java import QUICK_JVM, find_java
 from tfos.registry import lifeline
 from tfos.testing.leftovers import processes_marked
+from tfos.testing.ports import free_ports
 from tfos.testing.yarn import settings
 from tfos.testing.yarn.jars import class_path, default_cache
 from tfos.testing.yarn.web import ask, file_system_ready, nodes_ready
@@ -221,7 +221,7 @@ class YarnCluster:
 
     def _start(self) -> None:
         self._class_path = class_path(self._jars)
-        ports = settings.Ports.of(_free_ports(settings.Ports.needed(self._count)))
+        ports = settings.Ports.of(free_ports(settings.Ports.needed(self._count), settings.LOOPBACK))
         self._configure(ports)
         loopback = settings.LOOPBACK
         self._record = ClusterRecord(
@@ -330,11 +330,3 @@ class YarnCluster:
                 process.stdin.write(b"k")
         with suppress(subprocess.TimeoutExpired):
             process.wait(_END_WITHIN_S)
-
-
-def _free_ports(count: int) -> Sequence[int]:
-    with ExitStack() as stack:
-        servers = [
-            stack.enter_context(socket.create_server((settings.LOOPBACK, 0))) for _ in range(count)
-        ]
-        return [int(server.getsockname()[1]) for server in servers]
