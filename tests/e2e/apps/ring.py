@@ -130,7 +130,7 @@ class RingJob(tfos.Job):
         tf.random.set_seed(ctx.rank)
         layers = tf_keras.layers
         model = tf_keras.Sequential(
-            [layers.Dense(4, "relu"), layers.BatchNormalization(), layers.Dense(1)]
+            [layers.Dense(16, "relu"), layers.BatchNormalization(), layers.Dense(1)]
         )
         optimizer = tf_keras.optimizers.legacy.Adam(0.02)
 
