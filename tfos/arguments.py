@@ -10,10 +10,9 @@ import difflib
 import functools
 import inspect
 import numbers
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
-
-import numpy as np
 
 __all__ = ["Arguments", "numbers_by_name", "shown", "suggests_options"]
 
@@ -37,7 +36,7 @@ class Arguments:
     def integer(self, name: str, value: Any, least: int, most: int | None = None) -> int:
         """Check for an integer of Python's or NumPy's, which a bool is not."""
         bounds = f"of {least} or more" if most is None else f"between {least} and {most}"
-        if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise self.wrong_type(name, value, f"an integer {bounds}")
         number = int(value)
         if number < least or (most is not None and number > most):
@@ -56,9 +55,11 @@ class Arguments:
 
     def flag(self, name: str, value: Any) -> bool:
         """Check for True or False."""
-        if not isinstance(value, bool | np.bool_):
-            raise self.wrong_type(name, value, "True or False")
-        return bool(value)
+        if isinstance(value, bool):
+            return value
+        if _is_numpys(value, "bool_"):
+            return bool(value)
+        raise self.wrong_type(name, value, "True or False")
 
     def text(self, name: str, value: Any) -> str:
         """Check for text that is not empty."""
@@ -78,7 +79,9 @@ class Arguments:
     def names(self, name: str, value: Any) -> tuple[str, ...]:
         """Check for a sequence of column names, which one str is not."""
         what = 'a list of column names, such as ["a", "b"]'
-        if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray):
+        if isinstance(value, str | bytes) or not (
+            isinstance(value, Sequence) or _is_numpys(value, "ndarray")
+        ):
             raise self.wrong_type(name, value, what)
         for each in value:
             if not isinstance(each, str):
@@ -139,7 +142,15 @@ def _metric_name(subject: str, name: Any) -> str:
     return name
 
 
+def _is_numpys(value: Any, kind: str) -> bool:
+    """Whether a value is of a class of NumPy's; without importing it."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, getattr(numpy, kind))
+
+
 def _number(subject: str, name: str, value: Any) -> float:
+    import numpy as np
+
     numeric = None if isinstance(value, str | bytes) or value is None else np.asarray(value)
     if numeric is None or numeric.size != 1 or numeric.dtype.kind not in "biuf":
         # TensorFlow's bfloat16 is of no kind of NumPy's own.

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
-
 from tfos.arguments import Arguments, numbers_by_name, suggests_options
 from tfos.errors import NotFedError
 from tfos.read_plan import FeedPosition, ReadPlan, checked_reading
@@ -29,6 +27,7 @@ from tfos.training_parts import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from pyspark.sql import DataFrame, SparkSession
 
 __all__ = ["Job", "TrainContext"]
@@ -213,6 +212,8 @@ class TrainContext:
         numpy.ndarray
             float64, of that shape.
         """
+        import numpy as np
+
         try:
             numbers = np.asarray(values, np.float64)
         except (TypeError, ValueError) as error:

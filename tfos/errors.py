@@ -7,9 +7,13 @@ Every error survives a pickle round trip, because PySpark and notebooks pickle e
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from tfos.fault.failures.record import Failure
+    from tfos.launcher.handover.result import RunResult
 
 __all__ = [
     "AlreadyRunningError",
@@ -80,6 +84,8 @@ class TfosError(Exception):
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+    result: RunResult | None = None
+    """The record of the run that this error ended; None where none did."""
 
     def __init__(self, message: str, **fields: Any) -> None:
         super().__init__(message)
@@ -210,10 +216,10 @@ class SpoolFullError(FeedError):
 
 
 class WorkerFailedError(TfosError):
-    """Roles failed and the run ended (attribute ``failures``: records, first by time first)."""
+    """Roles failed and the run ended (attribute ``failures``, the cause first)."""
 
     exit_code = ExitCode.USER_CODE
-    failures: Sequence[Mapping[str, Any]]
+    failures: Sequence[Failure]
 
     def __init__(
         self, message: str, *, exit_code: ExitCode = ExitCode.USER_CODE, **fields: Any

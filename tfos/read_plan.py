@@ -92,25 +92,6 @@ class ReadPlan:
         """Return the same plan continued after `start`."""
         return replace(self, start=start)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as a JSON-ready mapping."""
-        return {
-            "name": self.name,
-            "batch_size": self.batch_size,
-            "epochs": self.epochs,
-            "shuffle_rows": self.shuffle_rows,
-            "seed": self.seed,
-            "columns": None if self.columns is None else list(self.columns),
-            "stack": {k: list(v) for k, v in self.stack.items()},
-            "drop_remainder": self.drop_remainder,
-            "start": list(self.start),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ReadPlan:
-        """Read back what `to_json` wrote."""
-        return cls(**data)
-
 
 def checked_reading(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a `ReadPlan`, or some of them, checked and in their plain types.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 __all__ = [
     "ClusterSpec",
@@ -168,15 +168,6 @@ class ClusterSpec:
     def keys(self, role: Role) -> tuple[TaskKey, ...]:
         """Return the task keys of one role, by index."""
         return tuple(key for key in sorted(self.endpoints) if key.role == role)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return ``{"worker-0": "host:port", ...}``."""
-        return {str(key): str(endpoint) for key, endpoint in sorted(self.endpoints.items())}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ClusterSpec:
-        """Read back what `to_json` wrote; raises ValueError on malformed keys or endpoints."""
-        return cls({TaskKey.parse(k): Endpoint.parse(v) for k, v in data.items()})
 
 
 _NOUNS = {Role.CHIEF: "chief", Role.WORKER: "worker", Role.PS: "parameter server"}

@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 from support.checkpoint_places import Place, weights
 
+from tfos import wire
 from tfos.errors import AlreadyRunningError, CheckpointFencedError, ExitCode
 from tfos.fault.checkpoints.lease import CheckpointLease
 from tfos.fault.checkpoints.place import open_storage
@@ -173,7 +174,7 @@ class TestTakenOver:
 )
 def test_an_earlier_attempt_of_an_application_is_over(holder, observer, proof):
     one, other = (ProcessIdentity.here({"CONTAINER_ID": name}) for name in (holder, observer))
-    assert ProcessIdentity.from_json(one.to_json()).judged_from(other) is proof
+    assert wire.from_json(ProcessIdentity, wire.to_json(one)).judged_from(other) is proof
 
 
 def test_a_reused_process_id_is_another_process():

@@ -125,4 +125,4 @@ def test_the_line_of_a_real_error(case: str) -> None:
     assert place in line
     assert "\n" not in line
     told = describe_error(caught.value, "")
-    assert told["lasting"] is not line.startswith(("OSError", "BadBatchError"))
+    assert told.lasting is not line.startswith(("OSError", "BadBatchError"))

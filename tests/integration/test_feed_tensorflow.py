@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tfos import wire
 from tfos.arrow_feed.dataset import AHEAD, PREFETCH, dataset, serve
 from tfos.arrow_feed.places import Place
 from tfos.arrow_feed.reader import SpoolReader
@@ -282,7 +283,7 @@ CHIEF = """
     from tfos.arrow_feed.dataset import dataset
     from tfos.arrow_feed.schema import FeedSchema
     from tfos.read_plan import ReadPlan
-    cluster, schema = json.loads(sys.argv[1]), FeedSchema.from_json(json.loads(sys.argv[2]))
+    cluster, schema = json.loads(sys.argv[1]), wire.from_json(FeedSchema, json.loads(sys.argv[2]))
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec(cluster), rpc_layer="grpc")
     strategy = tf.distribute.ParameterServerStrategy(resolver)
@@ -341,7 +342,7 @@ def test_each_parameter_server_worker_reads_its_own_spool(tmp_path):
                 "-c",
                 textwrap.dedent(CHIEF),
                 json.dumps(cluster),
-                json.dumps(SCHEMA.to_json()),
+                json.dumps(wire.to_json(SCHEMA)),
             ],
             env=env,
             capture_output=True,

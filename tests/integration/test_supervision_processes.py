@@ -20,6 +20,7 @@ import pytest
 from support import acting_process
 from support.waiting import wait_for
 
+from tfos import wire
 from tfos.config import JobConfig
 from tfos.errors import InfrastructureError, RendezvousTimeoutError
 from tfos.fault.drills.drills import HostDrill
@@ -31,6 +32,7 @@ from tfos.launcher.role import progress as role_progress
 from tfos.launcher.role import supervision as supervision_module
 from tfos.launcher.role.membership import HostSession
 from tfos.launcher.role.supervision import Supervision
+from tfos.progress import RoleProgress
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Member, StopNotice
 from tfos.registry.memory import InMemoryRun
@@ -151,22 +153,23 @@ class Stage:
         self.wait_for(lambda: self.driver.members() == {KEY: MEMBER})
         self.driver.publish_generation(Generation(generation, CLUSTER))
 
-    def steps_in(self, generation: int, respawn: int) -> dict[str, object]:
+    def steps_in(self, generation: int, respawn: int) -> RoleProgress:
         """Wait until the role tells that a life has taken its steps; return its progress."""
 
-        def told() -> dict[str, object] | None:
-            document = self.driver.progress().get(KEY, {"step": -1})
-            if document["step"] != 5:
+        def told() -> RoleProgress | None:
+            document = self.driver.progress().get(KEY)
+            if document is None:
                 return None
-            order = (document["generation"], document["respawn"])
-            return document if order == (generation, respawn) else None
+            role = wire.from_json(RoleProgress, document)
+            order = (role.progress.step, role.generation, role.respawn)
+            return role if order == (5, generation, respawn) else None
 
         return self.wait_for(told)
 
     def failure_of(self, generation: int, respawn: int) -> Failure:
         """Wait until the failure of a life is told."""
         life = Life(KEY, generation, respawn)
-        return Failure.from_json(self.wait_for(lambda: self.driver.failures().get(life)))
+        return wire.from_json(Failure, self.wait_for(lambda: self.driver.failures().get(life)))
 
     def wait_for(self, what: Callable[[], object]):
         @functools.wraps(what)
@@ -392,7 +395,7 @@ def test_a_server_ends_after_the_trainers_and_without_a_word(stage, capsys):
     scene.wait_for(lambda: scene.role._last_to_end_at is not None)
     assert "process-1" in scene.processes()
     # What the chief's host tells once its process has kept a checkpoint.
-    scene.driver.publish_outcome(1, CHIEF, Outcome(CHIEF, done=False).to_json())
+    scene.driver.publish_outcome(1, CHIEF, wire.to_json(Outcome(CHIEF, done=False)))
     assert scene.ends() is None
     assert "torn down" not in capsys.readouterr().err
 
@@ -413,7 +416,7 @@ def test_a_trainer_that_was_stopped_tells_its_servers(stage, capsys):
     scene.steps_in(1, 0)
     scene.driver.stop(StopNotice("interrupted", "SIGINT received"))
     assert scene.ends() is None
-    outcome = Outcome.from_json(scene.driver.outcomes(1)[KEY])
+    outcome = wire.from_json(Outcome, scene.driver.outcomes(1)[KEY])
     assert (outcome.failure, outcome.done, outcome.step) == (None, False, 5)
     # The user's own words, to the end.
     assert "[worker-0] torn down" in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_fault(cell: Cell, play) -> None:
         assert (scene.state.verdict, failed[0]) == (Verdict.FAILED, Cause.USER_CODE)
         return
     assert (scene.state.verdict, failed) == (Verdict.DONE, [])
-    reactions = tuple(incident["reaction"] for incident in scene.incidents)
+    reactions = tuple(incident.reaction for incident in scene.incidents)
     assert reactions == cell.reactions
     victim = TaskKey.parse(cell.subject.target)
     for key in scene.state.trainers:

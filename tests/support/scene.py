@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -25,6 +24,7 @@ from tfos.config import JobConfig
 from tfos.environments.versions import describe_here
 from tfos.fault.drills import drills
 from tfos.fault.failures.record import Failure, Outcome
+from tfos.fault.failures.restart_policy import IncidentRecord
 from tfos.frameworks.contract import load_framework
 from tfos.launcher.driver import controller as controller_module
 from tfos.launcher.driver import lost_hosts
@@ -194,7 +194,7 @@ class Scene:
             thread.join(BOUND_S)
             assert all(group.join(BOUND_S) for group in groups)
             driver.close()
-        self.incidents: list[dict[str, Any]] = list(controller.incidents)
+        self.incidents: list[IncidentRecord] = list(controller.incidents)
         left = set(psutil.Process().children(recursive=True)) - others
         wait_for(lambda: not any(process.is_running() for process in left), BOUND_S)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from tfos import wire
 from tfos.arrow_feed.dataset import serve
 from tfos.arrow_feed.places import Place
 from tfos.arrow_feed.reader import SpoolReader
@@ -80,7 +81,7 @@ def served_roles(facts: ProcessFacts, keys: Sequence[TaskKey], spooled: Path) ->
     In the chief's process a worker waits for the interpreter's lock, to read rows, while the chief
     waits with it held for the worker to take a function.
     """
-    arguments = [json.dumps(facts.cluster.to_json()), str(spooled), *map(str, keys)]
+    arguments = [json.dumps(wire.to_json(facts.cluster)), str(spooled), *map(str, keys)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
         [sys.executable, "-c", _SERVE, *arguments], stdin=subprocess.PIPE, env=environ
@@ -93,6 +94,7 @@ def served_roles(facts: ProcessFacts, keys: Sequence[TaskKey], spooled: Path) ->
 
 _SERVE = """
 import json, sys
+from tfos import wire
 from tfos.arrow_feed.dataset import serve
 from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.service import FeedService
@@ -103,7 +105,7 @@ from tfos.training_parts import ProcessFacts
 reader = SpoolReader(sys.argv[2], wait_timeout_s=5)
 service = FeedService({"train": reader}, 0)
 serve(service)
-cluster = ClusterSpec.from_json(json.loads(sys.argv[1]))
+cluster = wire.from_json(ClusterSpec, json.loads(sys.argv[1]))
 keys = [TaskKey.parse(text) for text in sys.argv[3:]]
 servers = [
     start_server(ProcessFacts("job", "run", 1, key, cluster, (), (0,))) for key in keys

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tfos import wire
 from tfos.arguments import numbers_by_name
 from tfos.base import TrainContext
 from tfos.read_plan import FeedPosition, ReadPlan
@@ -217,7 +218,7 @@ def test_numpy_numbers_and_lists_are_taken(ctx, asked):
     )
     assert type(fitted.read.batch_size) is int
     assert read.start == FeedPosition(1, 5)
-    assert ReadPlan.from_json(read.to_json()) == read
+    assert wire.from_json(ReadPlan, wire.to_json(read)) == read
     assert asked.reported == [(5, 0, {"loss": 0.5})]
     assert ctx.steps_per_epoch(np.int64(30)) == 4
 

@@ -8,13 +8,12 @@ is touched in `serve` alone, and a contract test says when a release moves it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.arrow_feed.selection import Selection
-from tfos.arrow_feed.service import FeedService, Transport
+from tfos.arrow_feed.service import FeedService, ReadingRequest, Transport
 from tfos.errors import FeedError
 from tfos.read_plan import FeedPosition, ReadPlan
 
@@ -112,16 +111,14 @@ def dataset(
     import tensorflow as tf
 
     transport = Transport(Selection.of(schema, plan))
-    request = json.dumps(
-        {
-            "plan": plan.to_json(),
-            "schema": schema.to_json(),
-            "endless": endless,
-            # Those held ready, the one being taken from them, and the one in use.
-            "ahead": PREFETCH + 2 if tracked else AHEAD,
-            "starts": {str(feed): list(start) for feed, start in (starts or {}).items()},
-        }
-    )
+    request = ReadingRequest(
+        plan=plan,
+        schema=schema,
+        endless=endless,
+        # Those held ready, the one being taken from them, and the one in use.
+        ahead=PREFETCH + 2 if tracked else AHEAD,
+        starts=starts or {},
+    ).to_text()
 
     def batches(reading: tf.Tensor) -> tf.data.Dataset:
         return _batches(reading, transport, tracked, token)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from tfos import wire
 from tfos.arrow_feed.blocks import Array, Column, Ragged
 from tfos.arrow_feed.reading import Cut, Reading
 from tfos.arrow_feed.schema import FeedSchema
@@ -90,7 +91,7 @@ class SpoolReader:
             feed["name"]: FeedSource(
                 feed["name"],
                 [Path(d) for d in feed["directories"]],
-                FeedSchema.from_json(feed["schema"]),
+                wire.from_json(FeedSchema, feed["schema"]),
                 wait_timeout_s,
                 self._should_stop,
             )

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tfos.errors import SchemaMismatchError, UnsupportedTypeError
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["FeedColumn", "FeedSchema", "Shape", "wire_name"]
 
 Shape = Literal["scalar", "fixed", "ragged"]
-
-_SHAPES = ("scalar", "fixed", "ragged")
 
 
 @dataclass(frozen=True)
@@ -95,22 +93,6 @@ class FeedSchema:
     def singles(self) -> tuple[FeedColumn, ...]:
         """The columns outside every group: text, fixed and ragged lists; stored one by one."""
         return tuple(column for column in self.columns if not column.stackable)
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Return the schema as JSON-ready values."""
-        return [
-            {"name": c.name, "dtype": c.dtype, "shape": c.shape, "size": c.size}
-            for c in self.columns
-        ]
-
-    @classmethod
-    def from_json(cls, data: Iterable[Mapping[str, Any]]) -> FeedSchema:
-        """Read back what `to_json` wrote; raises ValueError or TypeError on anything else."""
-        columns = tuple(FeedColumn(**column) for column in data)
-        for column in columns:
-            if column.shape not in _SHAPES:
-                raise ValueError(f"column {column.name!r}: no such shape: {column.shape!r}")
-        return cls(columns)
 
     @classmethod
     def from_arrow(cls, schema: pa.Schema) -> FeedSchema:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tfos import wire
 from tfos.arrow_feed.blocks import Array, Column, Ragged
 from tfos.arrow_feed.reader import SpoolReader, text_array
 from tfos.arrow_feed.reading import Cut, Reading
@@ -26,7 +27,7 @@ from tfos.arrow_feed.selection import Selection
 from tfos.errors import FeedError, SchemaMismatchError
 from tfos.read_plan import FeedPosition, ReadPlan
 
-__all__ = ["FeedService", "Transport"]
+__all__ = ["FeedService", "ReadingRequest", "Transport"]
 
 # How often a reader that has ended says so.
 _EMPTY_BATCH_EVERY_S = 0.02
@@ -127,6 +128,40 @@ class _OpenReading:
         return self.in_flight[0]
 
 
+@dataclass(frozen=True)
+class ReadingRequest:
+    """What opens a reading.
+
+    Parameters
+    ----------
+    plan
+        How the dataset is to be read.
+    schema
+        The schema that the caller counts on: it must be the spool's.
+    endless
+        Whether batches without rows follow the last one.
+    ahead
+        How many batches may have been handed out that are not used yet.
+    starts
+        Where the process of each feed index continues, in place of ``plan.start``.
+    """
+
+    plan: ReadPlan
+    schema: FeedSchema
+    endless: bool
+    ahead: int
+    starts: Mapping[int, FeedPosition]
+
+    def to_text(self) -> str:
+        """Return this as JSON text."""
+        return json.dumps(wire.to_json(self))
+
+    @classmethod
+    def of_text(cls, text: bytes) -> ReadingRequest:
+        """Read back what `to_text` returned; raises ValueError on anything else."""
+        return wire.from_json(cls, json.loads(text))
+
+
 class FeedService:
     """Serve the feeds of this process to dataset ops. Thread-safe.
 
@@ -158,22 +193,21 @@ class FeedService:
     def open(self, request: Any) -> np.int64:
         """Start a reading and return its number.
 
-        `request` is JSON: plan, schema, endless, starts; and ahead, how many batches may have been
-        handed out that are not used yet.
+        `request` is the text of a `ReadingRequest`.
         """
-        asked = json.loads(bytes(np.asarray(request).item()))
-        plan = ReadPlan.from_json(asked["plan"])
-        start = asked["starts"].get(str(self._feed_index))
+        asked = ReadingRequest.of_text(bytes(np.asarray(request).item()))
+        plan = asked.plan
+        start = asked.starts.get(self._feed_index)
         if start is not None:
-            plan = plan.starting_at(FeedPosition(*start))
-        if asked["endless"]:
+            plan = plan.starting_at(start)
+        if asked.endless:
             plan = plan.starting_at(max(plan.start, self._continue_at))
         reader = self._feeds.get(plan.name)
         if reader is None:
             raise SchemaMismatchError(
                 f"no dataset {plan.name!r}: this process is fed with {', '.join(self._feeds)}"
             )
-        if FeedSchema.from_json(asked["schema"]) != reader.schema(plan.name):
+        if asked.schema != reader.schema(plan.name):
             raise SchemaMismatchError(f"the schema of dataset {plan.name!r} is not its spool's")
         reading = reader.open(plan)
         opened = _OpenReading(
@@ -181,9 +215,9 @@ class FeedService:
             reading,
             reading.cuts(),
             Transport(reading.selection),
-            bool(asked["endless"]),
+            asked.endless,
             plan.start,
-            in_flight=deque([plan.start], maxlen=asked["ahead"] + 1),
+            in_flight=deque([plan.start], maxlen=asked.ahead + 1),
         )
         with self._lock:
             number = next(self._numbers)

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from tfos import wire
 from tfos.arrow_feed.blocks import ColumnRows
 from tfos.arrow_feed.convert import BatchConverter
 from tfos.arrow_feed.places import Place
@@ -237,7 +238,7 @@ class SpoolWriter:
             {
                 "name": name,
                 "directories": [str(directory) for directory in feed.files.segment_dirs],
-                "schema": feed.schema.to_json(),
+                "schema": wire.to_json(feed.schema),
             }
             for name, feed in self._feeds.items()
         ]

@@ -87,20 +87,6 @@ class Member:
     task: int = -1
     row_order: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the document kept in the registry."""
-        return {
-            "key": str(self.key),
-            "endpoint": str(self.endpoint),
-            "host": self.host,
-            "pid": self.pid,
-            "attempt": self.attempt,
-            "executor": self.executor,
-            "logs": self.logs,
-            "task": self.task,
-            "row_order": self.row_order,
-        }
-
     def check_may_replace(self, holder: Member) -> None:
         """Check that this one may take the key from `holder`, of another session.
 
@@ -114,21 +100,6 @@ class Member:
                 f"attempt {holder.attempt} of it is live on {holder.host}, pid {holder.pid}, "
                 f"executor {holder.executor or 'unknown'}"
             )
-
-    @classmethod
-    def from_json(cls, data: Document) -> Member:
-        """Read back what `to_json` wrote; raises ValueError or KeyError on anything else."""
-        return cls(
-            key=TaskKey.parse(data["key"]),
-            endpoint=Endpoint.parse(data["endpoint"]),
-            host=str(data["host"]),
-            pid=int(data["pid"]),
-            attempt=int(data["attempt"]),
-            executor=str(data["executor"]),
-            logs=str(data["logs"]),
-            task=int(data["task"]),
-            row_order=int(data["row_order"]),
-        )
 
 
 @dataclass(frozen=True)
@@ -152,22 +123,6 @@ class Generation:
     row_orders: Mapping[TaskKey, int] = field(default_factory=dict)
     store: Endpoint | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the document kept in the registry."""
-        return {
-            "number": self.number,
-            "cluster": self.cluster.to_json(),
-            "row_orders": {str(key): order for key, order in self.row_orders.items()},
-            "store": None if self.store is None else str(self.store),
-        }
-
-    @classmethod
-    def from_json(cls, data: Document) -> Generation:
-        """Read back what `to_json` wrote; raises ValueError or KeyError on anything else."""
-        orders = {TaskKey.parse(key): int(order) for key, order in data["row_orders"].items()}
-        store = None if data["store"] is None else Endpoint.parse(data["store"])
-        return cls(int(data["number"]), ClusterSpec.from_json(data["cluster"]), orders, store)
-
 
 @dataclass(frozen=True)
 class StopNotice:
@@ -184,21 +139,12 @@ class StopNotice:
         """Whether training was well until now: it may keep a checkpoint before its servers end."""
         return self.outcome in ("timed_out", "interrupted")
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the document kept in the registry."""
-        return {"outcome": self.outcome, "reason": self.reason}
-
     def refusal(self, key: TaskKey) -> RendezvousClosedError:
         """Return the error of a role that would register after it."""
         return RendezvousClosedError(
             f"{key} cannot register: the run was stopped ({self.outcome}): {self.reason}",
             reason=self.reason,
         )
-
-    @classmethod
-    def from_json(cls, data: Document) -> StopNotice:
-        """Read back what `to_json` wrote; raises KeyError on anything else."""
-        return cls(str(data["outcome"]), str(data["reason"]))
 
 
 class Registry(ABC):

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
+from tfos import wire
 from tfos.errors import RendezvousError
-from tfos.registry.contract import MAX_DOCUMENT_BYTES, Document
+from tfos.registry.contract import MAX_DOCUMENT_BYTES
 
 __all__ = ["decode", "encode"]
 
+T = TypeVar("T")
 
-def encode(document: Document, what: str) -> bytes:
+
+def encode(document: Any, what: str) -> bytes:
     """Write a document as compact UTF-8 JSON.
 
     Parameters
     ----------
     document
-        A JSON object.
+        A dataclass, or a dictionary of JSON values.
     what
         What it is, for the error: ``the outcome of worker-3 in generation 1``.
 
@@ -27,7 +30,7 @@ def encode(document: Document, what: str) -> bytes:
         If it is not JSON, or larger than `MAX_DOCUMENT_BYTES`.
     """
     try:
-        data = json.dumps(document, separators=(",", ":")).encode()
+        data = json.dumps(wire.to_json(document), separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
         raise RendezvousError(f"{what} is not JSON: {error}") from error
     if len(data) > MAX_DOCUMENT_BYTES:
@@ -38,18 +41,15 @@ def encode(document: Document, what: str) -> bytes:
     return data
 
 
-def decode(data: bytes, what: str) -> dict[str, Any]:
-    """Read back what `encode` wrote.
+def decode(kind: type[T], data: bytes, what: str) -> T:
+    """Read back what `encode` wrote for a document of this type.
 
     Raises
     ------
     RendezvousError
-        If `data` is not a JSON object.
+        If `data` is anything else.
     """
     try:
-        document = json.loads(data)
+        return wire.from_json(kind, json.loads(data))
     except ValueError as error:
-        raise RendezvousError(f"{what} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise RendezvousError(f"{what} is not a JSON object but {type(document).__name__}")
-    return document
+        raise RendezvousError(f"{what} cannot be read: {error}") from error

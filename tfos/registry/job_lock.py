@@ -234,6 +234,6 @@ class JobLock:
 
 def _describe(data: bytes) -> str:
     try:
-        return describe_holder(decode(data, "the lock's holder"))
+        return describe_holder(decode(dict, data, "the lock's holder"))
     except RendezvousError:
         return describe_holder({})

@@ -137,8 +137,8 @@ class InMemoryRegistry(Registry):
             owner, holder = state.members.get(member.key, (self, member))
             if owner is not self:
                 member.check_may_replace(holder)
-            kept = decode(encode(member.to_json(), f"the membership of {member.key}"), "a member")
-            state.members[member.key] = (self, Member.from_json(kept))
+            what = f"the membership of {member.key}"
+            state.members[member.key] = (self, decode(Member, encode(member, what), what))
             self._run._tell("members")
 
     def generation(self, number: int) -> Generation:
@@ -149,7 +149,7 @@ class InMemoryRegistry(Registry):
                     f"generation {number} was not published: the latest is {len(state.generations)}"
                 )
             data = state.generations[number - 1]
-        return Generation.from_json(decode(data, f"generation {number}"))
+        return decode(Generation, data, f"generation {number}")
 
     def publish_outcome(self, generation: int, key: TaskKey, outcome: Document) -> None:
         """See `Registry.publish_outcome`."""
@@ -193,7 +193,7 @@ class InMemoryRegistry(Registry):
 
     def publish_generation(self, generation: Generation) -> None:
         """See `Registry.publish_generation`."""
-        data = encode(generation.to_json(), f"generation {generation.number}")
+        data = encode(generation, f"generation {generation.number}")
         with self._use(present=True) as state:
             if generation.number != len(state.generations) + 1:
                 raise RendezvousError(
@@ -221,13 +221,15 @@ class InMemoryRegistry(Registry):
         """See `Registry.outcomes`."""
         with self._use() as state:
             written = state.outcomes.get(generation, {})
-            return {key: decode(data, f"the outcome of {key}") for key, data in written.items()}
+            return {
+                key: decode(dict, data, f"the outcome of {key}") for key, data in written.items()
+            }
 
     def failures(self) -> dict[Life, dict[str, Any]]:
         """See `Registry.failures`."""
         with self._use() as state:
             written = state.failures.items()
-            return {life: decode(data, f"the failure of {life}") for life, data in written}
+            return {life: decode(dict, data, f"the failure of {life}") for life, data in written}
 
     def failure(self, life: Life) -> dict[str, Any]:
         """See `Registry.failure`."""
@@ -240,7 +242,7 @@ class InMemoryRegistry(Registry):
         """See `Registry.progress`."""
         with self._use() as state:
             written = state.progress.items()
-            return {key: decode(data, f"the progress of {key}") for key, (_, data) in written}
+            return {key: decode(dict, data, f"the progress of {key}") for key, (_, data) in written}
 
     def stop(self, notice: StopNotice) -> None:
         """See `Registry.stop`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from tfos.errors import RendezvousClosedError, RendezvousError
 from tfos.registry.documents import decode
@@ -26,6 +26,7 @@ from tfos.registry.node_session import (
 
 __all__ = ["RunTree", "create_under_parents", "delete_empty_parents"]
 
+T = TypeVar("T")
 _TRIES: Final = 10
 _BRANCHES: Final = ("members", "outcomes", "progress", "failures", "respawns", "generations")
 
@@ -80,7 +81,7 @@ class RunTree:
                 return
         raise RendezvousError(f"{path} keeps changing hands: several hosts play the same role")
 
-    def documents(self, branch: str) -> dict[str, dict[str, Any]]:
+    def documents(self, branch: str, kind: type[T]) -> dict[str, T]:
         """Return the documents below a branch by name; none once the tree is gone."""
         path = f"{self._root}/{branch}"
         try:
@@ -89,7 +90,7 @@ class RunTree:
             return {}
         nodes = self._session.read_each(f"{path}/{name}" for name in names)
         return {
-            node_path.rpartition("/")[2]: decode(node.data, node_path)
+            node_path.rpartition("/")[2]: decode(kind, node.data, node_path)
             for node_path, node in nodes.items()
         }
 

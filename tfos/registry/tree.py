@@ -68,14 +68,14 @@ class TreeRegistry(Registry):
 
     def register(self, member: Member) -> None:
         """See `Registry.register`."""
-        data = encode(member.to_json(), f"the membership of {member.key}")
+        data = encode(member, f"the membership of {member.key}")
         notice = self.stop_notice()
         if notice is not None:
             raise notice.refusal(member.key)
 
         def refuse_others(held: bytes) -> None:
-            holder = decode(held, f"the membership of {member.key}")
-            member.check_may_replace(Member.from_json(holder))
+            what = f"the membership of {member.key}"
+            member.check_may_replace(decode(Member, held, what))
 
         self._tree.claim(f"{self._root}/members/{member.key}", data, refuse_others)
 
@@ -87,7 +87,7 @@ class TreeRegistry(Registry):
             raise RendezvousError(
                 f"generation {number} was not published: the latest is {self._latest()}"
             ) from error
-        return Generation.from_json(decode(data, f"generation {number}"))
+        return decode(Generation, data, f"generation {number}")
 
     def _latest(self) -> int:
         """Return the number of the latest generation, 0 for none."""
@@ -143,14 +143,13 @@ class TreeRegistry(Registry):
 
     def members(self) -> dict[TaskKey, Member]:
         """See `Registry.members`."""
-        documents = self._tree.documents("members")
-        return {_key(name): Member.from_json(document) for name, document in documents.items()}
+        return {_key(name): each for name, each in self._tree.documents("members", Member).items()}
 
     def publish_generation(self, generation: Generation) -> None:
         """See `Registry.publish_generation`."""
         number = generation.number
         path = f"{self._root}/generations"
-        data = encode(generation.to_json(), f"generation {number}")
+        data = encode(generation, f"generation {number}")
         # Version -1 would match any; no number below 1 comes next.
         expected = number - 1 if number > 0 else _NO_VERSION
         # The mark tells a commit of one's own, whose answer was lost, from another driver's.
@@ -186,12 +185,13 @@ class TreeRegistry(Registry):
 
     def outcomes(self, generation: int) -> dict[TaskKey, dict[str, Any]]:
         """See `Registry.outcomes`."""
-        documents = self._tree.documents(f"outcomes/{generation}")
+        documents = self._tree.documents(f"outcomes/{generation}", dict)
         return {_key(name): document for name, document in documents.items()}
 
     def failures(self) -> dict[Life, dict[str, Any]]:
         """See `Registry.failures`."""
-        return {_life(name): found for name, found in self._tree.documents("failures").items()}
+        found = self._tree.documents("failures", dict)
+        return {_life(name): document for name, document in found.items()}
 
     def failure(self, life: Life) -> dict[str, Any]:
         """See `Registry.failure`."""
@@ -199,17 +199,18 @@ class TreeRegistry(Registry):
             data = self._session.read(f"{self._root}/failures/{life}").data
         except NodeMissingError as error:
             raise RendezvousError(f"{life} has no failure written") from error
-        return decode(data, f"the failure of {life}")
+        return decode(dict, data, f"the failure of {life}")
 
     def progress(self) -> dict[TaskKey, dict[str, Any]]:
         """See `Registry.progress`."""
-        return {_key(name): found for name, found in self._tree.documents("progress").items()}
+        found = self._tree.documents("progress", dict)
+        return {_key(name): document for name, document in found.items()}
 
     def stop(self, notice: StopNotice) -> None:
         """See `Registry.stop`."""
         # Version 0 is the tree's own empty node: whoever writes second finds another version.
         with self._tree.present(), suppress(NodeMovedError):
-            self._session.write(f"{self._root}/stop", encode(notice.to_json(), "stop"), version=0)
+            self._session.write(f"{self._root}/stop", encode(notice, "stop"), version=0)
 
     def stop_notice(self) -> StopNotice | None:
         """See `Registry.stop_notice`."""
@@ -217,7 +218,7 @@ class TreeRegistry(Registry):
             data = self._session.read(f"{self._root}/stop").data
         except NodeMissingError:
             return None
-        return StopNotice.from_json(decode(data, "stop")) if data else None
+        return decode(StopNotice, data, "stop") if data else None
 
     # -- watching -----------------------------------------------------------------------------
 
@@ -281,7 +282,7 @@ class TreeRegistry(Registry):
             nonlocal told
             if data and not told:
                 told = True
-                listener(StopNotice.from_json(decode(data, "stop")))
+                listener(decode(StopNotice, data, "stop"))
 
         return self._session.watch_data(f"{self._root}/stop").subscribe(tell)
 

@@ -1,4 +1,3 @@
-import json
 import threading
 from itertools import pairwise
 
@@ -11,7 +10,7 @@ from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.arrow_feed.segment_index import read_retention
 from tfos.arrow_feed.selection import Selection
-from tfos.arrow_feed.service import FeedService, Transport
+from tfos.arrow_feed.service import FeedService, ReadingRequest, Transport
 from tfos.arrow_feed.spool import SpoolWriter
 from tfos.config import FeedConfig
 from tfos.errors import FeedError, SchemaMismatchError
@@ -285,14 +284,8 @@ def test_the_slowest_reading_decides_what_is_needed(reader, spool):
 
 
 def request(plan, endless=False, ahead=0, starts=None, schema=SCHEMA):
-    asked = {
-        "plan": plan.to_json(),
-        "schema": schema.to_json(),
-        "endless": endless,
-        "ahead": ahead,
-        "starts": {str(feed): list(start) for feed, start in (starts or {}).items()},
-    }
-    return np.array(json.dumps(asked).encode(), object)
+    asked = ReadingRequest(plan, schema, endless, ahead, starts or {})
+    return np.array(asked.to_text().encode(), object)
 
 
 def test_the_service_delivers_what_its_transport_announces(reader):

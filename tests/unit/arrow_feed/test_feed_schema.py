@@ -1,6 +1,7 @@
 import pyarrow as pa
 import pytest
 
+from tfos import wire
 from tfos.arrow_feed.schema import FeedColumn, FeedSchema
 from tfos.arrow_feed.selection import Selection
 from tfos.errors import ExitCode, SchemaMismatchError, UnsupportedTypeError
@@ -64,7 +65,7 @@ def test_schema_survives_json():
     schema = FeedSchema.from_arrow(
         pa.schema([("a", pa.int8()), ("b", pa.list_(pa.float32(), 3)), ("c", pa.string())])
     )
-    assert FeedSchema.from_json(schema.to_json()) == schema
+    assert wire.from_json(FeedSchema, wire.to_json(schema)) == schema
 
 
 def test_unknown_column_names_the_nearest():

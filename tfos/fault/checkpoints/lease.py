@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tfos import wire
 from tfos.errors import AlreadyRunningError, CheckpointError, CheckpointFencedError
 from tfos.fault.checkpoints.storage import CheckpointStorage
 from tfos.fault.processes.identity import ProcessIdentity, Proof
@@ -58,7 +59,7 @@ class _Claim:
                 epoch=int(data["epoch"]),
                 held=data["held"] is True,
                 holder=dict(data["holder"]),
-                process=ProcessIdentity.from_json(data["process"]),
+                process=wire.from_json(ProcessIdentity, data["process"]),
             )
         except (ValueError, TypeError, KeyError):
             return cls(content)
@@ -223,7 +224,7 @@ class CheckpointLease:
             "epoch": self._epoch,
             "held": self._held,
             "holder": self._holder,
-            "process": self._process.to_json(),
+            "process": wire.to_json(self._process),
         }
         self._storage.write(self._name, _FILES[self._beat % 2], json.dumps(claim).encode())
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from tfos import wire
 from tfos.fault.drills.faults import Drill, Fault
 from tfos.fault.drills.network_cut import cut_off, family_of
+from tfos.progress import RoleProgress
 from tfos.topology import TaskKey
 
 if TYPE_CHECKING:
@@ -53,10 +55,9 @@ class _Lookout:
         if not self._drill.watches_training or time.monotonic() < self._next_look:
             return []
         self._next_look = time.monotonic() + LOOK_EVERY_S
-        progress = registry.progress().values()
-        step = max((int(document["step"]) for document in progress), default=0)
-        due = self._drill.due("step", step)
-        if any(document["saving"] for document in progress):
+        roles = [wire.from_json(RoleProgress, each) for each in registry.progress().values()]
+        due = self._drill.due("step", max((role.progress.step for role in roles), default=0))
+        if any(role.saving for role in roles):
             due += self._drill.due("checkpoint")
         return due
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from tfos.errors import CheckpointError, CheckpointFencedError, ExitCode, TfosError
+from tfos.progress import Notice
 from tfos.topology import TaskKey
 
 __all__ = [
@@ -127,17 +128,6 @@ class Failure:
     logs: str = ""
     lasting: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON."""
-        return {**asdict(self), "cause": self.cause.value, "last_lines": list(self.last_lines)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Failure:
-        """Read back what `to_json` wrote."""
-        return cls(
-            **{**data, "cause": Cause(data["cause"]), "last_lines": tuple(data["last_lines"])}
-        )
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -163,7 +153,7 @@ class Outcome:
     artifacts
         Where things are that the role read or wrote: ``resumed_from``, ``checkpoint``, ``model``.
     notices
-        Its latest lines for the run's log: `tfos.launcher.handover.notices`.
+        Its latest lines for the run's log.
     """
 
     key: TaskKey
@@ -175,39 +165,7 @@ class Outcome:
     rows: Mapping[str, int] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)
     artifacts: Mapping[str, str] = field(default_factory=dict)
-    notices: Sequence[Mapping[str, Any]] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the outcome as JSON."""
-        return {
-            "key": str(self.key),
-            "failure": None if self.failure is None else self.failure.to_json(),
-            "done": self.done,
-            "result": self.result,
-            "metrics": dict(self.metrics),
-            "step": self.step,
-            "rows": dict(self.rows),
-            "phases": dict(self.phases),
-            "artifacts": dict(self.artifacts),
-            "notices": [dict(notice) for notice in self.notices],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        """Read back what `to_json` wrote."""
-        failure = data["failure"]
-        return cls(
-            key=TaskKey.parse(data["key"]),
-            failure=None if failure is None else Failure.from_json(failure),
-            done=data["done"],
-            result=data["result"],
-            metrics=data["metrics"],
-            step=data["step"],
-            rows=data["rows"],
-            phases=data["phases"],
-            artifacts=data["artifacts"],
-            notices=data.get("notices", ()),
-        )
+    notices: tuple[Notice, ...] = ()
 
 
 def container_logs(environ: Mapping[str, str]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from tfos.fault.failures.record import Cause, Failure, first_cause
 
-__all__ = ["NO_RESTARTS", "Incident", "Reaction", "RestartBudget", "react"]
+__all__ = ["NO_RESTARTS", "Incident", "IncidentRecord", "Reaction", "RestartBudget", "react"]
 
 
 class Reaction(str, Enum):
@@ -77,25 +76,47 @@ class Incident:
         """The failure the others follow from."""
         return first_cause((self.failure, *self.followed_by))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON, the cause first."""
-        others = [f for f in (self.failure, *self.followed_by) if f is not self.cause]
-        return {
-            "reaction": self.reaction.value,
-            "generation": self.generation,
-            "step": self.step,
-            "at": self.at,
-            "failures": [self.cause.to_json(), *(f.to_json() for f in others)],
-        }
+    def record(self, recovered_s: float | None = None) -> IncidentRecord:
+        """Return it for the run's record; `recovered_s` as there."""
+        others = (f for f in (self.failure, *self.followed_by) if f is not self.cause)
+        return IncidentRecord(
+            reaction=self.reaction,
+            generation=self.generation,
+            step=self.step,
+            at=self.at,
+            failures=(self.cause, *others),
+            recovered_s=recovered_s,
+        )
 
-    @staticmethod
-    def headline(record: Mapping[str, Any]) -> str:
-        """Return one line for people about a record that `to_json` made."""
-        cause = record["failures"][0]
+
+@dataclass(frozen=True)
+class IncidentRecord:
+    """An incident as the run's record has it.
+
+    Parameters
+    ----------
+    reaction, generation, step, at
+        As of `Incident`.
+    failures
+        The cause first.
+    recovered_s
+        Seconds from the failure until all stepped again; None where unknown.
+    """
+
+    reaction: Reaction
+    generation: int
+    step: int
+    at: float
+    failures: tuple[Failure, ...]
+    recovered_s: float | None = None
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        cause = self.failures[0]
         done = "its process was replaced"
-        if record["reaction"] == Reaction.NEW_GENERATION.value:
+        if self.reaction is Reaction.NEW_GENERATION:
             done = "all started again from the latest checkpoint"
-        return f"step {max(record['step'], 0)}, {cause['key']}: {cause['message']} -> {done}"
+        return f"step {max(self.step, 0)}, {cause.key}: {cause.message} -> {done}"
 
 
 def react(

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 from tfos.fault.processes.proc_stat import ENDED, ProcessStat
 
@@ -65,21 +65,6 @@ class ProcessIdentity:
         if not self.machine or self.machine != observer.machine:
             return Proof.NONE
         return Proof.ALIVE if _start_of(self.pid) == self.start else Proof.DEAD
-
-    def to_json(self) -> dict[str, Any]:
-        """Return this as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ProcessIdentity:
-        """Read back what `to_json` returned; raises KeyError, TypeError or ValueError."""
-        return cls(
-            machine=str(data["machine"]),
-            pid=int(data["pid"]),
-            start=int(data["start"]),
-            application=str(data["application"]),
-            attempt=int(data["attempt"]),
-        )
 
 
 def _machine() -> str:

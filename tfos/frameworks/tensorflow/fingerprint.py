@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tfos import wire
 from tfos.training_parts import FitPlan, ProcessFacts
 
 __all__ = ["changes", "fingerprint"]
@@ -16,7 +17,7 @@ _MAX_CHARS: Final = 60
 
 def fingerprint(facts: ProcessFacts, plan: FitPlan) -> dict[str, Any]:
     """Return parameters, arguments of `TrainContext.fit` and the source's digest, JSON values."""
-    read = plan.read.to_json()
+    read = wire.to_json(plan.read)
     del read["start"]
     return {
         "params": dict(facts.params),

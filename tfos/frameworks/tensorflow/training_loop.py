@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from tfos import wire
 from tfos.arguments import numbers_by_name, shown
 from tfos.base import TrainContext
 from tfos.errors import CheckpointCorruptError, ConfigError, DivergedError
@@ -360,7 +361,7 @@ class _Loop:
             metadata={
                 "rows": self.progress.rows,
                 "evaluated_epoch": self._evaluated_epoch,
-                "read": self._plan.read.to_json(),
+                "read": wire.to_json(self._plan.read),
                 "metrics": self.metrics,
                 "warm_start": self._warm_started,
                 "fingerprint": fingerprint(self._ctx.facts, self._plan),

@@ -13,7 +13,7 @@ from tfos.config import JobConfig
 from tfos.errors import LaunchError, RendezvousError
 from tfos.fault.drills.drills import DriverDrill, drill_of
 from tfos.fault.failures.record import Cause
-from tfos.fault.failures.restart_policy import Incident, RestartBudget
+from tfos.fault.failures.restart_policy import Incident, IncidentRecord, RestartBudget
 from tfos.launcher.driver.events import (
     CancelGroups,
     Decision,
@@ -131,10 +131,10 @@ class Controller:
         self._events.put(_Heard("give_up", why))
 
     @property
-    def incidents(self) -> tuple[dict[str, Any], ...]:
-        """What restarts answered so far, with how long each recovery took, as JSON."""
+    def incidents(self) -> tuple[IncidentRecord, ...]:
+        """What restarts answered so far, with how long each recovery took."""
         return tuple(
-            {**incident.to_json(), "recovered_s": self.recoveries.seconds.get(index)}
+            incident.record(self.recoveries.seconds.get(index))
             for index, incident in enumerate(self.state.incidents)
         )
 
@@ -217,7 +217,7 @@ class Controller:
         supervision = self._config.supervision
         log.warning(
             "%s (restart %d, %d allowed in %g s)",
-            Incident.headline(incident.to_json()),
+            incident.record(),
             len(self.state.incidents),
             supervision.max_restarts,
             supervision.restart_window_s,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -50,9 +49,9 @@ SPARK_SEES_S = 3.0
 
 def main(argv: list[str]) -> int:
     """Run the submission file named on the command line; return the exit code."""
-    submission = Submission.from_json(json.loads(Path(argv[1]).read_text(encoding="utf-8")))
+    submission = Submission.read(argv[1])
     _write_pid(submission.pid_file)
-    config = submission.job_config
+    config = submission.config
     show_log(config.log_level)
     os.environ.update(keras_variables(config.keras))
     # An application that imports TensorFlow here, too, is not to bury its own output.
@@ -166,9 +165,7 @@ def _run(
             with explained_machine_faults():
                 return _run_on_spark(submission, config, interrupts, told)
     except TfosError as error:
-        result: RunResult = getattr(error, "result", None) or RunResult.from_error(
-            error, job=config.name
-        )
+        result: RunResult = error.result or RunResult.from_error(error, job=config.name)
         _explain(error, result)
         return result
 
@@ -330,8 +327,7 @@ def _client_lives(submission: Submission) -> bool:
     """Whether the submitting process lives, or may: one on another host."""
     if submission.client is None:
         return True
-    client = ProcessIdentity.from_json(submission.client)
-    return client.judged_from(ProcessIdentity.here({})) is not Proof.DEAD
+    return submission.client.judged_from(ProcessIdentity.here({})) is not Proof.DEAD
 
 
 def run_program(argv: list[str]) -> NoReturn:

@@ -1,25 +1,16 @@
-"""Lines that a training process has for the run's log: passed on by its role host, shown once."""
+"""The roles' notices in the driver's log."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
 
+from tfos.progress import Notice
 from tfos.topology import TaskKey
 
-__all__ = ["KEPT", "NoticeLog", "notice"]
+__all__ = ["NoticeLog"]
 
 log = logging.getLogger("tfos")
-
-KEPT: Final = 8
-"""How many of a role's latest notices travel with its progress."""
-_MAX_CHARS: Final = 4000
-
-
-def notice(text: str, level: str, at: float) -> dict[str, Any]:
-    """Return a notice as JSON: one line, its level (``info`` or ``warning``), and when it came."""
-    return {"text": " ".join(text.split())[:_MAX_CHARS], "level": level, "at": at}
 
 
 class NoticeLog:
@@ -28,10 +19,10 @@ class NoticeLog:
     def __init__(self) -> None:
         self._shown: dict[TaskKey, float] = {}
 
-    def show(self, key: TaskKey, notices: Sequence[Mapping[str, Any]]) -> None:
+    def show(self, key: TaskKey, notices: Sequence[Notice]) -> None:
         """Log the notices of a role that came after the last one shown."""
-        for each in notices:
-            if each["at"] > self._shown.get(key, 0.0):
-                self._shown[key] = each["at"]
-                level = logging.WARNING if each["level"] == "warning" else logging.INFO
-                log.log(level, "%s", each["text"])
+        for notice in notices:
+            if notice.at > self._shown.get(key, 0.0):
+                self._shown[key] = notice.at
+                level = logging.WARNING if notice.level == "warning" else logging.INFO
+                log.log(level, "%s", notice.text)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
+from tfos.progress import Aim, RoleProgress
 from tfos.topology import TaskKey
 
 __all__ = ["Lines", "ProgressLine", "epoch_of", "share_done", "time_left"]
@@ -18,7 +19,7 @@ _ETA_AFTER_S = 5.0
 
 
 class _Progress(Protocol):
-    def progress(self) -> Mapping[TaskKey, dict[str, Any]]: ...
+    def progress(self) -> Mapping[TaskKey, RoleProgress]: ...
 
 
 class ProgressLine:
@@ -36,7 +37,7 @@ class ProgressLine:
             return
         self._next = now + EVERY_S
         progress = told.progress()
-        step = max((int(document["step"]) for document in progress.values()), default=-1)
+        step = max((each.progress.step for each in progress.values()), default=-1)
         if step == self._shown_step or step < 0:
             return
         self._shown_step = step
@@ -51,17 +52,17 @@ class Lines:
         self._share_began: tuple[float, float] | None = None
         self._share = 0.0
 
-    def line(self, progress: Mapping[TaskKey, Mapping[str, Any]], now: float, wall: float) -> str:
+    def line(self, progress: Mapping[TaskKey, RoleProgress], now: float, wall: float) -> str:
         """Return the line for `progress`, read at the monotonic instant `now` and at `wall`."""
-        lead = progress[max(progress, key=lambda key: int(progress[key]["step"]))]
-        rate = sum(self._rate(key, document, now, wall) for key, document in progress.items())
-        metrics = [f"{k} {v:.4g}" for k, v in sorted(lead["metrics"].items())]
-        parts = [f"step {int(lead['step']):,}", epoch_of(progress), f"{rate:,.0f} rows/s", *metrics]
+        lead = progress[max(progress, key=lambda key: progress[key].progress.step)].progress
+        rate = sum(self._rate(key, each, now, wall) for key, each in progress.items())
+        metrics = [f"{k} {v:.4g}" for k, v in sorted(lead.metrics.items())]
+        parts = [f"step {lead.step:,}", epoch_of(progress), f"{rate:,.0f} rows/s", *metrics]
         return "  ".join(part for part in (*parts, self._eta(share_done(progress), now)) if part)
 
-    def _rate(self, key: TaskKey, document: Mapping[str, Any], now: float, wall: float) -> float:
+    def _rate(self, key: TaskKey, role: RoleProgress, now: float, wall: float) -> float:
         """Return rows a second since the last line; at first since the first step."""
-        rows, since = int(document["rows"]), document.get("stepping_since")
+        rows, since = role.progress.rows, role.stepping_since
         first = (now - max(wall - since, 0.0) if since is not None else now, 0)
         before, rows_before = self._seen.get(key, first)
         self._seen[key] = (now, rows)
@@ -81,7 +82,7 @@ class Lines:
         return time_left((1.0 - share) * (now - began) / (share - share_then))
 
 
-def share_done(progress: Mapping[TaskKey, Mapping[str, Any]]) -> float | None:
+def share_done(progress: Mapping[TaskKey, RoleProgress]) -> float | None:
     """Return how much of the training is done, 0 to 1; None where its end is not known.
 
     The end is the epochs or the steps that `TrainContext.fit` was given, whichever comes first;
@@ -89,21 +90,21 @@ def share_done(progress: Mapping[TaskKey, Mapping[str, Any]]) -> float | None:
     """
     shares = []
     aim = _aim(progress)
-    if aim.get("max_steps"):
-        step = max(int(document["step"]) for document in progress.values())
-        shares.append(step / aim["max_steps"])
-    fed = [(d["fed"], d["read"]) for d in progress.values() if d.get("read") is not None]
-    rows = sum(length for length, _ in fed if length is not None)
-    if aim.get("epochs") and rows and all(length is not None for length, _ in fed):
-        done = sum(epoch * length + row for length, (epoch, row) in fed)
-        shares.append(done / (rows * aim["epochs"]))
+    if aim.max_steps:
+        step = max(each.progress.step for each in progress.values())
+        shares.append(step / aim.max_steps)
+    read = [each for each in progress.values() if each.read is not None]
+    fed = [(each.fed, each.read) for each in read if each.fed and each.read]
+    if aim.epochs and fed and all(each.fed is not None for each in read):
+        done = sum(read.epoch * length + read.row for length, read in fed)
+        shares.append(done / (sum(length for length, _ in fed) * aim.epochs))
     return min(max(shares), 1.0) if shares else None
 
 
-def epoch_of(progress: Mapping[TaskKey, Mapping[str, Any]]) -> str:
+def epoch_of(progress: Mapping[TaskKey, RoleProgress]) -> str:
     """Return which of several epochs is under way, such as "epoch 3/20"; empty where unknown."""
-    epochs = _aim(progress).get("epochs")
-    read = [document["read"][0] for document in progress.values() if document.get("read")]
+    epochs = _aim(progress).epochs
+    read = [each.read.epoch for each in progress.values() if each.read is not None]
     if not epochs or epochs == 1 or not read:
         return ""
     return f"epoch {min(min(read) + 1, epochs)}/{epochs}"
@@ -119,6 +120,5 @@ def time_left(seconds: float) -> str:
     return f"about {minutes // 60} h {minutes % 60} min left"
 
 
-def _aim(progress: Mapping[TaskKey, Mapping[str, Any]]) -> Mapping[str, Any]:
-    aims: list[Mapping[str, Any]] = [document.get("aim") or {} for document in progress.values()]
-    return max(aims, key=len, default={})
+def _aim(progress: Mapping[TaskKey, RoleProgress]) -> Aim:
+    return next((each.aim for each in progress.values() if each.aim is not None), Aim())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tfos.fault.failures.restart_policy import Incident
+from tfos.progress import RoleProgress
 from tfos.topology import Life, TaskKey
 
 __all__ = ["RecoveryClock"]
@@ -35,7 +35,7 @@ class RecoveryClock:
         self._since[len(incidents) - 1] = incidents[-1].cause.time
         self._awaited.update({life.key: life for life in lives})
 
-    def look(self, progress: Mapping[TaskKey, Mapping[str, Any]]) -> float | None:
+    def look(self, progress: Mapping[TaskKey, RoleProgress]) -> float | None:
         """Return the seconds the longest recovery took if all awaited lives step; else None."""
         instants = [_stepping_since(life, progress) for life in self._awaited.values()]
         known = [instant for instant in instants if instant is not None]
@@ -48,11 +48,8 @@ class RecoveryClock:
         return max(took.values())
 
 
-def _stepping_since(life: Life, progress: Mapping[TaskKey, Mapping[str, Any]]) -> float | None:
-    document = progress.get(life.key)
-    if document is None:
+def _stepping_since(life: Life, progress: Mapping[TaskKey, RoleProgress]) -> float | None:
+    role = progress.get(life.key)
+    if role is None or (role.generation, role.respawn) < (life.generation, life.respawn):
         return None
-    now = (document["generation"], document["respawn"])
-    if now < (life.generation, life.respawn) or document["stepping_since"] is None:
-        return None
-    return float(document["stepping_since"])
+    return role.stepping_since

@@ -6,8 +6,8 @@ import contextlib
 import time
 from collections.abc import Mapping, Set
 from dataclasses import replace
-from typing import Any
 
+from tfos import wire
 from tfos.errors import RendezvousError
 from tfos.fault.failures.record import Cause, Failure, Outcome
 from tfos.launcher.driver.events import (
@@ -17,8 +17,9 @@ from tfos.launcher.driver.events import (
     OutcomePublished,
     ProcessFailed,
 )
+from tfos.launcher.driver.notices import NoticeLog
 from tfos.launcher.driver.role_groups import RoleGroup
-from tfos.launcher.handover.notices import NoticeLog
+from tfos.progress import RoleProgress
 from tfos.registry.contract import Member, Registry
 from tfos.topology import Life, Role, TaskKey
 
@@ -104,7 +105,7 @@ class RegistryReader:
             for number in {0, generation}
             for document in self._registry.outcomes(number).values()
         ]
-        outcomes = [Outcome.from_json(document) for document in found]
+        outcomes = [wire.from_json(Outcome, document) for document in found]
         for outcome in outcomes:
             self._notices.show(outcome.key, outcome.notices)
         return [OutcomePublished(outcome) for outcome in outcomes]
@@ -112,7 +113,7 @@ class RegistryReader:
     def failures(self, lives: frozenset[Life]) -> list[Event]:
         """Read the failures of lives that were not told yet."""
         news = sorted(lives - self._failed)
-        failures = [Failure.from_json(self._registry.failure(life)) for life in news]
+        failures = [wire.from_json(Failure, self._registry.failure(life)) for life in news]
         furthest = self._furthest_step() if news else -1
         self._failed |= set(news)
         return [
@@ -143,15 +144,16 @@ class RegistryReader:
         self._retired |= news
         return [*outcomes, *self.members_changed()]
 
-    def progress(self) -> dict[TaskKey, dict[str, Any]]:
+    def progress(self) -> dict[TaskKey, RoleProgress]:
         """Read how far the roles are, and remember the furthest step: a lost role takes its own.
 
         What they have for the run's log is logged.
         """
-        progress = self._registry.progress()
-        for key, document in progress.items():
-            self._notices.show(key, document.get("notices", ()))
-        steps = [int(document["step"]) for document in progress.values()]
+        found = self._registry.progress()
+        progress = {key: wire.from_json(RoleProgress, each) for key, each in found.items()}
+        for key, role in progress.items():
+            self._notices.show(key, role.notices)
+        steps = [role.progress.step for role in progress.values()]
         self._furthest = max([self._furthest, *steps])
         return progress
 

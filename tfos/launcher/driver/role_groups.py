@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tfos import wire
 from tfos.arrow_feed.gang import read_shuffled
 from tfos.errors import InsufficientExecutorsError, InterruptedRunError
 from tfos.fault.failures.error_text import telling
@@ -239,7 +240,7 @@ class RoleGroup:
             context.setJobGroup(self._job_group, f"tfos {role} x {self.spec.count}")
             context.setLocalProperty(SUBMISSION_PROPERTY, str(self._submission))
             rows: list[Any] = self._run_tasks() if self._has_slots() else []
-            outcomes = tuple(Outcome.from_json(json.loads(row.outcome)) for row in rows)
+            outcomes = tuple(wire.from_json(Outcome, json.loads(row.outcome)) for row in rows)
             report = GroupReport(role, outcomes, None)
         except InsufficientExecutorsError as error:
             self.refusal = error

@@ -118,7 +118,7 @@ def run(
     >>> try:
     ...     tfos.run(CountJob(), spark)
     ... except tfos.TfosError as error:
-    ...     print(error.result.failures[0]["traceback"])
+    ...     print(error.result.failures[0].traceback)
     """
     return run_job(job, spark, with_options(config, options, caller="tfos.run"))
 
@@ -194,7 +194,7 @@ class _Run:
 
     def _attach_result(self, error: TfosError) -> None:
         result = self._reported(RunResult.from_error(error, **self._fields()))
-        error.result = result  # type: ignore[attr-defined]
+        error.result = result
         report = render_failures(result.failures, result.incidents)
         if report:
             _add_note(error, report)
@@ -448,7 +448,7 @@ class _Run:
             ),
             repeatable=fed.repeatable,
             job=pickle_job(self.job, config.keras),
-            schemas={n: schema.to_json() for n, schema in fed.schemas.items()},
+            schemas=fed.schemas,
             feeds=(),
             packed=False,
             application=application,

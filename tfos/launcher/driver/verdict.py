@@ -33,7 +33,7 @@ def fields_of(state: RunState, chief: TaskKey) -> dict[str, Any]:
     leader = state.outcomes.get(chief)
     artifacts = {} if leader is None else leader.artifacts
     return {
-        "failures": tuple(f.to_json() for f in ordered_failures(state)),
+        "failures": ordered_failures(state),
         "metrics": {} if leader is None else dict(leader.metrics),
         "result": None if leader is None else leader.result,
         "restarts": len(state.incidents),
@@ -77,7 +77,7 @@ def error_of(state: RunState, timeout_s: float | None) -> TfosError | None:
         return RunTimeoutError(first.message, timeout_s=timeout_s)
     return WorkerFailedError(
         f"{first.key}: {first.message}",
-        failures=tuple(f.to_json() for f in failures),
+        failures=failures,
         exit_code=first.cause.exit_code,
     )
 

@@ -5,10 +5,10 @@ The same records, whole, are the JSON report beside the checkpoints and in the r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from tfos.fault.failures.restart_policy import Incident
+from tfos.fault.failures.record import Failure
+from tfos.fault.failures.restart_policy import IncidentRecord
 from tfos.launcher.handover.run_directory import application_of_container
 from tfos.terminal import printable
 
@@ -19,9 +19,7 @@ _STACK_LINES = 60
 _COMPARED = 200
 
 
-def render_failures(
-    failures: Sequence[Mapping[str, Any]], incidents: Sequence[Mapping[str, Any]] = ()
-) -> str:
+def render_failures(failures: Sequence[Failure], incidents: Sequence[IncidentRecord] = ()) -> str:
     """Return the report, several lines without a last newline; empty without failures.
 
     Whatever the records hold, a terminal may show it (`tfos.terminal.printable`).
@@ -29,45 +27,45 @@ def render_failures(
     Parameters
     ----------
     failures
-        Failure records, the cause first.
+        What failed, the cause first.
     incidents
-        What restarts answered before; see `tfos.fault.failures.restart_policy.Incident.to_json`.
+        What restarts answered before.
     """
     if not failures:
         return ""
     first, *rest = failures
-    lines = [f"first failure: {first['key']}", *_indented(_body(first))]
+    lines = [f"first failure: {first.key}", *_indented(_body(first))]
     if rest:
         lines.append("what followed:")
-        lines.extend(f"  {record['key']}: {record['message']}" for record in rest)
+        lines.extend(f"  {failure.key}: {failure.message}" for failure in rest)
     if incidents:
         lines.append("restarts before:")
-        lines.extend(f"  {Incident.headline(incident)}" for incident in incidents)
+        lines.extend(f"  {incident}" for incident in incidents)
     return "\n".join(map(printable, lines))
 
 
-def _body(record: Mapping[str, Any]) -> list[str]:
-    lines = [str(record["message"])]
-    place = [f"host {record['host']}" if record["host"] else "", f"pid {record['pid']}"]
-    if record["step"] >= 0:
-        place.append(f"step {record['step']}")
-    if record["exit_code"] is not None:
-        place.append(f"exit code {record['exit_code']}")
-    if record["signal_name"]:
-        place.append(f"signal {record['signal_name']}")
+def _body(failure: Failure) -> list[str]:
+    lines = [failure.message]
+    place = [f"host {failure.host}" if failure.host else "", f"pid {failure.pid}"]
+    if failure.step >= 0:
+        place.append(f"step {failure.step}")
+    if failure.exit_code is not None:
+        place.append(f"exit code {failure.exit_code}")
+    if failure.signal_name:
+        place.append(f"signal {failure.signal_name}")
     lines.append(", ".join(part for part in place if part))
-    if record["traceback"]:
-        lines.extend(["", *str(record["traceback"]).splitlines()])
-    if record["stacks"]:
+    if failure.traceback:
+        lines.extend(["", *failure.traceback.splitlines()])
+    if failure.stacks:
         lines.extend(["", "its threads at the end:"])
-        lines.extend(f"  {line}" for line in str(record["stacks"]).splitlines()[:_STACK_LINES])
-    if last_lines := _news(record["last_lines"], str(record["traceback"])):
+        lines.extend(f"  {line}" for line in failure.stacks.splitlines()[:_STACK_LINES])
+    if last_lines := _news(failure.last_lines, failure.traceback):
         lines.extend(["", "its last lines:"])
         lines.extend(f"  {line}" for line in last_lines[-_LAST_LINES:])
-    if record["logs"]:
-        lines.extend(["", *_where_logs_are(str(record["logs"]))])
-    if record["hint"]:
-        lines.extend(["", f"hint: {record['hint']}"])
+    if failure.logs:
+        lines.extend(["", *_where_logs_are(failure.logs)])
+    if failure.hint:
+        lines.extend(["", f"hint: {failure.hint}"])
     return lines
 
 

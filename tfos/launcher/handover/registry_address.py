@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
+from tfos import wire
 from tfos.registry.contract import Registry
 from tfos.registry.identity import RunIdentity
 from tfos.topology import Endpoint
@@ -63,15 +64,12 @@ class RegistryAddress:
 
     def to_text(self) -> str:
         """Return this as text, the secret too: for a place that only its owner can read."""
-        return json.dumps(asdict(self))
+        return json.dumps(wire.to_json(self))
 
     @classmethod
     def from_text(cls, text: str) -> RegistryAddress:
-        """Read back what `to_text` returned; raises ValueError or TypeError."""
-        fields = dict(json.loads(text))
-        if identity := fields.get("identity"):
-            fields["identity"] = RunIdentity(**identity)
-        return cls(**fields)
+        """Read back what `to_text` returned; raises ValueError on anything else."""
+        return wire.from_json(cls, json.loads(text))
 
     def note(self, path: str) -> None:
         """Write this to a new file that only its owner can read."""
@@ -80,6 +78,6 @@ class RegistryAddress:
 
     @classmethod
     def noted(cls, path: str) -> RegistryAddress:
-        """Read back what `note` wrote; raises OSError, ValueError or TypeError."""
+        """Read back what `note` wrote; raises OSError or ValueError."""
         with open(path, encoding="utf-8") as file:
             return cls.from_text(file.read())

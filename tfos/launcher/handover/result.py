@@ -6,19 +6,21 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast
 
+from tfos import wire
 from tfos.errors import ConfigError, ExitCode, TfosError
+from tfos.fault.failures.record import Failure
+from tfos.fault.failures.restart_policy import IncidentRecord
 
 __all__ = ["RunOutcome", "RunResult", "discard_record", "now_iso", "outcome_of"]
 
 RunOutcome = Literal["done", "failed", "interrupted", "timed_out", "already_running"]
 
-_RECORDS = ("failures", "incidents")
 _OUTCOMES: Mapping[int, RunOutcome] = {
     ExitCode.OK: "done",
     ExitCode.TIMEOUT: "timed_out",
@@ -54,9 +56,9 @@ class RunResult:
     error
         One line: what went wrong; None when nothing did.
     failures
-        Failure records (`tfos.fault.failures.record.Failure` as JSON), first by time first.
+        What failed, the cause first.
     metrics
-        The last metrics reported.
+        The last metrics reported; None for what JSON has no number for, once it was written.
     result
         What ``train`` returned on the chief, as a JSON value; see `Job.train`.
     steps
@@ -66,9 +68,7 @@ class RunResult:
     restarts
         Restarts used: the number of `incidents`.
     incidents
-        Failures that a restart answered, oldest first: ``reaction`` ("respawn" or
-        "new_generation"), ``generation``, ``step``, ``at``, ``failures`` (as above) and
-        ``recovered_s``, seconds from the failure until all stepped again; None where unknown.
+        Failures that a restart answered, oldest first.
     report
         The report of failures kept beside the checkpoints; None for none.
     resumed_from
@@ -88,13 +88,13 @@ class RunResult:
     job: str | None = None
     run_id: str | None = None
     error: str | None = None
-    failures: Sequence[Mapping[str, Any]] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
     result: Any = None
     steps: int = 0
     rows: Mapping[str, int] = field(default_factory=dict)
     restarts: int = 0
-    incidents: Sequence[Mapping[str, Any]] = ()
+    incidents: tuple[IncidentRecord, ...] = ()
     report: str | None = None
     resumed_from: str | None = None
     checkpoint: str | None = None
@@ -127,9 +127,8 @@ class RunResult:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as a JSON-ready mapping."""
-        records = {name: [dict(r) for r in getattr(self, name)] for name in _RECORDS}
-        return {**asdict(self), **records}
+        """Return the record as JSON values: failures and incidents as objects."""
+        return cast(dict[str, Any], wire.to_json(self))
 
     def to_text(self) -> str:
         """Return the record as JSON text; numbers that JSON lacks (NaN, infinities) become null.
@@ -137,23 +136,6 @@ class RunResult:
         Raises TypeError if `result` is not a JSON value.
         """
         return json.dumps(_without_nan(self.to_json()), indent=2, allow_nan=False) + "\n"
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RunResult:
-        """Read back what `to_json` wrote.
-
-        Raises
-        ------
-        ValueError
-            If a field is missing or unknown, or the outcome is none of the known ones.
-        """
-        names = {f.name for f in fields(cls)}
-        if set(data) != names:
-            wrong = ", ".join(sorted(names.symmetric_difference(data)))
-            raise ValueError(f"not a run record: missing or unknown fields: {wrong}")
-        if data["outcome"] not in get_args(RunOutcome):
-            raise ValueError(f"not a run record: unknown outcome {data['outcome']!r}")
-        return cls(**{**data, **{name: tuple(data[name]) for name in _RECORDS}})
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the record as JSON, by rename: a reader sees all of it or nothing.
@@ -181,7 +163,15 @@ class RunResult:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunResult:
         """Read what `write` wrote; raises OSError or ValueError."""
-        return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        return cls.from_text(Path(path).read_text(encoding="utf-8"))
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> RunResult:
+        """Read back what `to_text` returned; raises ValueError on anything else."""
+        try:
+            return wire.from_json(cls, json.loads(text))
+        except ValueError as error:
+            raise ValueError(f"not a run record: {error}") from error
 
 
 def discard_record(path: str | os.PathLike[str]) -> None:

@@ -7,7 +7,6 @@ user may read lies in ``private``.
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -88,7 +87,7 @@ class RunDirectory:
         if data is None and (why := self._read(NOT_STARTED)) is not None:
             return RunResult.from_error(ConfigError(why.decode(errors="replace")))
         try:
-            return None if data is None else RunResult.from_json(json.loads(data))
+            return None if data is None else RunResult.from_text(data)
         except ValueError as error:
             raise self._failed("read", error) from error
 
@@ -131,7 +130,7 @@ class RunDirectory:
         data = self._read(_REGISTRY)
         try:
             return None if data is None else RegistryAddress.from_text(data.decode())
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise self._failed("read", error) from error
 
     def remove(self) -> None:

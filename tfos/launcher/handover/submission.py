@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+import json
+from dataclasses import dataclass
+from pathlib import Path
 
+from tfos import wire
 from tfos.config import JobConfig
+from tfos.fault.processes.identity import ProcessIdentity
 
 __all__ = ["Submission"]
 
@@ -22,7 +24,7 @@ class Submission:
     job_class
         Name of the Job class in it; None when it defines exactly one.
     config
-        The resolved `JobConfig`, as JSON.
+        The resolved configuration; validated again as it is read.
     pid_file
         Where the driver's Python process writes its pid first of all.
     result_file
@@ -33,8 +35,8 @@ class Submission:
     submitted_at
         When, in seconds since the epoch: ``--timeout`` begins.
     client
-        The submitting process, a `ProcessIdentity` as JSON: when it is gone the driver ends the
-        run. None for a driver on another host.
+        The submitting process: when it is gone the driver ends the run. None for a driver on
+        another host.
     tag
         The YARN tag of this submission alone; None where its client follows it, and off YARN.
     runs_root
@@ -43,25 +45,20 @@ class Submission:
 
     app: str
     job_class: str | None
-    config: Mapping[str, Any]
+    config: JobConfig
     pid_file: str
     result_file: str
     registry_file: str
     submitted_at: float
-    client: Mapping[str, Any] | None = None
+    client: ProcessIdentity | None = None
     tag: str | None = None
     runs_root: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the document the driver reads."""
-        return asdict(self)
+    def to_text(self) -> str:
+        """Return the document that the driver reads, secrets and all."""
+        return json.dumps(wire.to_json(self))
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Submission:
-        """Read back what `to_json` wrote; raises TypeError on other fields."""
-        return cls(**data)
-
-    @property
-    def job_config(self) -> JobConfig:
-        """The configuration, validated again; raises `pydantic.ValidationError` if damaged."""
-        return JobConfig.model_validate(dict(self.config))
+    def read(cls, path: str) -> Submission:
+        """Read back what `to_text` returned; raises OSError, or ValueError if it is damaged."""
+        return wire.from_json(cls, json.loads(Path(path).read_text(encoding="utf-8")))

@@ -6,12 +6,12 @@ import json
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from tfos import wire
+from tfos.arrow_feed.schema import FeedSchema
 from tfos.launcher.application.shipped import UnpackedApplication
 from tfos.read_plan import FeedPosition
-from tfos.topology import ClusterSpec, Endpoint, TaskKey
 from tfos.training_parts import ProcessFacts
 
 __all__ = ["STACKS_FILE", "STACKS_SIGNAL", "TrainingSpec"]
@@ -41,7 +41,7 @@ class TrainingSpec:
     program
         The application's file as the user named it, for ``sys.argv``; empty in a notebook.
     schemas
-        The schema of every fed DataFrame of the run, by name, as JSON.
+        The schema of every fed DataFrame of the run, by name.
     spool
         Directory of the spool with what is fed to this very process; None for one not fed.
     feed_index
@@ -65,7 +65,7 @@ class TrainingSpec:
     job_file: str
     application: UnpackedApplication | None
     program: str
-    schemas: Mapping[str, Any]
+    schemas: Mapping[str, FeedSchema]
     spool: str | None
     feed_index: int
     continue_at: FeedPosition | None
@@ -77,44 +77,11 @@ class TrainingSpec:
 
     def write(self, path: str) -> None:
         """Write the spec, readable by this user alone."""
-        facts = self.facts
-        document = {
-            **self.__dict__,
-            "facts": {
-                **facts.__dict__,
-                "key": str(facts.key),
-                "cluster": facts.cluster.to_json(),
-                "trainers": [str(key) for key in facts.trainers],
-                "row_orders": list(facts.row_orders),
-                "store": None if facts.store is None else str(facts.store),
-                "params": dict(facts.params),
-                "args": list(facts.args),
-            },
-            "application": None if self.application is None else asdict(self.application),
-            "passed_over": list(self.passed_over),
-            "schemas": dict(self.schemas),
-        }
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(document, file)
+            json.dump(wire.to_json(self), file)
 
     @classmethod
     def read(cls, path: str) -> TrainingSpec:
         """Read back what `write` wrote."""
         with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-        facts = document.pop("facts")
-        facts["key"] = TaskKey.parse(facts["key"])
-        facts["cluster"] = ClusterSpec.from_json(facts["cluster"])
-        facts["row_orders"] = tuple(facts["row_orders"])
-        facts["store"] = None if facts["store"] is None else Endpoint.parse(facts["store"])
-        facts["trainers"] = tuple(TaskKey.parse(key) for key in facts["trainers"])
-        continue_at = document.pop("continue_at")
-        files = document.pop("application")
-        if files is not None:
-            files = UnpackedApplication(files["directory"], tuple(files["paths"]), files["home"])
-        return cls(
-            facts=ProcessFacts(**facts),
-            application=files,
-            continue_at=None if continue_at is None else FeedPosition(*continue_at),
-            **document,
-        )
+            return wire.from_json(cls, json.load(file))

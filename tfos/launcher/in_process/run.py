@@ -31,6 +31,7 @@ from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_frame
 from tfos.frameworks.tensorflow.keras import KERAS_VARIABLE, check_keras, keras_variables
 from tfos.launcher.application.job_state import pickle_job
 from tfos.launcher.driver.progress import ProgressLine
+from tfos.launcher.handover.messages import Artifact, FromProcess
 from tfos.launcher.handover.result import RunResult, now_iso
 from tfos.launcher.handover.training_spec import TrainingSpec
 from tfos.launcher.platform.paths import resolve_paths
@@ -38,6 +39,7 @@ from tfos.launcher.training.feed import TrainingFeed
 from tfos.launcher.training.host_link import TrainingLink
 from tfos.launcher.training.main import shut_down, train
 from tfos.launcher.training.quiet_import import import_quietly
+from tfos.progress import Aim, Progress, RoleProgress
 from tfos.read_plan import FeedPosition
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
 from tfos.training_parts import Metrics, ProcessFacts
@@ -244,7 +246,7 @@ def _spec(
         job_file="",
         application=None,
         program="",
-        schemas={dataset: data.schema.to_json() for dataset, data in datasets.items()},
+        schemas={dataset: data.schema for dataset, data in datasets.items()},
         spool=str(spool),
         feed_index=0,
         continue_at=None,
@@ -265,23 +267,23 @@ class _NoHost(TrainingLink):
         self.artifacts: dict[str, Any] = {}
         self.lost: str | None = None
         self._rows = 0
-        self._aim: dict[str, Any] = {}
+        self._aim: Aim | None = None
         self._line = ProgressLine()
 
-    def tell(self, kind: str, **content: Any) -> None:
-        if kind == "artifact":
-            self.artifacts[content["name"]] = content["path"]
+    def send(self, message: FromProcess) -> None:
+        if isinstance(message, Artifact):
+            self.artifacts[message.name] = message.path
 
     def aim(self, epochs: int | None, max_steps: int | None) -> None:
-        self._aim = {"epochs": epochs, "max_steps": max_steps}
+        self._aim = Aim(epochs, max_steps)
 
     def report(self, step: int, rows: int, metrics: Metrics) -> None:
-        self.step, self._rows, self.metrics = step, rows, dict(metrics)
+        self.step, self.metrics = step, dict(metrics)
+        self._rows = rows
         self._line.show(self)
 
-    def progress(self) -> dict[TaskKey, dict[str, Any]]:
-        seen = {"step": self.step, "rows": self._rows, "metrics": self.metrics}
-        return {_KEY: {**seen, "aim": self._aim}}
+    def progress(self) -> dict[TaskKey, RoleProgress]:
+        return {_KEY: RoleProgress(Progress(self.step, self._rows, self.metrics), aim=self._aim)}
 
     def notify(self, text: str, *, warning: bool = False) -> None:
         log.log(logging.WARNING if warning else logging.INFO, "%s", text)

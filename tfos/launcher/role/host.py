@@ -19,8 +19,9 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tfos import wire
 from tfos.arrow_feed.places import Place, choose_places, host_directory
 from tfos.config import JobConfig
 from tfos.environments.versions import describe_here, differences
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark import TaskContext
 
+    from tfos.arrow_feed.schema import FeedSchema
     from tfos.arrow_feed.spool import SpoolWriter
 
 __all__ = ["SUBMISSION_PROPERTY", "RoleHost", "RoleTask", "first_attempt"]
@@ -121,7 +123,7 @@ class RoleHost:
     fed: tuple[TaskKey, ...]
     repeatable: bool
     job: bytes = field(repr=False)
-    schemas: Mapping[str, Any]
+    schemas: Mapping[str, FeedSchema]
     feeds: tuple[str, ...]
     packed: bool
     application: ShippedApplication | None
@@ -146,7 +148,7 @@ class RoleHost:
         # For itself and for the training process, whose working directory is another.
         os.environ.update(configuration_in_container(os.environ, os.getcwd()))
         outcome = RoleTask(self, config, key, context).play(batches)
-        yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome.to_json())]})
+        yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(wire.to_json(outcome))]})
 
 
 class RoleTask:
@@ -313,10 +315,9 @@ class RoleTask:
     def _open_spool(self, places: Sequence[Place], stack: contextlib.ExitStack) -> None:
         if not self._program.feeds:
             return
-        from tfos.arrow_feed.schema import FeedSchema
         from tfos.arrow_feed.spool import SpoolWriter
 
-        schemas = {n: FeedSchema.from_json(self._program.schemas[n]) for n in self._program.feeds}
+        schemas = {n: self._program.schemas[n] for n in self._program.feeds}
         self._spool = SpoolWriter(places, schemas, self._config.feed, cancelled=self._ended.is_set)
         stack.callback(self._spool.remove)
 

@@ -27,10 +27,27 @@ from tfos.fault.failures.exits import failure_from_exit
 from tfos.fault.failures.record import Cause, Failure, arrange_stacks, container_logs
 from tfos.fault.processes.events import ControlMessage, Exited
 from tfos.fault.processes.managed import ManagedProcess
-from tfos.launcher.handover.notices import KEPT, notice
+from tfos.launcher.handover.messages import (
+    Artifact,
+    Beat,
+    Begin,
+    Ended,
+    Exit,
+    FromHost,
+    FromProcess,
+    Phase,
+    Positions,
+    PositionsWanted,
+    Running,
+    Saving,
+    Stop,
+    from_process,
+    to_json,
+)
 from tfos.launcher.handover.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.launcher.role.ports import describe_unreached, unreached
 from tfos.launcher.role.watchdog import Watchdog
+from tfos.progress import NOTICES_KEPT, Aim, Notice, Progress
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Registry
 from tfos.terminal import printable
@@ -162,7 +179,7 @@ class LifeReport:
     saving
         Whether it writes a checkpoint now.
     aim
-        What ends its training, ``epochs`` and ``max_steps`` (each may be None); None where unknown.
+        What ends its training; None where unknown.
     phases, artifacts, notices
         As in `tfos.fault.failures.record.Outcome`.
     """
@@ -170,14 +187,14 @@ class LifeReport:
     failure: Failure | None = None
     done: bool = False
     result: Any = None
-    progress: dict[str, Any] = field(default_factory=lambda: {"step": -1, "rows": 0, "metrics": {}})
+    progress: Progress = field(default_factory=Progress)
     read: FeedPosition | None = None
     stepping_since: float | None = None
     saving: bool = False
-    aim: dict[str, int | None] | None = None
+    aim: Aim | None = None
     phases: dict[str, float] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
-    notices: list[dict[str, Any]] = field(default_factory=list)
+    notices: tuple[Notice, ...] = ()
 
 
 class TrainingLife:
@@ -193,8 +210,8 @@ class TrainingLife:
         What it is told.
     watchdog
         Judges its signs.
-    answers
-        What the process may ask its host, by kind: each gives the reply's content.
+    positions
+        Returns how far each worker has read, for the process to ask.
     drill
         Faults to cause on purpose.
     """
@@ -205,7 +222,7 @@ class TrainingLife:
         process: WaitingProcess,
         spec: TrainingSpec,
         watchdog: Watchdog,
-        answers: Mapping[str, Callable[[], Mapping[str, Any]]],
+        positions: Callable[[], Mapping[int, FeedPosition]],
         drill: HostDrill,
     ) -> None:
         self.life = life
@@ -213,7 +230,7 @@ class TrainingLife:
         self.spec = spec
         self._process = process
         self._watchdog = watchdog
-        self._answers = answers
+        self._positions = positions
         self._drill = drill
         self._told = False
         self._kill_at: float | None = None
@@ -229,15 +246,15 @@ class TrainingLife:
                 f"{self.life} cannot be told what to play: {error.strerror or error} ({path}): "
                 "make room there, or have TMPDIR name another directory on the executors"
             ) from error
-        self.send({"type": "begin", "spec": str(path), "workers": self._workers_but(frozenset())})
+        self.send(Begin(str(path), self._workers_but(frozenset())))
 
     def tell_done(self, done: Set[TaskKey]) -> None:
         """Tell it which roles of its generation have ended for good, as those it may wait for."""
-        self.send({"type": "running", "workers": self._workers_but(done)})
+        self.send(Running(self._workers_but(done)))
 
-    def _workers_but(self, done: Set[TaskKey]) -> list[str]:
+    def _workers_but(self, done: Set[TaskKey]) -> tuple[TaskKey, ...]:
         trainers = self.spec.facts.trainers
-        return [str(key) for key in trainers if key.role is Role.WORKER and key not in done]
+        return tuple(key for key in trainers if key.role is Role.WORKER and key not in done)
 
     @property
     def trainers(self) -> frozenset[TaskKey]:
@@ -262,7 +279,7 @@ class TrainingLife:
             log.debug("the drill cannot see how far training is: %s", error)
 
     def _exit_with(self, code: int) -> None:
-        self.send({"type": "exit", "code": code})
+        self.send(Exit(code))
 
     def attend(self, timeout_s: float) -> bool:
         """Wait for its next sign, and act on it; return whether it still lives."""
@@ -272,7 +289,7 @@ class TrainingLife:
             return False
         now = time.monotonic()
         if isinstance(event, ControlMessage):
-            self._on_message(event.body, now)
+            self._hear(event.body, now)
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self._process.managed.stop(1.0)
@@ -285,7 +302,7 @@ class TrainingLife:
         self._drill.reach("shutdown", self.pid, self._exit_with)
         if not self.spec.trains:
             self._process.silence()
-        self.send({"type": "stop"})
+        self.send(Stop())
         self._kill_at = time.monotonic() + patience_s
 
     def end(self, grace_s: float) -> None:
@@ -306,12 +323,12 @@ class TrainingLife:
             )
         self._process.discard()
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: FromHost) -> None:
         """Send it a message; one that ends has its exit as the next event, which tells more."""
         try:
-            self._process.managed.send(message)
+            self._process.managed.send(to_json(message))
         except InfrastructureError as error:
-            log.debug("%s did not hear %s: %s", self.life, message["type"], error)
+            log.debug("%s did not receive %s: %s", self.life, message, error)
 
     def record(self, cause: Cause, message: str, **more: Any) -> Failure:
         """Describe a failure of this life as one seen now."""
@@ -324,49 +341,54 @@ class TrainingLife:
                 "host": socket.gethostname(),
                 "pid": self.pid,
                 "logs": container_logs(os.environ),
-                "step": self.report.progress["step"],
+                "step": self.report.progress.step,
                 **more,
             }
         )
 
     # -- signs ---------------------------------------------------------------------------------
 
-    def _on_message(self, message: Mapping[str, Any], now: float) -> None:
-        kind = message.get("type")
+    def _hear(self, body: Mapping[str, Any], now: float) -> None:
+        try:
+            message = from_process(body)
+        except ValueError as error:
+            log.warning("a message of %s was left out: %s", self.life, error)
+        else:
+            self._on_message(message, now)
+
+    def _on_message(self, message: FromProcess, now: float) -> None:
         report = self.report
-        if kind == "beat":
-            self._watchdog.hear(now)
-            if message["read"] is not None:
-                report.read = FeedPosition(*message["read"])
-            if message["reading"]:
+        match message:
+            case Beat(read, reading):
+                self._watchdog.hear(now)
+                report.read = report.read if read is None else read
+                if reading:
+                    self._stepping()
+            case Progress():
+                self._watchdog.see_step(message.step, now)
+                report.progress = message
                 self._stepping()
-        elif kind == "progress":
-            self._watchdog.see_step(message["step"], now)
-            report.progress = {k: message[k] for k in ("step", "rows", "metrics")}
-            self._stepping()
-        elif kind == "phase":
-            self._on_phase(message["name"], now)
-            report.phases[message["name"]] = message["time"]
-        elif kind == "aim":
-            report.aim = {name: message[name] for name in ("epochs", "max_steps")}
-        elif kind == "artifact":
-            self._watchdog.see_work(now)
-            report.artifacts[message["name"]] = message["path"]
-        elif kind == "notice":
-            report.notices = [
-                *report.notices[1 - KEPT :],
-                notice(message["text"], message["level"], message["at"]),
-            ]
-        elif kind == "saving":
-            self._watchdog.see_work(now)
-            report.saving = message["on"]
-            if report.saving:
-                # A small checkpoint is complete before the registry could say that it is written.
-                self._drill.reach("checkpoint", self.pid, self._exit_with)
-        elif kind == "ask":
-            self.send({"type": "answer", "id": message["id"], **self._answers[message["what"]]()})
-        elif kind == "outcome":
-            self._on_outcome(message, now)
+            case Phase(name, at):
+                self._on_phase(name, now)
+                report.phases[name] = at
+            case Aim():
+                report.aim = message
+            case Artifact(name, path):
+                self._watchdog.see_work(now)
+                report.artifacts[name] = path
+            case Notice():
+                report.notices = (*report.notices, message)[-NOTICES_KEPT:]
+            case Saving(on):
+                self._watchdog.see_work(now)
+                report.saving = on
+                if on:
+                    # A small checkpoint is complete before the registry could say that it is
+                    # written.
+                    self._drill.reach("checkpoint", self.pid, self._exit_with)
+            case PositionsWanted(number):
+                self.send(Positions(number, self._positions()))
+            case Ended():
+                self._on_outcome(message, now)
 
     def _on_phase(self, name: str, now: float) -> None:
         if name == "connected":
@@ -382,24 +404,14 @@ class TrainingLife:
         if self.report.stepping_since is None:
             self.report.stepping_since = self.report.phases["stepping"] = time.time()
 
-    def _on_outcome(self, message: Mapping[str, Any], now: float) -> None:
+    def _on_outcome(self, ended: Ended, now: float) -> None:
         self._told = True
         self._drill.reach("shutdown", self.pid, self._exit_with)
-        self.report.done = message["failure"] is None and not self._ended_by_us
-        self.report.result = message["result"]
-        if message["failure"] is not None:
-            self._keep(self._failure_told(message["failure"]))
+        self.report.done = ended.failure is None and not self._ended_by_us
+        self.report.result = ended.result
+        if ended.failure is not None:
+            self._keep(replace(ended.failure, step=self.report.progress.step))
         self._kill_at = now + SHUTDOWN_LIMIT_S
-
-    def _failure_told(self, told: Mapping[str, Any]) -> Failure:
-        return self.record(
-            Cause(told["cause"]),
-            told["message"],
-            hint=told["hint"],
-            exit_code=told["exit_code"],
-            traceback=told["traceback"],
-            lasting=told["lasting"],
-        )
 
     def _judge(self, now: float) -> None:
         if self._told or self._ended_by_us:
@@ -457,7 +469,7 @@ class TrainingLife:
             return
         # A role that runs no code of the user's cannot fail by it, whatever its exit code.
         cause = None if self.spec.trains else Cause.PROCESS_DEATH
-        step = self.report.progress["step"]
+        step = self.report.progress.step
         failure = failure_from_exit(str(self.life.key), exited, step=step, cause=cause)
         self._keep(replace(failure, stacks=self._stacks_written()))
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from tfos import wire
 from tfos.config import JobConfig, RoleResources
 from tfos.errors import (
     RendezvousConnectionError,
@@ -38,7 +39,7 @@ from tfos.launcher.role.membership import (
     Stopped,
 )
 from tfos.launcher.role.process_life import LifeReport, TrainingLife, WaitingProcess
-from tfos.launcher.role.progress import RoleProgress
+from tfos.launcher.role.progress import ProgressPublisher
 from tfos.launcher.role.watchdog import Watchdog
 from tfos.read_plan import FeedPosition
 from tfos.registry.contract import Generation, Subscription
@@ -119,7 +120,7 @@ class Supervision:
         self._standby: WaitingProcess | None = None
         self._unsubscribe: list[Subscription] = []
         self._started = 0
-        self._progress = RoleProgress(session, key, self._fed)
+        self._progress = ProgressPublisher(session, key, self._fed)
         self._phases: dict[str, float] = {}
 
     # -- what other threads call ----------------------------------------------------------------
@@ -152,8 +153,8 @@ class Supervision:
             failure=self._failure or (None if self._untold is None else self._untold[1]),
             done=report.done,
             result=report.result,
-            metrics=report.progress["metrics"],
-            step=report.progress["step"],
+            metrics=report.progress.metrics,
+            step=report.progress.step,
             rows=self._rows(),
             phases={**self._phases, **report.phases},
             artifacts=report.artifacts,
@@ -182,7 +183,7 @@ class Supervision:
         self._failure_told = True
 
     def _publish_outcome(self, generation: int) -> None:
-        outcome = self.outcome().to_json()
+        outcome = wire.to_json(self.outcome())
         self._session.registry.publish_outcome(generation, self._key, outcome)
 
     # -- the lives ------------------------------------------------------------------------------
@@ -287,7 +288,7 @@ class Supervision:
                 config.connect_timeout_s,
                 time.monotonic(),
             ),
-            {"positions": self._progress.positions},
+            self._progress.positions,
             self._drill,
         )
         self._report = current.report
@@ -430,7 +431,7 @@ class Supervision:
             if failure is None:
                 self._publish_outcome(life.generation)
             else:
-                self._session.registry.publish_failure(life, failure.to_json())
+                self._session.registry.publish_failure(life, wire.to_json(failure))
         except (RendezvousConnectionError, SessionLostError) as error:
             log.debug("the end of %s is not told yet: %s", life, error)
             return

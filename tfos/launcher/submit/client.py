@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -178,17 +177,17 @@ def _submit(config: JobConfig, app: str) -> int:
         submission = Submission(
             app=str(path),
             job_class=job_class,
-            config=config.model_dump(mode="json"),
+            config=config,
             pid_file=str(room / "driver.pid"),
             result_file=result_file,
             registry_file=str(room / "registry.json"),
             submitted_at=time.time(),
-            client=ProcessIdentity.here({}).to_json(),
+            client=ProcessIdentity.here({}),
             tag=tag,
         )
         command = spark_submit_command(
             shipped,
-            _write_private(room / "submission.json", json.dumps(submission.to_json())),
+            _write_private(room / "submission.json", submission.to_text()),
             spark_home=spark_home,
             default_name=path.stem,
             properties_file=_write_private(
@@ -232,7 +231,7 @@ def _submit_to_cluster(
         submission = Submission(
             app=f"{APPLICATION_DIRECTORY}/{path.relative_to(home.directory)}",
             job_class=job_class,
-            config=config.model_dump(mode="json"),
+            config=config,
             pid_file="driver.pid",
             result_file="result.json",
             registry_file="registry.json",
@@ -242,7 +241,7 @@ def _submit_to_cluster(
         command = spark_submit_command(
             shipped_with(
                 shipped,
-                _write_private(room / "submission.json", json.dumps(submission.to_json())),
+                _write_private(room / "submission.json", submission.to_text()),
                 str(room / "application.zip"),
             ),
             "submission.json",
@@ -280,7 +279,7 @@ def _told(record: RunResult) -> int:
 
 def _erase_registry(note: str) -> None:
     # Without the file, or all of it, the driver came not so far, or its own server died with it.
-    with contextlib.suppress(OSError, ValueError, TypeError, TfosError), raised_signals():
+    with contextlib.suppress(OSError, ValueError, TfosError), raised_signals():
         erase_last_run(RegistryAddress.noted(note))
 
 

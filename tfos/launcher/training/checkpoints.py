@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from tfos.errors import CheckpointError, CheckpointFencedError
 from tfos.fault.checkpoints.source import find_source
 from tfos.fault.checkpoints.store import SAVE_WAIT_S, CheckpointInfo, CheckpointStore
+from tfos.launcher.handover.messages import Artifact, FromProcess, Saving
 from tfos.launcher.handover.training_spec import TrainingSpec
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import Checkpoints
@@ -40,7 +41,7 @@ _NUMBER: Final = re.compile(r"\d+")
 class _Link(Protocol):
     def notify(self, text: str, *, warning: bool = False) -> None: ...
 
-    def tell(self, kind: str, **content: Any) -> None: ...
+    def send(self, message: FromProcess) -> None: ...
 
 
 class StoredCheckpoints(Checkpoints):
@@ -120,7 +121,7 @@ class StoredCheckpoints(Checkpoints):
         positions: Mapping[int, FeedPosition] | None,
         metadata: Mapping[str, Any] | None,
     ) -> None:
-        self._link.tell("saving", on=True)
+        self._link.send(Saving(True))
         if positions is None and self._facts.num_feeds == 1:
             used, _ = self._progress()
             positions = {} if used is None else {0: used}
@@ -134,9 +135,9 @@ class StoredCheckpoints(Checkpoints):
                 on_complete=self._tell,
             )
         except BaseException:
-            self._link.tell("saving", on=False)
+            self._link.send(Saving(False))
             raise
-        self._saving.add_done_callback(lambda _: self._link.tell("saving", on=False))
+        self._saving.add_done_callback(lambda _: self._link.send(Saving(False)))
 
     def _succeeds(self, call: Callable[[], None], excused: bool) -> bool:
         try:
@@ -196,7 +197,7 @@ class StoredCheckpoints(Checkpoints):
         self._began_from_saved = True
         read(loaded.path)
         for name in ("resumed_from", "checkpoint"):
-            self._link.tell("artifact", name=name, path=loaded.info.path)
+            self._link.send(Artifact(name, loaded.info.path))
         return loaded.info
 
     def read_from(self, source: str, read: Callable[[str], None]) -> None:
@@ -221,7 +222,7 @@ class StoredCheckpoints(Checkpoints):
         if self._unwritten is not None:
             self._unwritten = None
             self._link.notify(f"checkpoints are written again: step {info.step} is complete")
-        self._link.tell("artifact", name="checkpoint", path=info.path)
+        self._link.send(Artifact("checkpoint", info.path))
 
     def _flush(self, timeout_s: float) -> None:
         saving = self._saving

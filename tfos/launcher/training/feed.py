@@ -37,10 +37,9 @@ class TrainingFeed:
     @classmethod
     def open(cls, spec: TrainingSpec, link: HostLink) -> TrainingFeed:
         """Open this process's spools."""
-        schemas = {name: FeedSchema.from_json(data) for name, data in spec.schemas.items()}
         readers = {name: reader for reader in _readers(spec, link) for name in reader.names}
         service = FeedService(readers, spec.feed_index, spec.continue_at)
-        return cls(schemas, readers, service, spec.continue_at)
+        return cls(spec.schemas, readers, service, spec.continue_at)
 
     def progress(self) -> tuple[FeedPosition | None, bool]:
         """Say up to where ``train`` has surely been used here, and whether any was handed out."""

@@ -1,4 +1,4 @@
-"""Be a training process's line to its role host: beats, progress, questions, answers."""
+"""The training process's end of the control channel: heartbeats, progress, requests."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Protocol
 
 from tfos.errors import InfrastructureError
 from tfos.fault.processes.channel import ControlChannel
-from tfos.launcher.handover.notices import notice
+from tfos.launcher.handover.messages import (
+    Beat,
+    Begin,
+    Exit,
+    FromHost,
+    FromProcess,
+    Positions,
+    PositionsWanted,
+    Running,
+    Stop,
+    from_host,
+    to_json,
+)
+from tfos.progress import Aim, Notice, Progress
 from tfos.read_plan import FeedPosition
 from tfos.topology import TaskKey
 from tfos.training_parts import HostLink, Metrics
@@ -33,7 +46,7 @@ _SPEC_WAIT_S = 3600.0
 class TrainingLink(HostLink, Protocol):
     """What ``train`` needs of a line to its host."""
 
-    def tell(self, kind: str, **content: Any) -> None:
+    def send(self, message: FromProcess) -> None:
         """Send a message that must arrive."""
 
 
@@ -51,9 +64,9 @@ class ChannelLink(TrainingLink):
         self._stop = threading.Event()
         self._workers: frozenset[TaskKey] = frozenset()
         self._next_report = 0.0
-        self._unsent: dict[str, Any] | None = None
+        self._unsent: Progress | None = None
         self._specs: SimpleQueue[str | None] = SimpleQueue()
-        self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._answers: SimpleQueue[Positions] = SimpleQueue()
         self._questions = itertools.count()
         self.read: Callable[[], tuple[FeedPosition | None, bool]] = lambda: (None, False)
         self._beating = threading.Event()
@@ -77,34 +90,33 @@ class ChannelLink(TrainingLink):
             self._beating.set()
             return spec
 
-    def tell(self, kind: str, **content: Any) -> None:
+    def send(self, message: FromProcess) -> None:
         """Send a message that must arrive."""
-        self._channel.send({"type": kind, **content})
+        self._channel.send(to_json(message))
 
     def notify(self, text: str, *, warning: bool = False) -> None:
         """Publish one line for the run's log; see `HostLink.notify`."""
-        level = "warning" if warning else "info"
-        self.tell("notice", **notice(text, level, time.time()))
+        self.send(Notice.of(text, warning=warning, at=time.time()))
 
     def report(self, step: int, rows: int, metrics: Metrics) -> None:
         """Send progress, or keep it for `flush` when one was sent a moment ago."""
-        self._unsent = {"step": step, "rows": rows, "metrics": dict(metrics)}
+        self._unsent = Progress(step, rows, dict(metrics))
         now = time.monotonic()
         if now < self._next_report:
             return
         self._next_report = now + REPORT_EVERY_S
-        if self._channel.send({"type": "progress", **self._unsent}, droppable=True):
+        if self._channel.send(to_json(self._unsent), droppable=True):
             self._unsent = None
 
     def aim(self, epochs: int | None, max_steps: int | None) -> None:
         """Publish what ends the training; see `HostLink.aim`."""
-        self.tell("aim", epochs=epochs, max_steps=max_steps)
+        self.send(Aim(epochs, max_steps))
 
     def flush(self) -> None:
         """Send the last progress and position, where not sent: the run's record shows them."""
-        self._channel.send(self._sign_of_life())
+        self.send(self._sign_of_life())
         if self._unsent is not None:
-            self.tell("progress", **self._unsent)
+            self.send(self._unsent)
             self._unsent = None
 
     def should_stop(self) -> bool:
@@ -118,7 +130,7 @@ class ChannelLink(TrainingLink):
     def read_positions(self) -> dict[int, FeedPosition]:
         """See `HostLink.read_positions`; blocks for at most 15 s."""
         question = next(self._questions)
-        self.tell("ask", what="positions", id=question)
+        self.send(PositionsWanted(question))
         deadline = time.monotonic() + ANSWER_WAIT_S
         while True:
             try:
@@ -128,23 +140,17 @@ class ChannelLink(TrainingLink):
                     f"the role host did not say within {ANSWER_WAIT_S:g} s how far workers have "
                     "read: it is overloaded or cut off from ZooKeeper"
                 ) from None
-            if answer["id"] == question:
-                found = answer["positions"].items()
-                return {int(feed): FeedPosition(*read) for feed, read in found}
+            if answer.number == question:
+                return dict(answer.positions)
 
-    def _sign_of_life(self) -> dict[str, Any]:
-        position, reading = self.read()
-        return {
-            "type": "beat",
-            "read": None if position is None else list(position),
-            "reading": reading,
-        }
+    def _sign_of_life(self) -> Beat:
+        return Beat(*self.read())
 
     def _beat(self) -> None:
         while True:
             self._beating.wait()
             try:
-                self._channel.send(self._sign_of_life(), droppable=True)
+                self._channel.send(to_json(self._sign_of_life()), droppable=True)
             except InfrastructureError:
                 return  # the host is gone, and takes this process with it
             time.sleep(BEAT_EVERY_S)
@@ -152,31 +158,29 @@ class ChannelLink(TrainingLink):
     def _listen(self) -> None:
         while True:
             try:
-                message = self._channel.receive(3600.0)
+                received = self._channel.receive(3600.0)
+                message = None if received is None else from_host(received)
             except EOFError:
                 self._stop.set()
                 self._specs.put(None)
                 return
-            except InfrastructureError as error:
-                log.warning("%s", error)
+            except (InfrastructureError, ValueError) as error:
+                log.warning("a message of the role host was left out: %s", error)
                 continue
             if message is not None:
                 self._on_message(message)
 
-    def _on_message(self, message: dict[str, Any]) -> None:
-        kind = message["type"]
-        if kind == "begin":
-            self._on_running(message["workers"])
-            self._specs.put(message["spec"])
-        elif kind == "stop":
-            self._stop.set()
-            self._specs.put(None)
-        elif kind == "running":
-            self._on_running(message["workers"])
-        elif kind == "answer":
-            self._answers.put(message)
-        elif kind == "exit":  # a drill
-            os._exit(message["code"])
-
-    def _on_running(self, workers: list[str]) -> None:
-        self._workers = frozenset(TaskKey.parse(text) for text in workers)
+    def _on_message(self, message: FromHost) -> None:
+        match message:
+            case Begin(spec, workers):
+                self._workers = frozenset(workers)
+                self._specs.put(spec)
+            case Running(workers):
+                self._workers = frozenset(workers)
+            case Positions():
+                self._answers.put(message)
+            case Stop():
+                self._stop.set()
+                self._specs.put(None)
+            case Exit(code):
+                os._exit(code)

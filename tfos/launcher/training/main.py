@@ -11,9 +11,11 @@ import faulthandler
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +25,7 @@ from tfos.base import Job, TrainContext
 from tfos.errors import CheckpointError, InfrastructureError
 from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.fault.failures.error_text import user_traceback
+from tfos.fault.failures.record import Failure, container_logs
 from tfos.fault.processes import guard
 from tfos.fault.processes.channel import ControlChannel
 from tfos.fault.processes.forks import in_forked_children
@@ -31,6 +34,7 @@ from tfos.frameworks.contract import Framework, load_framework
 from tfos.launcher.application.importing import import_as_parent, import_from
 from tfos.launcher.application.job_state import unpickle_job
 from tfos.launcher.handover.json_value import as_json
+from tfos.launcher.handover.messages import Artifact, Ended, Phase
 from tfos.launcher.handover.training_spec import STACKS_FILE, STACKS_SIGNAL, TrainingSpec
 from tfos.launcher.training.checkpoints import StoredCheckpoints
 from tfos.launcher.training.feed import TrainingFeed
@@ -62,7 +66,8 @@ class TrainingProcess:
         self._enter("begun")
         framework = load_framework(spec.arch)
         job: Job | None = None
-        outcome: dict[str, Any] = {"failure": None, "result": None}
+        result: Any = None
+        failure: Failure | None = None
         try:
             feed = TrainingFeed.open(spec, self._link)
             if feed.is_fed:
@@ -70,7 +75,7 @@ class TrainingProcess:
             self._link.read = feed.progress
             if spec.trains:
                 job = _load_job(spec)
-                outcome["result"] = self._train(framework, job, feed)
+                result = self._train(framework, job, feed)
             else:
                 framework.serve(spec.facts, self._link)
         except BaseException as error:
@@ -80,13 +85,13 @@ class TrainingProcess:
                 if job is not None:
                     shut_down(job)
                 raise StoppedError from error
-            outcome["failure"] = self._failure(error)
+            failure = self._failure(error)
         self._enter("ended")
         self._link.flush()
-        self._link.tell("outcome", **outcome)
+        self._link.send(Ended(result, failure))
         if job is not None:
             shut_down(job)
-        return 0 if outcome["failure"] is None else 1
+        return 0 if failure is None else 1
 
     def _train(self, framework: Framework, job: Job, feed: TrainingFeed) -> Any:
         return train(
@@ -94,16 +99,23 @@ class TrainingProcess:
         )
 
     def _enter(self, phase: str) -> None:
-        self._link.tell("phase", name=phase, time=time.time())
+        self._link.send(Phase(phase, time.time()))
 
-    def _failure(self, error: BaseException) -> dict[str, Any] | None:
+    def _failure(self, error: BaseException) -> Failure | None:
         if self._link.should_stop():
             # Whatever a process says that was told to stop is a consequence of that.
             log.info("stopped (%s)", type(error).__name__)
             return None
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return None
-        return describe_error(error, user_traceback(error))
+        return replace(
+            describe_error(
+                error, user_traceback(error), key=str(self._spec.facts.key), at=time.time()
+            ),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            logs=container_logs(os.environ),
+        )
 
 
 def train(
@@ -132,7 +144,7 @@ def train(
         if spec.facts.model_dir is None:
             return None
         path = publish_directory(write, spec.facts.model_dir, version=max(step, 1))
-        link.tell("artifact", name="model", path=path)
+        link.send(Artifact("model", path))
         return path
 
     with (
@@ -240,11 +252,11 @@ def main() -> None:
 
 def _wait_and_play(link: ChannelLink) -> int:
     # Before it is known what to play: whoever waits for this process need not wait for the import.
-    link.tell("phase", name="started", time=time.time())
+    link.send(Phase("started", time.time()))
     arch, role = sys.argv[1:]
     framework = load_framework(arch)
     import_quietly(lambda: framework.import_libraries(Role(role)))
-    link.tell("phase", name="imported", time=time.time())
+    link.send(Phase("imported", time.time()))
     path = link.await_begin()
     if path is None:
         return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bdb import BdbQuit
 from collections.abc import Iterator
-from typing import Any
 
 from tfos.errors import TfosError
 from tfos.fault.failures.error_text import (
@@ -16,7 +15,7 @@ from tfos.fault.failures.error_text import (
     told_by,
 )
 from tfos.fault.failures.exhaustion import exhausted
-from tfos.fault.failures.record import Cause, cause_of
+from tfos.fault.failures.record import Cause, Failure, cause_of
 
 __all__ = ["describe_error"]
 
@@ -52,38 +51,44 @@ _MISTAKES = (
 _TENSORFLOW_MISTAKES = {"InvalidArgumentError", "UnimplementedError"}
 
 
-def describe_error(error: BaseException, traceback: str) -> dict[str, Any]:
-    """Return cause, message, traceback, hint, exit code of a failure and whether it lasts, as JSON.
+def describe_error(
+    error: BaseException, traceback: str, *, key: str = "", at: float = 0.0
+) -> Failure:
+    """Return the failure of a role, or of the driver, that an exception ended.
 
     Holds for any exception, whatever its own methods do.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+    traceback
+        Its traceback, as `user_traceback` words it.
+    key, at
+        Whose failure it is, and when it came: as in `Failure`.
     """
     try:
-        return _description(error, traceback)
+        return _description(error, traceback, key, at)
     except Exception as second:
         own = f"{type(error).__name__} (of which no more can be told: {type(second).__name__})"
-        return {
-            "cause": Cause.USER_CODE.value,
-            "message": own,
-            "traceback": _shortened(traceback),
-            "hint": "",
-            "exit_code": None,
-            "lasting": False,
-        }
+        return Failure(key, Cause.USER_CODE, own, at, traceback=_shortened(traceback))
 
 
-def _description(error: BaseException, traceback: str) -> dict[str, Any]:
+def _description(error: BaseException, traceback: str, key: str, at: float) -> Failure:
     texts = [text_of(each) for each in _chain(error)]
     cause, hint = _cause_and_hint(error, texts[0])
     scarce = exhausted(texts)
     code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else None
-    return {
-        "cause": cause.value,
-        "message": _message(error, texts[0]),
-        "traceback": _shortened(traceback),
-        "hint": hint or scarce or "",
-        "exit_code": code,
-        "lasting": cause is not Cause.PEER_LOST and (scarce is not None or _is_mistake(error)),
-    }
+    return Failure(
+        key=key,
+        cause=cause,
+        message=_message(error, texts[0]),
+        time=at,
+        traceback=_shortened(traceback),
+        hint=hint or scarce or "",
+        exit_code=code,
+        lasting=cause is not Cause.PEER_LOST and (scarce is not None or _is_mistake(error)),
+    )
 
 
 def _message(error: BaseException, text: str) -> str:

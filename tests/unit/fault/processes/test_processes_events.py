@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 
+from tfos import wire
 from tfos.errors import ExitCode
 from tfos.fault.failures.exits import failure_from_exit
 from tfos.fault.failures.record import Cause, Failure
@@ -63,7 +64,7 @@ def test_a_signal_is_the_death_of_the_process():
     assert (record.key, record.host, record.pid, record.step) == ("worker-3", "h1", 42, 17)
     assert record.time == 12.5
     assert record.last_lines == ("first", "last")
-    assert Failure.from_json(record.to_json()) == record
+    assert wire.from_json(Failure, wire.to_json(record)) == record
 
 
 def test_a_signal_passed_on_as_an_exit_code_is_too():

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from tfos import wire
 from tfos.fault.processes.identity import ProcessIdentity, Proof
 
 PROGRAM = """
 import json
+from tfos import wire
 from tfos.fault.processes.identity import ProcessIdentity
-print(json.dumps(ProcessIdentity.here({}).to_json()), flush=True)
+print(json.dumps(wire.to_json(ProcessIdentity.here({}))), flush=True)
 input()
 """
 
@@ -24,7 +26,7 @@ def child():
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    yield process, ProcessIdentity.from_json(json.loads(process.stdout.readline()))
+    yield process, wire.from_json(ProcessIdentity, json.loads(process.stdout.readline()))
     process.kill()
     process.communicate()
 

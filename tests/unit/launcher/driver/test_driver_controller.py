@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 from support.waiting import wait_for
 
+from tfos import wire
 from tfos.config import JobConfig
 from tfos.errors import ExitCode, RendezvousClosedError
 from tfos.fault.failures.record import Cause, Failure, Outcome
@@ -26,6 +27,7 @@ from tfos.launcher.driver.events import Verdict
 from tfos.launcher.driver.role_groups import GroupReport
 from tfos.launcher.driver.state import RunState
 from tfos.launcher.driver.task_attempts import LostAttempt
+from tfos.progress import Progress, RoleProgress
 from tfos.registry.contract import Member, StopNotice
 from tfos.registry.memory import InMemoryRegistry, InMemoryRun
 from tfos.topology import Endpoint, Life, Role, RoleSpec, TaskKey
@@ -122,27 +124,21 @@ class Host:
         self.steps(step)
 
     def steps(self, step: int) -> None:
-        self.session.publish_progress(
-            self.key,
-            {
-                "step": step,
-                "rows": 0,
-                "metrics": {},
-                "generation": self.life.generation,
-                "respawn": self.life.respawn,
-                "stepping_since": time.time(),
-                "saving": False,
-                "read": None,
-            },
+        progress = RoleProgress(
+            Progress(step),
+            generation=self.life.generation,
+            respawn=self.life.respawn,
+            stepping_since=time.time(),
         )
+        self.session.publish_progress(self.key, wire.to_json(progress))
 
     def fails(self, cause: Cause = Cause.PROCESS_DEATH, step: int = 0) -> None:
         """Tell that this life of the process failed."""
         failed = Failure(str(self.key), cause, f"{self.life} died", time.time(), step=step)
-        self.session.publish_failure(self.life, failed.to_json())
+        self.session.publish_failure(self.life, wire.to_json(failed))
 
     def is_done(self) -> None:
-        document = Outcome(self.key, step=9).to_json()
+        document = wire.to_json(Outcome(self.key, step=9))
         self.session.publish_outcome(self.life.generation, self.key, document)
 
     def is_told_to_stop(self) -> StopNotice:
@@ -255,8 +251,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
 def told(stage: Stage) -> list[tuple[str, int, list[str]]]:
     """Return each incident's reaction, generation and whose failures belong to it."""
     return [
-        (i["reaction"], i["generation"], [f["key"] for f in i["failures"]])
-        for i in stage.controller.incidents
+        (i.reaction, i.generation, [f.key for f in i.failures]) for i in stage.controller.incidents
     ]
 
 
@@ -281,9 +276,9 @@ def test_a_workers_process_is_replaced_and_the_others_hear_nothing(stage):
     assert all(hosts[key].heard_nothing_new() for key in (CHIEF, OTHER, PS))
     scene.chief_ends_it()
     assert told(scene) == [("respawn", 1, ["worker-0"])] * 2
-    assert [i["step"] for i in scene.controller.incidents] == [1, 2]
+    assert [i.step for i in scene.controller.incidents] == [1, 2]
     for incident in scene.controller.incidents:
-        assert 0 <= incident["recovered_s"] < BOUND_S
+        assert 0 <= incident.recovered_s < BOUND_S
 
 
 def test_two_workers_that_die_at_once_are_both_replaced(stage):
@@ -311,9 +306,9 @@ def test_a_dead_parameter_server_begins_a_generation_that_answers_its_peers_too(
     scene.wait_for(lambda: scene.controller.recoveries.seconds)
     # A life of the first generation that was heard of late decides nothing.
     hosts[OTHER].session.publish_failure(
-        Life(OTHER, 1, 0), Failure("worker-1", Cause.PEER_LOST, "late", time.time()).to_json()
+        Life(OTHER, 1, 0), wire.to_json(Failure("worker-1", Cause.PEER_LOST, "late", time.time()))
     )
-    scene.wait_for(lambda: len(scene.controller.incidents[0]["failures"]) == 4)
+    scene.wait_for(lambda: len(scene.controller.incidents[0].failures) == 4)
     assert all(host.heard_nothing_new() for host in hosts.values())
     state = scene.chief_ends_it()
     assert state.generation == 2
@@ -336,7 +331,7 @@ def test_a_lost_host_is_run_again_and_all_begin_with_its_next_attempt(stage):
     scene.chief_ends_it()
     assert told(scene) == [("new_generation", 1, ["ps-0"])]
     (incident,) = scene.controller.incidents
-    assert "ps-0 vanished: its role host on h (pid " in incident["failures"][0]["message"]
+    assert "ps-0 vanished: its role host on h (pid " in incident.failures[0].message
     assert scene.groups[Role.PS].killed.empty()
 
 
@@ -422,7 +417,7 @@ def test_what_spark_says_of_a_lost_host_is_told(stage):
         host.lives(2, 0)
     scene.chief_ends_it()
     (incident,) = scene.controller.incidents
-    assert "ended: ExecutorLostFailure: OOM" in incident["failures"][0]["message"]
+    assert "ended: ExecutorLostFailure: OOM" in incident.failures[0].message
 
 
 def test_a_member_replaced_by_a_newer_attempt_begins_the_next_generation_at_once(stage):
@@ -601,7 +596,7 @@ def test_who_lost_a_peer_while_the_registry_was_silent_waits_for_that_peer(stage
     for host in hosts.values():
         host.lives(2, 0)
     scene.controller._held_until = 0.0  # the time for that is up
-    scene.wait_for(lambda: len(scene.controller.incidents[0]["failures"]) == 2)
+    scene.wait_for(lambda: len(scene.controller.incidents[0].failures) == 2)
     scene.chief_ends_it()
     assert told(scene) == [("new_generation", 1, ["ps-0", "chief-0"])]
 
@@ -629,7 +624,7 @@ def test_a_host_that_failed_before_the_first_generation_ends_the_run(stage):
     scene = stage()
     host = Host(scene.run, WORKER)
     failed = Failure("worker-0", Cause.INFRASTRUCTURE, "no port", 1.0)
-    host.session.publish_outcome(0, WORKER, Outcome(WORKER, failed).to_json())
+    host.session.publish_outcome(0, WORKER, wire.to_json(Outcome(WORKER, failed)))
     assert host.is_told_to_stop() == StopNotice("failed", "no port")
     assert scene.ends().failures == (failed,)
     with pytest.raises(RendezvousClosedError):
@@ -696,7 +691,7 @@ def test_a_lost_gang_is_submitted_again_and_its_new_hosts_win_at_once(stage):
     assert told(scene) == [("new_generation", 1, ["worker-1"])]
     (incident,) = scene.controller.incidents
     pid = old[OTHER].member.pid
-    assert incident["failures"][0]["message"] == (
+    assert incident.failures[0].message == (
         f"worker-1 vanished: its role host on h (pid {pid}) ended: ExecutorLostFailure (137)"
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tfos.launcher.driver.progress import Lines, epoch_of, share_done, time_left
+from tfos.progress import Aim, Progress, RoleProgress
+from tfos.read_plan import FeedPosition
 from tfos.topology import Role, TaskKey, describe_counts
 
 CHIEF, *WORKERS = (
@@ -15,51 +17,56 @@ CHIEF, *WORKERS = (
 WALL = 1_700_000_000.0
 
 
-def document(step=0, rows=0, **more):
-    return {"step": step, "rows": rows, "metrics": {}, "stepping_since": WALL - 10.0, **more}
+def role(step=0, rows=0, metrics=None, stepping_since=WALL - 10.0, read=None, **more):
+    return RoleProgress(
+        Progress(step, rows, metrics or {}),
+        stepping_since=stepping_since,
+        read=None if read is None else FeedPosition(*read),
+        **more,
+    )
 
 
 def chief(step=0, rows=0, epochs=None, max_steps=None, **more):
-    return document(step, rows, aim={"epochs": epochs, "max_steps": max_steps}, read=None, **more)
+    return role(step, rows, aim=Aim(epochs, max_steps), **more)
 
 
 def test_the_first_line_has_the_rate_since_the_first_step_and_later_ones_since_the_last():
     lines = Lines()
-    first = {CHIEF: document(100, 5000, metrics={"loss": 0.5, "auc": 0.75})}
+    first = {CHIEF: role(100, 5000, metrics={"loss": 0.5, "auc": 0.75})}
     assert lines.line(first, 50.0, WALL) == "step 100  500 rows/s  auc 0.75  loss 0.5"
-    assert lines.line({CHIEF: document(1300, 5500)}, 55.0, WALL + 5) == "step 1,300  100 rows/s"
+    assert lines.line({CHIEF: role(1300, 5500)}, 55.0, WALL + 5) == "step 1,300  100 rows/s"
     # Began again from a checkpoint.
-    assert lines.line({CHIEF: document(1100, 0)}, 60.0, WALL + 10) == "step 1,100  0 rows/s"
+    assert lines.line({CHIEF: role(1100, 0)}, 60.0, WALL + 10) == "step 1,100  0 rows/s"
 
 
 @pytest.mark.parametrize("since", [None, WALL + 30.0])
 def test_a_clock_ahead_of_the_drivers_makes_no_rate_up(since):
-    first = {CHIEF: document(100, 5000) | {"stepping_since": since}}
+    first = {CHIEF: role(100, 5000, stepping_since=since)}
     assert Lines().line(first, 50.0, WALL) == "step 100  0 rows/s"
 
 
 @pytest.mark.parametrize(
     ("progress", "share", "epoch"),
     [
-        ({CHIEF: document(10)}, None, ""),
+        ({CHIEF: role(10)}, None, ""),
         ({CHIEF: chief(250, max_steps=1000)}, 0.25, ""),
-        ({CHIEF: chief(5, epochs=4, fed=100) | {"read": [1, 50]}}, 0.375, "epoch 2/4"),
+        ({CHIEF: chief(5, epochs=4, fed=100, read=[1, 50])}, 0.375, "epoch 2/4"),
         # Not all of the rows are there yet: nobody knows how long an epoch is.
-        ({CHIEF: chief(5, epochs=4, fed=None) | {"read": [0, 50]}}, None, "epoch 1/4"),
-        ({CHIEF: chief(5, epochs=1, fed=100) | {"read": [0, 50]}}, 0.5, ""),
+        ({CHIEF: chief(5, epochs=4, fed=None, read=[0, 50])}, None, "epoch 1/4"),
+        ({CHIEF: chief(5, epochs=1, fed=100, read=[0, 50])}, 0.5, ""),
         # Under ps workers read and the chief knows the end; the rows of each count.
         (
             {
                 CHIEF: chief(5, epochs=2),
-                WORKERS[0]: document(fed=300, read=[1, 0]),
-                WORKERS[1]: document(fed=100, read=[0, 50]),
+                WORKERS[0]: role(fed=300, read=[1, 0]),
+                WORKERS[1]: role(fed=100, read=[0, 50]),
             },
             0.4375,
             "epoch 1/2",
         ),
-        ({CHIEF: chief(900, epochs=2, max_steps=1000, fed=9) | {"read": [0, 0]}}, 0.9, "epoch 1/2"),
-        ({CHIEF: chief(5, epochs=2, fed=100) | {"read": [2, 0]}}, 1.0, "epoch 2/2"),
-        ({CHIEF: chief(5, epochs=2, fed=0) | {"read": [0, 0]}}, None, "epoch 1/2"),
+        ({CHIEF: chief(900, epochs=2, max_steps=1000, fed=9, read=[0, 0])}, 0.9, "epoch 1/2"),
+        ({CHIEF: chief(5, epochs=2, fed=100, read=[2, 0])}, 1.0, "epoch 2/2"),
+        ({CHIEF: chief(5, epochs=2, fed=0, read=[0, 0])}, None, "epoch 1/2"),
     ],
 )
 def test_how_much_is_done_where_the_end_is_known(progress, share, epoch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tfos.fault.failures.record import Cause, Failure
 from tfos.fault.failures.restart_policy import Incident, Reaction
 from tfos.launcher.driver.recovery_clock import RecoveryClock
+from tfos.progress import RoleProgress
 from tfos.topology import Life, Role, TaskKey
 
 CHIEF, WORKER = TaskKey(Role.CHIEF, 0), TaskKey(Role.WORKER, 0)
@@ -15,14 +16,9 @@ def incident(time: float, cause: Cause = Cause.PROCESS_DEATH, *followed_by: Fail
     return Incident(died, Reaction.RESPAWN, 1, 9, time + 1, followed_by)
 
 
-def stepping(life: Life, since: float) -> dict[TaskKey, dict[str, object]]:
-    return {
-        life.key: {
-            "generation": life.generation,
-            "respawn": life.respawn,
-            "stepping_since": since,
-        }
-    }
+def stepping(life: Life, since: float | None) -> dict[TaskKey, RoleProgress]:
+    role = RoleProgress(generation=life.generation, respawn=life.respawn, stepping_since=since)
+    return {life.key: role}
 
 
 def test_nothing_is_measured_before_something_failed():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tfos import wire
 from tfos.errors import (
     EmptyDataError,
     ExitCode,
@@ -86,7 +87,7 @@ def test_the_first_cause_decides_the_exit_code(cause, code):
     found = error_of(ended, None)
     assert isinstance(found, WorkerFailedError)
     assert found.exit_code == code
-    assert [f["key"] for f in found.failures] == ["worker-0", "chief-0", "ps-0"]
+    assert [f.key for f in found.failures] == ["worker-0", "chief-0", "ps-0"]
 
 
 def test_timeouts_and_interrupts_are_themselves():
@@ -151,7 +152,7 @@ def test_the_report_shows_the_cause_and_what_followed():
         last_lines=("one", " boom", "two"),
         hint="give it more memory",
     )
-    text = render_failures([first.to_json(), failure("chief-0").to_json()])
+    text = render_failures([first, failure("chief-0")])
     for words in (
         "first failure: worker-1",
         "host node7, pid 12, step 40, signal SIGKILL",
@@ -168,14 +169,14 @@ def test_the_report_leads_to_the_containers_output():
     container = {"NM_HOST": "node7", "NM_HTTP_PORT": "8042", "USER": "me"}
     container["CONTAINER_ID"] = "container_e9_17_0006_01_000003"
     first = failure("worker-1", logs=container_logs(container))
-    assert Failure.from_json(first.to_json()) == first
+    assert wire.from_json(Failure, wire.to_json(first)) == first
     assert (
         "http://node7:8042/node/containerlogs/container_e9_17_0006_01_000003/me\n"
         "    after the run: tfos logs application_17_0006"
-    ) in render_failures([first.to_json()])
+    ) in render_failures([first])
     del container["NM_HTTP_PORT"]
     assert container_logs(container) == ""
-    assert "tfos logs" not in render_failures([failure("chief-0").to_json()])
+    assert "tfos logs" not in render_failures([failure("chief-0")])
 
 
 def test_no_failures_no_report():
@@ -189,7 +190,7 @@ def test_a_report_holds_nothing_that_a_terminal_obeys():
         **dict.fromkeys(("message", "traceback", "stacks", "hint", "host"), evil),
         last_lines=(evil,),
     )
-    text = render_failures([record.to_json(), record.to_json()])
+    text = render_failures([record, record])
     assert not set(text) & set(map(chr, range(32))) - {"\n"}
     assert [line for line in text.splitlines() if line.strip() == line != ""] == [
         "first failure: chief-0",

@@ -5,22 +5,26 @@ import math
 
 import pytest
 
+from tfos import wire
 from tfos.errors import ConfigError, RunTimeoutError, WorkerFailedError
+from tfos.fault.failures.record import Cause, Failure
+from tfos.fault.failures.restart_policy import IncidentRecord, Reaction
 from tfos.launcher.handover.result import RunResult, outcome_of
 
+DEATH = Failure("worker-0", Cause.PROCESS_DEATH, "m", 1.0)
 FULL = RunResult(
     outcome="failed",
     exit_code=4,
     job="fm",
     run_id="r1",
     error="boom",
-    failures=({"key": "worker-0", "message": "m"},),
+    failures=(DEATH,),
     metrics={"loss": 0.5},
     result={"rmse": [1, None]},
     steps=7,
     rows={"train": 10},
     restarts=1,
-    incidents=({"reaction": "respawn", "recovered_s": 1.5},),
+    incidents=(IncidentRecord(Reaction.RESPAWN, 1, 6, 2.0, (DEATH,), 1.5),),
     report="/ck/reports/r1.json",
     model="/m/1",
 )
@@ -34,7 +38,7 @@ def test_round_trip_through_a_file(tmp_path):
 
 
 def test_the_schema_is_what_schedulers_were_told():
-    assert list(json.loads(json.dumps(RunResult("done", 0).to_json()))) == [
+    assert list(json.loads(json.dumps(wire.to_json(RunResult("done", 0))))) == [
         "outcome",
         "exit_code",
         "job",
@@ -63,6 +67,7 @@ def test_numbers_json_lacks_become_null(tmp_path):
     document = json.loads(file.read_text(), parse_constant=pytest.fail)
     assert document["metrics"] == {"loss": None}
     assert document["result"] == [None]
+    assert RunResult.read(file).metrics == {"loss": None}
 
 
 def test_a_failed_write_leaves_the_old_record_and_no_litter(tmp_path):
@@ -90,16 +95,16 @@ def test_an_unwritable_place_is_named(tmp_path):
 )
 def test_other_documents_are_refused(damage):
     with pytest.raises(ValueError, match="not a run record"):
-        RunResult.from_json({**FULL.to_json(), **damage})
-    with pytest.raises(ValueError, match=r"missing or unknown fields: .*outcome"):
-        RunResult.from_json({"exit_code": 0})
+        RunResult.from_text(json.dumps({**wire.to_json(FULL), **damage}))
+    with pytest.raises(ValueError, match=r"missing or unknown in RunResult: .*outcome"):
+        RunResult.from_text('{"exit_code": 0}')
 
 
 def test_errors_become_records():
     record = RunResult.from_error(RunTimeoutError("too\nlong", timeout_s=3.0), job="fm")
     assert (record.outcome, record.exit_code, record.error) == ("timed_out", 6, "too long")
-    failed = RunResult.from_error(WorkerFailedError("w", failures=[{"key": "worker-1"}]))
-    assert failed.failures == ({"key": "worker-1"},)
+    failed = RunResult.from_error(WorkerFailedError("w", failures=[DEATH]))
+    assert failed.failures == (DEATH,)
 
 
 @pytest.mark.parametrize(

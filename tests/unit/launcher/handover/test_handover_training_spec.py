@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tfos.arrow_feed.schema import FeedColumn, FeedSchema
 from tfos.launcher.application.shipped import UnpackedApplication
 from tfos.launcher.handover.training_spec import TrainingSpec
 from tfos.launcher.role.ports import address_towards, reserve_port
@@ -30,7 +31,7 @@ def test_the_spec_survives_its_file_and_is_private(
             trainers=(chief,),
             row_orders=(0, 7),
             params={"a": "1"},
-            args=["x"],
+            args=("x",),
             checkpoint_every_s=5.0,
             model_dir="/m",
         ),
@@ -39,13 +40,13 @@ def test_the_spec_survives_its_file_and_is_private(
         job_file="/j",
         application=UnpackedApplication("/unpacked", ("", "shop"), "/home/me"),
         program="/home/me/shop/app.py",
-        schemas={"train": []},
+        schemas={"train": FeedSchema((FeedColumn("x", "float32"),))},
         spool="/s",
         feed_index=0,
         continue_at=continue_at,
         checkpoint_url=None,
         checkpoint_keep=3,
-        passed_over=[],
+        passed_over=(),
         wait_timeout_s=1.5,
         log_level="info",
     )

@@ -5,9 +5,11 @@ from typing import Literal, get_origin
 
 import pytest
 
+from tfos import wire
 from tfos.config import LOCATION, JobConfig
 from tfos.config_files import known_settings
 from tfos.errors import ConfigError
+from tfos.fault.processes.identity import ProcessIdentity
 from tfos.launcher.handover.submission import Submission
 from tfos.launcher.platform.checks import check_supported
 from tfos.launcher.platform.paths import resolve_paths
@@ -269,13 +271,12 @@ def test_submission_round_trip():
     submission = Submission(
         "/a.py",
         None,
-        given.model_dump(mode="json"),
+        given,
         "/p",
         "/r",
         "/z",
         submitted_at=2.5,
-        client={"pid": 3},
+        client=ProcessIdentity.here({}),
     )
-    read = Submission.from_json(submission.to_json())
+    read = wire.from_json(Submission, wire.to_json(submission))
     assert read == submission
-    assert read.job_config == given

@@ -13,6 +13,7 @@ import pytest
 from tfos.errors import CheckpointError, CheckpointFencedError
 from tfos.fault.checkpoints.storage_local import LocalStorage
 from tfos.fault.checkpoints.store import CheckpointStore
+from tfos.launcher.handover.messages import Artifact, FromProcess, to_json
 from tfos.launcher.training import checkpoints as stored_checkpoints
 from tfos.launcher.training.checkpoints import StoredCheckpoints
 from tfos.read_plan import FeedPosition
@@ -22,19 +23,18 @@ from tfos.training_parts import ProcessFacts
 
 class Link:
     def __init__(self) -> None:
-        self.told: list[dict[str, str]] = []
+        self.told: list[Artifact] = []
         self.threads: set[str] = set()
         self.notices: list[str] = []
 
     def notify(self, text: str, *, warning: bool = False) -> None:
         self.notices.append(text)
 
-    def tell(self, kind: str, **content: str) -> None:
-        json.dumps(content)
-        if kind != "artifact":
-            return
-        self.threads.add(threading.current_thread().name)
-        self.told.append({"type": kind, **content})
+    def send(self, message: FromProcess) -> None:
+        json.dumps(to_json(message))
+        if isinstance(message, Artifact):
+            self.threads.add(threading.current_thread().name)
+            self.told.append(message)
 
 
 def spec(**facts):
@@ -91,7 +91,7 @@ def test_save_returns_before_the_checkpoint_is_complete_and_flush_after(stored, 
     upload.go.set()
     stored.flush()
     path = stored._store.latest().path
-    assert link.told == [{"type": "artifact", "name": "checkpoint", "path": path}]
+    assert link.told == [Artifact("checkpoint", path)]
     assert link.threads == {"tfos-checkpoint-save"}
     stored.flush()
 
@@ -268,7 +268,7 @@ def test_what_is_saved_is_restored_and_told(stored, link):
     found = []
     info = stored.restore(lambda path: found.append(Path(path, "weights").read_bytes()))
     assert (info.step, found) == (5, [b"w"])
-    assert [(m["name"], m["path"]) for m in link.told] == [
+    assert [(each.name, each.path) for each in link.told] == [
         ("checkpoint", info.path),
         ("resumed_from", info.path),
         ("checkpoint", info.path),

@@ -8,10 +8,12 @@ import threading
 import pytest
 
 from tfos.fault.processes.channel import ControlChannel
+from tfos.launcher.handover.messages import Begin, Positions, Running, to_json
 from tfos.launcher.training.host_link import ChannelLink
+from tfos.read_plan import FeedPosition
 from tfos.topology import Role, TaskKey
 
-WORKERS = ["worker-0", "worker-1"]
+WORKERS = (TaskKey(Role.WORKER, 0), TaskKey(Role.WORKER, 1))
 
 
 @pytest.fixture
@@ -28,16 +30,16 @@ def host():
 
 def test_a_process_knows_the_workers_before_it_plays(host):
     channel, link = host
-    channel.send({"type": "begin", "spec": "spec.json", "workers": WORKERS})
+    channel.send(to_json(Begin("spec.json", WORKERS)))
     assert link.await_begin() == "spec.json"
-    assert link.running_workers() == {TaskKey(Role.WORKER, 0), TaskKey(Role.WORKER, 1)}
+    assert link.running_workers() == set(WORKERS)
 
 
 def test_workers_that_ended_before_it_plays_are_not_waited_for(host):
     channel, link = host
-    channel.send({"type": "begin", "spec": "", "workers": WORKERS})
-    channel.send({"type": "running", "workers": []})
-    channel.send({"type": "answer", "id": 0, "positions": {}})
-    assert link.read_positions() == {}  # so all before it was heard
+    channel.send(to_json(Begin("", WORKERS)))
+    channel.send(to_json(Running(())))
+    channel.send(to_json(Positions(0, {0: FeedPosition(1, 5)})))
+    assert link.read_positions() == {0: FeedPosition(1, 5)}  # so all before it was heard
     link.await_begin()
     assert link.running_workers() == frozenset()

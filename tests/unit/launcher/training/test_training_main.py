@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tfos.fault.failures.record import Cause
+from tfos.launcher.handover.messages import Ended
 from tfos.launcher.training import main as training_process
 from tfos.launcher.training.main import StoppedError, TrainingProcess
 
@@ -16,8 +18,8 @@ class Link:
     def __init__(self):
         self.told = []
 
-    def tell(self, kind, **content):
-        self.told.append((kind, content))
+    def send(self, message):
+        self.told.append(message)
 
     def flush(self):
         pass
@@ -28,7 +30,9 @@ class Link:
 
 @pytest.fixture
 def process(monkeypatch):
-    made = TrainingProcess(SimpleNamespace(arch="plain", trains=True), Link())
+    made = TrainingProcess(
+        SimpleNamespace(arch="plain", trains=True, facts=SimpleNamespace(key="worker-0")), Link()
+    )
     feed = SimpleNamespace(progress=lambda: (None, False), is_fed=False)
     monkeypatch.setattr(training_process.TrainingFeed, "open", lambda *_: feed)
     monkeypatch.setattr(training_process, "_load_job", lambda _: SimpleNamespace(shutdown=int))
@@ -47,7 +51,5 @@ def test_what_a_signal_makes_of_a_native_call_is_no_error_of_the_users(process, 
             process.run()
     else:
         assert process.run() == 1
-    outcomes = [
-        content["failure"]["cause"] for kind, content in process._link.told if kind == "outcome"
-    ]
-    assert outcomes == ([] if came else ["user_code"])
+    failures = [each.failure for each in process._link.told if isinstance(each, Ended)]
+    assert [failure.cause for failure in failures] == ([] if came else [Cause.USER_CODE])

@@ -83,23 +83,23 @@ def staging_error(origin: Exception) -> Exception:
     ],
 )
 def test_the_cause_of_an_error(error, cause):
-    assert describe_error(error, "")["cause"] == cause.value
+    assert describe_error(error, "").cause == cause.value
 
 
 def test_an_exit_says_its_code():
     told = describe_error(SystemExit(3), "")
-    assert (told["message"], told["exit_code"]) == ("train called sys.exit(3)", 3)
+    assert (told.message, told.exit_code) == ("train called sys.exit(3)", 3)
 
 
 def test_a_broken_ring_is_told_in_one_line():
     told = describe_error(tensorflow_error("UnknownError", BROKEN_RING), "")
-    assert told["message"] == "UnknownError: the ring is broken: another rank left it"
+    assert told.message == "UnknownError: the ring is broken: another rank left it"
 
 
 def test_long_texts_are_bounded():
     told = describe_error(ValueError("x" * 100_000), "y" * 100_000)
-    assert len(told["message"]) <= 2_000
-    assert len(told["traceback"]) <= 16_000
+    assert len(told.message) <= 2_000
+    assert len(told.traceback) <= 16_000
 
 
 @pytest.mark.parametrize(
@@ -132,12 +132,12 @@ def test_long_texts_are_bounded():
     ids=repr,
 )
 def test_what_the_next_process_would_meet_again(error, lasting):
-    assert describe_error(error, "")["lasting"] is lasting
+    assert describe_error(error, "").lasting is lasting
 
 
 def test_what_has_run_out_is_hinted_at():
-    assert "--checkpoint-dir" in describe_error(FULL, "")["hint"]
-    assert "ulimit -u" in describe_error(RuntimeError("can't start new thread"), "")["hint"]
+    assert "--checkpoint-dir" in describe_error(FULL, "").hint
+    assert "ulimit -u" in describe_error(RuntimeError("can't start new thread"), "").hint
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_an_error_whose_own_methods_raise_is_still_one_of_the_users_code(method)
 
     kind = type("OddError", (Exception,), {method: refuse})
     told = describe_error(kind("x"), "")
-    assert (told["cause"], told["message"][:8]) == ("user_code", "OddError")
+    assert (told.cause, told.message[:8]) == ("user_code", "OddError")
     assert headline(kind("x")).startswith("OddError")
     assert "OddError" in user_traceback(kind("x"))
 
@@ -160,17 +160,18 @@ def test_an_exit_with_a_value_that_has_no_repr():
             return None
 
     told = describe_error(SystemExit(Code()), "")
-    assert told["message"] == "train called sys.exit(<a Code whose __repr__ raised TypeError>)"
+    assert told.message == "train called sys.exit(<a Code whose __repr__ raised TypeError>)"
 
 
 BREAKPOINT = """
 import json
+from tfos import wire
 from tfos.launcher.training.user_failure import describe_error
 try:
     breakpoint()
     reached = True
 except BaseException as error:
-    print(json.dumps(describe_error(error, "")))
+    print(json.dumps(wire.to_json(describe_error(error, ""))))
 """
 
 
