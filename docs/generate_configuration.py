@@ -16,14 +16,15 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tfos.cli.main import SETTING_OF_OPTION, pl_submit
 from tfos.config import LOCATION, JobConfig, parse_bytes, parse_duration
 from tfos.environment_spec import EnvironmentSpec
 from tfos.master import Master
+from tfos.option_names import SETTING_OPTIONS, default_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
 DEFAULTS = ROOT / "conf" / "tfos-defaults.yaml"
+_FLAGS = {each.setting: each.flag for each in SETTING_OPTIONS}
 
 PREFACE = """\
 # Configuration
@@ -92,20 +93,12 @@ def _section(field: FieldInfo) -> type[BaseModel]:
 
 
 def _row(path: str, field: FieldInfo) -> str:
-    option = f"`{_options().get(path, '')}`".replace("``", "")
-    default = f"`{_default(field)}`"
+    option = f"`{_FLAGS.get(path, '')}`".replace("``", "")
+    default = f"`{default_text(field)}`"
     # A bracket would begin a link.
     description = (field.description or "").replace("[", "\\[")
     cells = (f"`{path}`", _type(field), default, option, description)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _options() -> dict[str, str]:
-    return {
-        SETTING_OF_OPTION[param.name]: max(param.opts, key=len)
-        for param in pl_submit.params
-        if param.name in SETTING_OF_OPTION
-    }
 
 
 def _yaml_lines(model: type[BaseModel], indent: int) -> Iterator[str]:
@@ -118,7 +111,7 @@ def _yaml_lines(model: type[BaseModel], indent: int) -> Iterator[str]:
             yield from _yaml_lines(section, indent + 1)
         else:
             yield f"{pad}# {field.description} ({_type(field).replace('`', '')})"
-            yield f"{pad}{name}: {_default(field)}"
+            yield f"{pad}{name}: {default_text(field)}"
 
 
 def _type(field: FieldInfo) -> str:
@@ -165,28 +158,6 @@ def _bounds(metadata: list[Any]) -> str:
             case annotated_types.Le(le=most):
                 words.append(f"at most {most}")
     return ", " + ", ".join(words) if words else ""
-
-
-def _default(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=True)
-    metadata = [*field.metadata, *getattr(field.annotation, "__metadata__", ())]
-    validators = {getattr(item, "func", None) for item in metadata}
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if parse_bytes in validators:
-        return _size(value)
-    if parse_duration in validators:
-        return f"{value:g}s"
-    return str(value)
-
-
-def _size(count: int) -> str:
-    for unit, letter in ((1 << 30, "g"), (1 << 20, "m"), (1 << 10, "k")):
-        if count and count % unit == 0:
-            return f"{count // unit}{letter}"
-    return str(count)
 
 
 def main(arguments: list[str]) -> int:

@@ -22,6 +22,7 @@ from tfos.architectures import architecture_names
 from tfos.environment_spec import EnvironmentSpec, parse_environment
 from tfos.errors import ConfigError
 from tfos.master import Master
+from tfos.options import CODE, OUTPUT, ROLES, STATE, WHERE, Option
 from tfos.setting_errors import describe_invalid, describe_unknown, unknown_settings
 
 __all__ = [
@@ -98,6 +99,12 @@ Seconds = Annotated[float, BeforeValidator(parse_duration)]
 Location = Annotated[str | None, BeforeValidator(_as_text), LOCATION]
 
 
+_NO_WAIT = (
+    "In cluster mode: print the application's id as JSON and return; `tfos status`, `tfos logs` "
+    "and `tfos kill` take it."
+)
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -120,20 +127,32 @@ class _Section(BaseModel):
 class RoleResources(_Section):
     """What each task of one role may use."""
 
-    memory: Bytes | None = Field(
-        None, gt=0, description="All the memory a task may use, such as 2g; Spark's own when unset."
+    memory: Annotated[Bytes | None, Option("--{role}-memory", ROLES, "SIZE")] = Field(
+        None,
+        gt=0,
+        description="All the memory a task may use, such as 2g (YARN, Kubernetes); unset: Spark's "
+        "own.",
     )
-    cores: int | None = Field(
-        None, ge=1, description="CPU cores a task: sizes TensorFlow's pools; unset: all it finds."
+    cores: Annotated[int | None, Option("--{role}-cores", ROLES, "N")] = Field(
+        None,
+        ge=1,
+        description="CPU cores per task: the size of TensorFlow's thread pools; unset: all that it "
+        "finds.",
     )
-    gpus: int = Field(0, ge=0, description="GPUs a task.")
+    gpus: Annotated[int, Option("--{role}-gpus", ROLES, "N")] = Field(
+        0, ge=0, description="GPUs per task (YARN, Kubernetes)."
+    )
 
 
 class RolesConfig(_Section):
     """How many tasks of each role, and their resources. Counts apply to `ps`, `session`, `ring`."""
 
-    num_ps: int = Field(1, ge=0, description="Parameter servers.")
-    num_workers: int = Field(2, ge=1, description="Workers.")
+    num_ps: Annotated[int, Option("--num-ps", ROLES, "N")] = Field(
+        1, ge=0, description="Parameter servers."
+    )
+    num_workers: Annotated[int, Option("--num-workers", ROLES, "N")] = Field(
+        2, ge=1, description="Workers."
+    )
     chief: RoleResources = RoleResources()
     worker: RoleResources = RoleResources()
     ps: RoleResources = RoleResources()
@@ -142,18 +161,26 @@ class RolesConfig(_Section):
 class SparkConfig(_Section):
     """How the Spark application is submitted."""
 
-    master: Master = Field(
+    master: Annotated[Master, Option("--master", WHERE, "MASTER")] = Field(
         Master("local"),
-        description="Spark master: local (tfos picks the slots), local[N], "
-        "local-cluster[N,CORES,MB], spark://HOST:PORT, yarn, k8s://URL.",
+        description="Spark master: local (this machine, as many slots as there are roles), "
+        "local[N], local-cluster[N,CORES,MB] (executors in JVMs of their own), spark://HOST:PORT, "
+        "yarn, k8s://URL.",
     )
-    deploy_mode: Literal["client", "cluster"] = Field(
-        "client", description="Where the driver runs."
+    deploy_mode: Annotated[Literal["client", "cluster"], Option("--deploy-mode", WHERE)] = Field(
+        "client", description="Where the driver runs: here (client) or in the cluster."
     )
-    queue: str | None = Field(None, description="YARN queue.")
-    priority: int | None = Field(None, ge=0, description="YARN priority: higher goes first.")
-    tags: list[str] = Field(default_factory=list, description="YARN tags, beside `tfos`.")
-    wait: bool = Field(
+    queue: Annotated[str | None, Option("--queue", WHERE, "NAME")] = Field(
+        None, description="YARN queue."
+    )
+    priority: Annotated[int | None, Option("--priority", WHERE, "N")] = Field(
+        None, ge=0, description="YARN priority: higher goes first."
+    )
+    tags: Annotated[list[str], Option("--tags", WHERE, "TAGS", commas=True)] = Field(
+        default_factory=list,
+        description="YARN tags to find the application by, beside `tfos`.",
+    )
+    wait: Annotated[bool, Option("--no-wait", WHERE, negates=True, help=_NO_WAIT)] = Field(
         True, description="Whether pl_submit waits for a run in cluster mode to end."
     )
     staging_dir: Location = Field(
@@ -161,31 +188,49 @@ class SparkConfig(_Section):
         description="Directory or URL in the cluster's file system for records of runs and what is "
         "shipped; unset: .tfos in the user's home in HADOOP_CONF_DIR's fs.defaultFS.",
     )
-    encrypt: bool = Field(
-        False, description="Authenticate and encrypt Spark's connections and local files."
+    encrypt: Annotated[bool, Option("--encrypt", WHERE)] = Field(
+        False,
+        description="Authenticate and encrypt Spark's connections and local files; see "
+        "docs/security.md.",
     )
-    principal: str | None = Field(
-        None, description="Kerberos principal that Spark logs in as (YARN, Kubernetes)."
+    principal: Annotated[str | None, Option("--principal", WHERE, "NAME")] = Field(
+        None,
+        description="Kerberos principal that Spark logs in as (YARN, Kubernetes); with keytab.",
     )
-    keytab: Location = Field(None, description="File with that principal's keys.")
-    env: Environment = Field(
-        EnvironmentSpec("none"), description="Python environment shipped to executors."
+    keytab: Annotated[Location, Option("--keytab", WHERE, "FILE")] = Field(
+        None, description="File with that principal's keys."
     )
-    conf: dict[str, str] = Field(default_factory=dict, description="Further Spark properties.")
-    py_files: list[str] = Field(default_factory=list, description="Python files for every process.")
-    files: list[str] = Field(default_factory=list, description="Files for every executor.")
-    archives: list[str] = Field(default_factory=list, description="Archives for every executor.")
+    env: Annotated[Environment, Option("--env", WHERE, "ENV")] = Field(
+        EnvironmentSpec("none"),
+        description="Python environment of the containers: none (theirs), venv:DIRECTORY or "
+        "conda:NAME (packed and shipped once), archive:URL, docker:IMAGE.",
+    )
+    conf: Annotated[dict[str, str], Option("--spark-conf", CODE, "KEY=VALUE")] = Field(
+        default_factory=dict,
+        description="Further Spark properties. Secrets belong in a file: a command line can be "
+        "read by other users.",
+    )
+    py_files: Annotated[list[str], Option("--py-files", CODE, "FILES", commas=True)] = Field(
+        default_factory=list, description="Python files or zips for every process."
+    )
+    files: Annotated[list[str], Option("--files", CODE, "FILES", commas=True)] = Field(
+        default_factory=list, description="Files for every executor."
+    )
+    archives: Annotated[list[str], Option("--archives", CODE, "FILES", commas=True)] = Field(
+        default_factory=list,
+        description="Archives to unpack for every executor; FILE#NAME names the directory.",
+    )
 
 
 class RegistryConfig(_Section):
     """Where roles meet and how long they wait."""
 
-    zookeeper: str | None = Field(
-        None, description="HOST:PORT[,HOST:PORT...][/PATH]; unset starts a server with the driver."
+    zookeeper: Annotated[str | None, Option("--zookeeper", WHERE, "HOSTS/PATH")] = Field(
+        None,
+        description="HOST:PORT[,HOST:PORT...][/PATH] of a ZooKeeper to meet at; unset: one is "
+        "started with the driver.",
     )
-    session_timeout_s: Seconds = Field(
-        10.0, ge=2, le=120, description="Silence after which ZooKeeper gives a process up."
-    )
+    session_timeout_s: Seconds = Field(10.0, ge=2, le=120, description="ZooKeeper session timeout.")
     connect_timeout_s: Seconds = Field(15.0, gt=0, description="Time to reach ZooKeeper.")
     register_timeout_s: Seconds = Field(
         600.0,
@@ -226,22 +271,31 @@ class FeedConfig(_Section):
 class CheckpointConfig(_Section):
     """Where and when training state is kept."""
 
-    dir: Location = Field(None, description="Directory or URL of checkpoints; unset keeps none.")
+    dir: Annotated[Location, Option("--checkpoint-dir", STATE, "DIR")] = Field(
+        None,
+        description="Directory or URL for checkpoints; a run with the same name and directory "
+        "continues from the latest complete one. Unset: none are kept.",
+    )
     every_s: Seconds = Field(60.0, gt=0, description="Seconds between checkpoints.")
     keep: int = Field(3, ge=1, description="Complete checkpoints kept.")
-    fresh: bool = Field(False, description="Remove this job's checkpoints and start over.")
-    warm_start: Location = Field(
+    fresh: Annotated[bool, Option("--fresh", STATE)] = Field(
+        False, description="Remove this job's checkpoints first and start over."
+    )
+    warm_start: Annotated[Location, Option("--warm-start", STATE, "DIR")] = Field(
         None,
-        description="Directory or URL of another job's checkpoints, of one checkpoint or of a "
-        "SavedModel: a job without checkpoints begins from the variables that fit.",
+        description="Begin from the variables that fit of another job's checkpoints, of one "
+        "checkpoint or of a SavedModel; the job's own checkpoints come first.",
     )
 
 
 class SupervisionConfig(_Section):
     """How processes are watched and ended."""
 
-    max_restarts: int = Field(
-        3, ge=0, description="Restarts allowed in the window; 0: the first failure ends the run."
+    max_restarts: Annotated[int, Option("--max-restarts", STATE, "N")] = Field(
+        3,
+        ge=0,
+        description="Restarts allowed within restart_window_s (10 minutes) before the run is given "
+        "up; 0: none.",
     )
     restart_window_s: Seconds = Field(
         600.0, gt=0, description="The sliding window in which restarts are counted."
@@ -249,8 +303,11 @@ class SupervisionConfig(_Section):
     heartbeat_timeout_s: Seconds = Field(
         60.0, ge=2, description="Silence after which a training process is taken for hung."
     )
-    stall_timeout_s: Seconds = Field(
-        900.0, ge=1, description="Longest time without a new step, once steps are reported."
+    stall_timeout_s: Annotated[Seconds, Option("--stall-timeout", STATE, "TIME")] = Field(
+        900.0,
+        ge=1,
+        description="Longest time without a new step, once steps are reported, before a process is "
+        "taken for hung.",
     )
     connect_timeout_s: Seconds = Field(
         120.0,
@@ -263,40 +320,54 @@ class SupervisionConfig(_Section):
         description="Keep a second process with TensorFlow imported at every role, so that a "
         "restart need not wait for the import; costs about 200 MB of memory a role.",
     )
-    timeout_s: Seconds | None = Field(
-        None, gt=0, description="Longest run, all in; unset: no limit."
+    timeout_s: Annotated[Seconds | None, Option("--timeout", STATE, "TIME")] = Field(
+        None,
+        gt=0,
+        description="Maximum duration of the whole run: 90, 90s, 15m, 2h; unset: no limit.",
     )
     grace_s: Seconds = Field(
         5.0, ge=0, description="Time a process has to end by itself before it is killed."
     )
-    inject: list[str] = Field(
+    inject: Annotated[list[str], Option("--inject", STATE, "FAULT")] = Field(
         default_factory=list,
-        description="Faults to cause, for a drill: ACTION:TARGET@POINT; see docs/fault-drills.md.",
+        description="Faults to cause on purpose, to see the job recover: ACTION:TARGET@POINT, such "
+        "as kill:worker-0@step=100, stop:ps-0@feed, kill:chief-0/executor@checkpoint; "
+        "docs/fault-drills.md has them all.",
     )
 
 
 class JobConfig(_Section):
     """Everything that decides a run, validated. Build it by `config_files.load` or directly."""
 
-    name: str | None = Field(
+    name: Annotated[str | None, Option("--name", STATE, "NAME")] = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
         description="Job name; checkpoints belong to it. Unset: the Job class's name.",
     )
-    arch: Annotated[str, AfterValidator(_installed)] = Field(
-        "local", description="Which processes train: plain, local, ps, session, ring or a plug-in."
+    arch: Annotated[
+        str, AfterValidator(_installed), Option("--arch", ROLES, choices=architecture_names)
+    ] = Field("local", description="Architecture: which processes train, and how.")
+    keras: Annotated[Literal[2, 3], BeforeValidator(_parse_number), Option("--keras", ROLES)] = (
+        Field(
+            2,
+            description="What tf.keras is in every process: 2 (tf_keras) or 3. ps and ring need 2.",
+        )
     )
-    keras: Annotated[Literal[2, 3], BeforeValidator(_parse_number)] = Field(
-        2,
-        description="What tf.keras is in every process: 2 (tf_keras) or 3. ps and ring need 2.",
+    params: Annotated[dict[str, str], Option("--param", CODE, "KEY=VALUE", short="-p")] = Field(
+        default_factory=dict, description="Parameters for ctx.params and job.params."
     )
-    params: dict[str, str] = Field(default_factory=dict, description="ctx.params and job.params.")
     args: list[str] = Field(default_factory=list, description="ctx.args and job.args.")
-    model_dir: Location = Field(None, description="Where ctx.export puts SavedModels.")
-    result_json: Location = Field(None, description="Where the record of the run is written.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="How much tfos itself says."
+    model_dir: Annotated[Location, Option("--model-dir", STATE, "DIR")] = Field(
+        None, description="Where ctx.export publishes models."
     )
+    result_json: Annotated[Location, Option("--result-json", OUTPUT, "FILE")] = Field(
+        None,
+        description="Where a record of the run is written, however it ends: outcome, exit code, "
+        "error, failures, metrics, paths.",
+    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Option("--log-level", OUTPUT)
+    ] = Field("info", description="How much tfos itself logs.")
     roles: RolesConfig = RolesConfig()
     spark: SparkConfig = SparkConfig()
     registry: RegistryConfig = RegistryConfig()

@@ -4,57 +4,97 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tfos.config import JobConfig, parse_bytes, parse_duration
+from tfos.options import Option
 
 __all__ = [
     "SETTING_OF_OPTION",
     "SETTING_OF_RUN_OPTION",
+    "SETTING_OPTIONS",
     "RunOptions",
+    "SettingOption",
+    "default_text",
     "describe_unknown_option",
 ]
 
-SETTING_OF_OPTION = {
-    "master": "spark.master",
-    "deploy_mode": "spark.deploy_mode",
-    "name": "name",
-    "arch": "arch",
-    "keras": "keras",
-    "num_ps": "roles.num_ps",
-    "num_workers": "roles.num_workers",
-    "ps_memory": "roles.ps.memory",
-    "worker_memory": "roles.worker.memory",
-    "chief_memory": "roles.chief.memory",
-    "ps_cores": "roles.ps.cores",
-    "worker_cores": "roles.worker.cores",
-    "chief_cores": "roles.chief.cores",
-    "worker_gpus": "roles.worker.gpus",
-    "zookeeper": "registry.zookeeper",
-    "checkpoint_dir": "checkpoints.dir",
-    "model_dir": "model_dir",
-    "fresh": "checkpoints.fresh",
-    "warm_start": "checkpoints.warm_start",
-    "max_restarts": "supervision.max_restarts",
-    "stall_timeout": "supervision.stall_timeout_s",
-    "inject": "supervision.inject",
-    "timeout": "supervision.timeout_s",
-    "env": "spark.env",
-    "queue": "spark.queue",
-    "priority": "spark.priority",
-    "tags": "spark.tags",
-    "wait": "spark.wait",
-    "encrypt": "spark.encrypt",
-    "principal": "spark.principal",
-    "keytab": "spark.keytab",
-    "param": "params",
-    "spark_conf": "spark.conf",
-    "py_files": "spark.py_files",
-    "files": "spark.files",
-    "archives": "spark.archives",
-    "result_json": "result_json",
-    "log_level": "log_level",
-}
-"""Option, as click names it -> the setting it sets."""
+
+@dataclass(frozen=True)
+class SettingOption:
+    """An option of the command line, and the setting that it sets.
+
+    Parameters
+    ----------
+    name
+        In Python: ``num_ps`` for ``--num-ps``.
+    flag
+        On the command line.
+    setting
+        Path of the setting, such as ``roles.num_ps``.
+    field
+        Its definition.
+    option
+        What its definition says of the option.
+    """
+
+    name: str
+    flag: str
+    setting: str
+    field: FieldInfo
+    option: Option
+
+
+def _options_of(kind: type[BaseModel], prefix: str = "", role: str = "") -> Iterator[SettingOption]:
+    for name, field in kind.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            yield from _options_of(section, f"{prefix}{name}.", name)
+        for option in field.metadata:
+            if isinstance(option, Option):
+                flag = option.flag.format(role=role)
+                python = flag.removeprefix("--no-" if option.negates else "--").replace("-", "_")
+                yield SettingOption(python, flag, prefix + name, field, option)
+
+
+SETTING_OPTIONS = tuple(_options_of(JobConfig))
+"""Every option of ``pl_submit`` that sets a setting."""
+SETTING_OF_OPTION: Mapping[str, str] = {each.name: each.setting for each in SETTING_OPTIONS}
+"""Option, by its name in Python -> the setting it sets."""
+
+
+def default_text(field: FieldInfo) -> str:
+    """Return the default of a setting as a file of settings would have it, such as ``15m``."""
+    value = field.get_default(call_default_factory=True)
+    metadata = [*field.metadata, *_annotations_of(field.annotation)]
+    validators = {getattr(item, "func", None) for item in metadata}
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if parse_bytes in validators:
+        return _counted(value, {"g": 1 << 30, "m": 1 << 20, "k": 1 << 10, "": 1})
+    if parse_duration in validators:
+        return _counted(value, {"h": 3600, "m": 60, "s": 1})
+    return str(value)
+
+
+def _annotations_of(kind: Any) -> tuple[Any, ...]:
+    return tuple(
+        item for each in (kind, *get_args(kind)) for item in getattr(each, "__metadata__", ())
+    )
+
+
+def _counted(value: float, units: Mapping[str, int]) -> str:
+    """Return a number in the first unit of which there is one or more, and no rest."""
+    fitting = ((unit, size) for unit, size in units.items() if value >= size and value % size == 0)
+    unit, size = next(fitting, [*units.items()][-1])
+    return f"{value / size:g}{unit}"
 
 
 class RunOptions(TypedDict, total=False):
@@ -75,7 +115,9 @@ class RunOptions(TypedDict, total=False):
     ps_cores: int | None
     worker_cores: int | None
     chief_cores: int | None
+    ps_gpus: int
     worker_gpus: int
+    chief_gpus: int
     zookeeper: str | None
     checkpoint_dir: str | os.PathLike[str] | None
     model_dir: str | os.PathLike[str] | None

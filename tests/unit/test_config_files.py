@@ -7,7 +7,7 @@ import pytest
 from tfos.config import JobConfig, RolesConfig
 from tfos.config_files import configuration_directory, known_settings, load, with_options
 from tfos.errors import ConfigError
-from tfos.option_names import SETTING_OF_RUN_OPTION, RunOptions
+from tfos.option_names import SETTING_OF_RUN_OPTION, RunOptions, default_text
 
 NOWHERE: dict[str, str] = {}
 
@@ -255,3 +255,29 @@ def test_options_in_python_are_those_of_the_command_line():
 def test_options_in_python_are_spelt_out():
     assert set(RunOptions.__annotations__) == set(SETTING_OF_RUN_OPTION)
     assert set(SETTING_OF_RUN_OPTION.values()) <= set(known_settings())
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("name", "null"),
+        ("roles.num_ps", "1"),
+        ("spark.master", "local"),
+        ("spark.env", "none"),
+        ("spark.wait", "true"),
+        ("feed.memory_bytes", "1g"),
+        ("feed.segment_bytes", "16m"),
+        ("supervision.stall_timeout_s", "15m"),
+        ("supervision.grace_s", "5s"),
+        ("supervision.timeout_s", "null"),
+    ],
+)
+def test_a_default_as_a_file_has_it_is_read_as_the_default(setting, text, tmp_path):
+    *section, name = setting.split(".")
+    model = JobConfig
+    for part in section:
+        model = model.model_fields[part].annotation
+    assert default_text(model.model_fields[name]) == text
+    file = tmp_path / "conf.yaml"
+    file.write_text(f"{setting}: {text}\n")
+    assert load(conf_files=[file]) == JobConfig()

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tfos"
 
 LEVELS = [
-    {"errors", "wire", "account", "architectures", "arguments", "setting_errors", "option_names"},
+    {"errors", "wire", "account", "architectures", "arguments", "setting_errors", "options"},
     {"machine_faults", "files", "master", "environment_spec"},
     {
         "config",
@@ -22,7 +22,7 @@ LEVELS = [
         "java",
         "terminal",
     },
-    {"training_parts", "progress"},
+    {"training_parts", "progress", "option_names"},
     # Settings' layers and what the rooms are made of; none of these knows another.
     {"config_files", "base", "arrow_feed", "fault", "frameworks", "registry"},
     {"horovod_build", "environments"},

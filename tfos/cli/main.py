@@ -7,12 +7,12 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
+from pydantic.fields import FieldInfo
 
 from tfos import __version__
-from tfos.architectures import architecture_names
 from tfos.cli.checkpoints import checkpoints
 from tfos.cli.horovod import horovod
 from tfos.cli.manual import ManualCommand, SectionOption
@@ -22,7 +22,8 @@ from tfos.config_files import known_settings, load
 from tfos.errors import ConfigError, TfosError
 from tfos.launcher.submit import client
 from tfos.machine_faults import explained_machine_faults
-from tfos.option_names import SETTING_OF_OPTION
+from tfos.option_names import SETTING_OF_OPTION, SETTING_OPTIONS, SettingOption, default_text
+from tfos.options import CODE, OUTPUT, Option
 from tfos.terminal import one_line
 
 __all__ = ["main", "pl_submit"]
@@ -39,6 +40,11 @@ def _pairs(
             raise click.BadParameter(f"{value!r} is not KEY=VALUE", ctx, param)
         pairs[key.strip()] = text
     return pairs or None
+
+
+def _split(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Read lists separated by commas."""
+    return tuple(item for group in values for item in group.split(",") if item)
 
 
 def _files(
@@ -62,246 +68,76 @@ def _files(
     return values
 
 
-def _option(section: str, *names: str, **attributes: Any) -> Callable[..., Any]:
-    return click.option(*names, cls=SectionOption, section=section, **attributes)
+def _click_option(given: SettingOption) -> Callable[..., Any]:
+    """Return the option of a setting, as its definition describes it."""
+    option, field = given.option, given.field
+    names = [name for name in (option.short, given.flag, given.name) if name is not None]
+    return click.option(
+        *names,
+        cls=SectionOption,
+        section=option.section,
+        metavar=option.metavar,
+        help=option.help or _help_of(field, option),
+        **_kind_of(field, option),
+    )
 
 
-def _submit_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def _kind_of(field: FieldInfo, option: Option) -> dict[str, Any]:
+    """Return what tells click which values an option takes. Text is checked with the settings."""
+    kind = field.annotation
+    if get_origin(kind) is dict:
+        return {"multiple": True, "callback": _pairs}
+    if get_origin(kind) is list:
+        return {"multiple": True, "callback": _split if option.commas else None}
+    if option.choices is not None:
+        return {"type": click.Choice(option.choices())}
+    if get_origin(kind) is Literal:
+        return {"type": click.Choice([str(word) for word in get_args(kind)])}
+    if kind is bool:
+        # Not given is neither true nor false: a file of settings may say.
+        return {"default": None, **({"flag_value": False} if option.negates else {"is_flag": True})}
+    return {"type": int} if kind is int or int in get_args(kind) else {}
 
 
-_WHERE, _ROLES = "Where it runs", "Roles"
-_STATE, _CODE, _SAYS = "State and data", "Code and settings", "What it says"
-_OPTIONS = (
-    _option(
-        _WHERE,
-        "--master",
-        metavar="MASTER",
-        help="local (default: this machine, one process per role), local[N], "
-        "local-cluster[N,CORES,MB] (executors in JVMs of their own), spark://HOST:PORT, yarn, "
-        "k8s://URL.",
-    ),
-    _option(
-        _WHERE,
-        "--deploy-mode",
-        type=click.Choice(["client", "cluster"]),
-        help="Where the driver runs: here (client, default) or in the cluster.",
-    ),
-    _option(_WHERE, "--queue", metavar="NAME", help="YARN queue."),
-    _option(_WHERE, "--priority", type=int, metavar="N", help="YARN priority: higher goes first."),
-    _option(
-        _WHERE,
-        "--tags",
-        multiple=True,
-        metavar="TAGS",
-        help="YARN tags to find the application by, separated by commas.",
-    ),
-    _option(
-        _WHERE,
-        "--no-wait",
-        "wait",
-        flag_value=False,
-        default=None,
-        help="In cluster mode: print the application's id as JSON and return; `tfos status`, "
-        "`tfos logs` and `tfos kill` take it.",
-    ),
-    _option(
-        _WHERE,
-        "--encrypt",
-        is_flag=True,
-        default=None,
-        help="Authenticate and encrypt Spark's connections and local files; see docs/security.md.",
-    ),
-    _option(
-        _WHERE,
-        "--principal",
-        metavar="NAME",
-        help="Kerberos principal that Spark logs in as (YARN, Kubernetes); with --keytab.",
-    ),
-    _option(_WHERE, "--keytab", metavar="FILE", help="File with that principal's keys."),
-    _option(
-        _WHERE,
-        "--env",
-        metavar="ENV",
-        help="Python environment of the containers: none (default: theirs), venv:DIRECTORY, "
-        "conda:NAME (packed and shipped once), archive:URL, docker:IMAGE.",
-    ),
-    _option(
-        _WHERE,
-        "--zookeeper",
-        metavar="HOSTS/PATH",
-        help="HOST:PORT[,HOST:PORT...][/PATH] of a ZooKeeper to meet at; by default one is "
-        "started with the driver.",
-    ),
-    _option(
-        _ROLES,
-        "--arch",
-        type=click.Choice(architecture_names()),
-        help="Architecture; see below. Default: local.",
-    ),
-    _option(
-        _ROLES,
-        "--keras",
-        type=click.Choice(["2", "3"]),
-        help="What tf.keras is in every process: 2 (tf_keras, default) or 3. --arch ps and ring "
-        "need 2.",
-    ),
-    _option(_ROLES, "--num-ps", type=int, metavar="N", help="Parameter servers. Default: 1."),
-    _option(_ROLES, "--num-workers", type=int, metavar="N", help="Workers. Default: 2."),
-    *(
-        _option(
-            _ROLES,
-            f"--{role}-memory",
-            metavar="SIZE",
-            help=f"All the memory {owner} may use, such as 2g (YARN, Kubernetes).",
-        )
-        for role, owner in (("ps", "a PS"), ("worker", "a worker"), ("chief", "the chief"))
-    ),
-    *(
-        _option(
-            _ROLES,
-            f"--{role}-cores",
-            type=int,
-            metavar="N",
-            help=f"CPU cores of {owner}: the size of TensorFlow's thread pools.",
-        )
-        for role, owner in (("ps", "a PS"), ("worker", "a worker"), ("chief", "the chief"))
-    ),
-    _option(
-        _ROLES,
-        "--worker-gpus",
-        type=int,
-        metavar="N",
-        help="GPUs of a worker (YARN, Kubernetes).",
-    ),
-    _option(
-        _STATE,
-        "--name",
-        metavar="NAME",
-        help="Job name; checkpoints belong to it. Default: the Job class's name.",
-    ),
-    _option(
-        _STATE,
-        "--checkpoint-dir",
-        metavar="DIR",
-        help="Directory or URL for checkpoints; a run with the same name and directory continues "
-        "from the latest complete one.",
-    ),
-    _option(
-        _STATE,
-        "--fresh",
-        is_flag=True,
-        default=None,
-        help="Remove this job's checkpoints first and start over.",
-    ),
-    _option(
-        _STATE,
-        "--warm-start",
-        metavar="DIR",
-        help="Begin from the variables that fit of another job's checkpoints, of one checkpoint "
-        "or of a SavedModel; the job's own checkpoints come first.",
-    ),
-    _option(_STATE, "--model-dir", metavar="DIR", help="Where ctx.export puts SavedModels."),
-    _option(
-        _STATE,
-        "--max-restarts",
-        type=int,
-        metavar="N",
-        help="Restarts allowed in any 10 minutes before the run is given up; 0: none. Default: 3.",
-    ),
-    _option(
-        _STATE,
-        "--stall-timeout",
-        metavar="TIME",
-        help="Longest time without a new step before a process is taken for hung. Default: 15m.",
-    ),
-    _option(
-        _STATE,
-        "--inject",
-        multiple=True,
-        metavar="FAULT",
-        help="Cause a fault on purpose, to see the job recover: ACTION:TARGET@POINT, such as "
-        "kill:worker-0@step=100, stop:ps-0@feed, kill:chief-0/executor@checkpoint. Repeatable; "
-        "docs/fault-drills.md has them all.",
-    ),
-    _option(
-        _STATE,
-        "--timeout",
-        metavar="TIME",
-        help="Longest run, all in: 90, 90s, 15m, 2h. Default: no limit.",
-    ),
-    _option(
-        _CODE,
-        "-p",
-        "--param",
-        callback=_pairs,
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="A parameter for ctx.params and job.params. Repeatable.",
-    ),
-    _option(
-        _CODE,
+def _help_of(field: FieldInfo, option: Option) -> str:
+    texts = [field.description or ""]
+    default = default_text(field)
+    if default not in _NO_DEFAULTS:
+        texts.append(f"Default: {default}.")
+    if option.commas:
+        texts.append("Separated by commas, or repeated.")
+    elif get_origin(field.annotation) in (dict, list):
+        texts.append("Repeatable.")
+    return " ".join(texts)
+
+
+_NO_DEFAULTS = ("null", "false", "true", "0", "[]", "{}")
+_PLAIN_OPTIONS = (
+    click.option(
         "--conf",
         "conf_files",
+        cls=SectionOption,
+        section=CODE,
         type=click.Path(path_type=Path),
         callback=_files,
         multiple=True,
         metavar="FILE",
         help="A YAML file of settings. Repeatable, the last one wins.",
     ),
-    _option(
-        _CODE,
-        "--spark-conf",
-        callback=_pairs,
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="A Spark property. Repeatable. Secrets belong in a --conf FILE instead: a command "
-        "line can be read by other users.",
-    ),
-    _option(
-        _CODE,
-        "--py-files",
-        multiple=True,
-        metavar="FILES",
-        help="Python files or zips for every process, separated by commas.",
-    ),
-    _option(
-        _CODE,
-        "--files",
-        multiple=True,
-        metavar="FILES",
-        help="Files for every executor, separated by commas.",
-    ),
-    _option(
-        _CODE,
-        "--archives",
-        multiple=True,
-        metavar="FILES",
-        help="Archives to unpack for every executor, separated by commas; FILE#NAME names the "
-        "directory.",
-    ),
-    _option(
-        _SAYS,
-        "--result-json",
-        metavar="FILE",
-        help="Write a record of the run there, however it ends: outcome, exit code, error, "
-        "failures, metrics, paths.",
-    ),
-    _option(
-        _SAYS,
+    click.option(
         "--dry-run",
+        cls=SectionOption,
+        section=OUTPUT,
         is_flag=True,
         help="Print the configuration, pod templates and the spark-submit command; start nothing.",
     ),
-    _option(
-        _SAYS,
-        "--log-level",
-        type=click.Choice(["debug", "info", "warning", "error"]),
-        help="How much tfos itself says. Default: info.",
-    ),
 )
+
+
+def _submit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (*_PLAIN_OPTIONS, *map(_click_option, reversed(SETTING_OPTIONS))):
+        command = option(command)
+    return command
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -317,7 +153,7 @@ _version_option = click.option(
     is_eager=True,
     callback=_print_version,
     cls=SectionOption,
-    section=_SAYS,
+    section=OUTPUT,
     help="Show the version and exit.",
 )
 
@@ -466,8 +302,6 @@ def _overrides(
         if value is None or value == ():
             continue
         setting = SETTING_OF_OPTION.get(name, name)
-        if name in ("py_files", "files", "archives", "tags"):
-            value = [item for group in value for item in group.split(",") if item]
         settings[setting] = list(value) if isinstance(value, tuple) else value
         options[setting] = flags[name]
     return settings, options

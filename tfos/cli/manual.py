@@ -11,10 +11,9 @@ import click
 from tfos.architectures import architecture_names
 from tfos.errors import ExitCode
 from tfos.frameworks.contract import load_framework
+from tfos.options import OUTPUT, SECTIONS
 
 __all__ = ["ManualCommand", "SectionOption", "exit_code_meanings"]
-
-_LAST_SECTION = "What it says"
 
 _EXAMPLES = """\
 pl_submit app.py                                       one process, this machine
@@ -47,13 +46,13 @@ class ManualCommand(click.Command):
     """A command whose help shows options by section, and what a stranger needs to know besides."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, a heading for each section, in the order of their first option."""
-        sections: dict[str, list[tuple[str, str]]] = {}
+        """Write the options under a heading for each section."""
+        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in SECTIONS}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
-                name = param.section if isinstance(param, SectionOption) else _LAST_SECTION
-                sections.setdefault(name, []).append(record)
+                name = param.section if isinstance(param, SectionOption) else OUTPUT
+                sections[name].append(record)
         for name, records in sections.items():
             with formatter.section(name):
                 formatter.write_dl(records, col_max=28)

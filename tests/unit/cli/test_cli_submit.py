@@ -30,6 +30,8 @@ OPTIONS = [
     "--ps-cores",
     "--worker-cores",
     "--chief-cores",
+    "--chief-gpus",
+    "--ps-gpus",
     "--worker-gpus",
     "--zookeeper",
     "--checkpoint-dir",

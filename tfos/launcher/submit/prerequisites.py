@@ -194,7 +194,7 @@ def check_gpus(
     known = any(is_set_for_spark(name, conf, spark_home, environ) for name in _GPU_DISCOVERY)
     if asking and not known and config.spark.master.kind == "yarn":
         raise ConfigError(
-            f"GPUs of {asking[0]}s need a script by which an executor says which it has: set "
+            f"--{asking[0]}-gpus needs a script by which an executor says which GPUs it has: set "
             f"--spark-conf {_GPU_DISCOVERY[0]}=PATH of one on every host, or ./NAME of one "
             "shipped by --files"
         )

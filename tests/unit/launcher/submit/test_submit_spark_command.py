@@ -211,7 +211,7 @@ def test_gpus_need_a_script_that_finds_them(tmp_path, name, sign):
     roles = {"worker": {"gpus": 1}}
     given = config(arch="ps", roles=roles, spark={"master": "yarn"})
     environ = {"SPARK_CONF_DIR": str(tmp_path)}
-    with pytest.raises(ConfigError, match=r"GPUs of workers need a script.*discoveryScript=PATH"):
+    with pytest.raises(ConfigError, match=r"--worker-gpus needs a script.*discoveryScript=PATH"):
         check_gpus(given, tmp_path, environ)
     check_gpus(
         config(arch="ps", roles=roles, spark={"master": "yarn", "conf": {name: "/x"}}),
@@ -226,7 +226,7 @@ def test_a_dry_run_refuses_what_a_run_would(tmp_path, monkeypatch):
     monkeypatch.setenv("SPARK_CONF_DIR", str(tmp_path))
     (tmp_path / "app.py").write_text("from jobs import *")
     given = config(arch="ps", roles={"worker": {"gpus": 1}}, spark={"master": "yarn"})
-    with pytest.raises(ConfigError, match="GPUs of workers need a script"):
+    with pytest.raises(ConfigError, match="--worker-gpus needs a script"):
         submit(given, str(tmp_path / "app.py"), dry_run=True)
 
 
