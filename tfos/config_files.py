@@ -109,6 +109,11 @@ def with_options(config: JobConfig | None, options: Mapping[str, Any], *, caller
     ConfigError
         One line naming the option, and the nearest one or what is allowed.
     """
+    if not isinstance(config, JobConfig | None):
+        raise ConfigError(
+            f"{caller}: config must be a tfos.JobConfig, not {shown(config)}; options are given by "
+            f'name, such as {caller}(..., arch="ps")'
+        )
     merged: dict[str, Any] = {} if config is None else config.model_dump(exclude_unset=True)
     origins: dict[str, str] = {}
     for name, value in options.items():

@@ -180,6 +180,16 @@ def test_what_a_manifest_claims_is_bounded(place, change, told, caplog):
     assert told in caplog.text
 
 
+def test_one_that_claims_to_be_the_last_of_all_is_named(place):
+    store = place.store()
+    saved = store.save(1, 1, weights("a"))
+    data = json.loads(place.read(f"{saved.name}/MANIFEST.json"))
+    commit(place, saved.name, json.dumps({**data, "sequence": 10**15}).encode())
+    assert store.latest().step == 1
+    with pytest.raises(CheckpointError, match=rf"follow \S*{saved.name}, .* remove it"):
+        store.save(2, 1, weights("b"))
+
+
 @pytest.mark.parametrize("file", ["MANIFEST.json", "COMMITTED"])
 def test_a_file_too_large_to_be_one_of_ours_is_not_read(place, file, monkeypatch, caplog):
     monkeypatch.setattr("tfos.fault.checkpoints.scan.MANIFEST_MAX_BYTES", 4000)

@@ -71,6 +71,12 @@ def test_it_resumes_and_stops_together(in_session, tmp_path):
     assert found["stopped_early"]
     assert found["step"] < 9 * 16
     assert found["fewest"] == found["most"] == found["step"] // 16
+    # What rank 0 begins from is what all begin from, their optimizers' slots included.
+    warm = ("--name", "warm", "--warm-start", str(tmp_path / "kept" / "RingJob"), "-p", "ranks=2")
+    run = in_session(*ring(2), *warm, RING)
+    assert run.code == ExitCode.OK
+    assert "warm start from" in run.text
+    assert run.record["result"]["most"] == found["most"] + 2
 
 
 def test_what_is_trained_in_any_way_is_the_same_on_every_rank(in_session):

@@ -108,6 +108,13 @@ def test_checkpoints_and_models_are_those_of_a_run(tmp_path, monkeypatch):
     fresh = config.checkpoints.model_copy(update={"fresh": True})
     third = run_local(MeanJob(), constant(500), config.model_copy(update={"checkpoints": fresh}))
     assert (third.resumed_from, third.steps) == (None, 5)
+    warm = {"name": "warm", "params": {"epochs": "1"}}
+    assert run_local(MeanJob(), constant(500), **warm).result["mean"] < 3.0
+    begun = run_local(MeanJob(), constant(500), warm_start="kept/mean", **warm)
+    assert (begun.resumed_from, begun.steps) == (None, 5)
+    assert begun.result["seen"] == third.result["seen"] + 500
+    with pytest.raises(tfos.TfosError, match="nowhere"):
+        run_local(MeanJob(), constant(500), warm_start="nowhere", **warm)
 
 
 class FailingJob(MeanJob):

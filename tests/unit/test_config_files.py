@@ -216,6 +216,10 @@ def test_known_settings_reach_the_innermost_ones():
             "tfos.run: num_worker is not an option; did you mean num_workers?",
         ),
         (
+            lambda: with_options({"arch": "ps"}, {}, caller="tfos.run"),
+            "tfos.run: config must be a tfos.JobConfig, not ",
+        ),
+        (
             lambda: with_options(None, {"zzz": 8}, caller="tfos.run"),
             "tfos.run: zzz is not an option; it takes name, arch",
         ),

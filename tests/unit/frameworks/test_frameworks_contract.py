@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from tfos.architectures import architecture_names
+from tfos.config import RoleResources
 from tfos.errors import ConfigError
 from tfos.frameworks.contract import check_resumes, load_framework, saved_variables
+from tfos.topology import Role, TaskKey
 
 STATE, SESSION = ("state.index", "state.data-00000-of-00001"), ("session.index",)
 
@@ -65,6 +67,16 @@ def test_what_something_else_saved_is_refused_by_what_was_to_read_it(tmp_path):
 @pytest.mark.parametrize("name", architecture_names())
 def test_the_help_says_of_each_architecture_what_it_is_for(name):
     assert load_framework(name).summary.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("cpus", "cores", "threads"), [(1, None, "2"), (8, None, None), (8, 1, "2"), (1, 4, "4")]
+)
+def test_no_process_of_tensorflow_has_one_thread_for_its_ops(monkeypatch, cpus, cores, threads):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cpus)))
+    key = TaskKey(Role.WORKER, 0)
+    environment = load_framework("ps").environment(key, RoleResources(cores=cores))
+    assert environment.get("TF_NUM_INTEROP_THREADS") == threads
 
 
 def test_plain_publishes_what_a_function_writes(tmp_path):

@@ -60,7 +60,14 @@ def commit_staged(
     if tidy:
         remove_or_warn(storage, before.unfinished)
     name = before.free_name(draft.step, draft.generation)
-    draft = replace(draft, path=storage.path(name), sequence=before.next_sequence())
+    try:
+        draft = replace(draft, path=storage.path(name), sequence=before.next_sequence())
+    except ValueError as error:
+        newest = max(before.complete, key=lambda info: info.sequence)
+        raise CheckpointError(
+            f"no checkpoint can follow {newest.path}, whose manifest claims the largest sequence "
+            "there can be: remove it"
+        ) from error
     with told(storage, draft.step):
         info = _seal(staging, draft)
     # An upload takes time: another generation may have begun to save meanwhile.

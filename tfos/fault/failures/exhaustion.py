@@ -12,6 +12,7 @@ __all__ = ["exhausted"]
 
 _SPACE = re.compile(
     r"No space left on device|Disk quota exceeded|[Nn]o space is left for|Read-only file system"
+    r"|database or disk is full"
 )
 # Python's words, those of what forks, and those of TensorFlow, OpenMP and OpenBLAS.
 _PROCESSES = re.compile(
@@ -19,6 +20,7 @@ _PROCESSES = re.compile(
     r"|pthread_create\(?\)? failed|Thread creation failed|failed to create new OS thread"
     r"|fork: (retry: )?Resource temporarily unavailable"
 )
+_FILES = re.compile(r"Too many open files")
 _SPACE_HINT = (
     "free space on that disk, or name another place: --checkpoint-dir, --model-dir, "
     "feed.spool_dir, or TMPDIR on the executors"
@@ -26,6 +28,11 @@ _SPACE_HINT = (
 _PROCESSES_HINT = (
     "this host lets the user start no more processes or threads: raise the limit (ulimit -u, or "
     "pids.max of the container), or give the role fewer cores"
+)
+
+_FILES_HINT = (
+    "this process may open no more files: close those that are done with, or raise the limit "
+    "(ulimit -n, or LimitNOFILE of the service that starts the executors)"
 )
 
 
@@ -36,4 +43,6 @@ def exhausted(texts: Iterable[str]) -> str | None:
             return _SPACE_HINT
         if _PROCESSES.search(text):
             return _PROCESSES_HINT
+        if _FILES.search(text):
+            return _FILES_HINT
     return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from tfos.arguments import Arguments
 from tfos.arrow_feed import dataset
@@ -18,6 +19,8 @@ from tfos.topology import Role, TaskKey
 from tfos.training_parts import OnNan
 
 __all__ = ["TensorFlowFramework", "TensorFlowRuntime"]
+
+_LEAST_THREADS: Final = 2
 
 
 class TensorFlowFramework(Framework):
@@ -45,8 +48,11 @@ class TensorFlowFramework(Framework):
         }
         if resources.cores is not None:
             environment["TF_NUM_INTRAOP_THREADS"] = str(resources.cores)
-            # Of one thread, an op that waits for another would wait for ever.
-            environment["TF_NUM_INTEROP_THREADS"] = str(max(2, resources.cores))
+        # Where TensorFlow may use one CPU it takes one thread, in which an op that waits for
+        # another waits for ever.
+        cores = resources.cores or len(os.sched_getaffinity(0))
+        if resources.cores is not None or cores < _LEAST_THREADS:
+            environment["TF_NUM_INTEROP_THREADS"] = str(max(_LEAST_THREADS, cores))
         return environment
 
     def take_feed(self, service: FeedService) -> None:

@@ -25,10 +25,9 @@ from tfos.errors import (
     RendezvousError,
     TfosError,
 )
-from tfos.fault.checkpoints.source import find_source
 from tfos.fault.checkpoints.store import CheckpointStore
 from tfos.fault.failures.error_text import headline, user_traceback
-from tfos.frameworks.contract import STATE, TRAIN, Framework, check_resumes, load_framework
+from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_framework
 from tfos.frameworks.tensorflow.keras import check_keras
 from tfos.launcher.application.check import check_job
 from tfos.launcher.application.job_state import pickle_job
@@ -47,7 +46,7 @@ from tfos.launcher.handover.failure_report import render_failures
 from tfos.launcher.handover.registry_address import RegistryAddress
 from tfos.launcher.handover.registry_nodes import erase_and_close
 from tfos.launcher.handover.result import RunResult, discard_record, now_iso
-from tfos.launcher.platform.checks import check_supported
+from tfos.launcher.platform.checks import check_supported, check_warm_start
 from tfos.launcher.platform.console import log_shown
 from tfos.launcher.platform.paths import resolve_paths
 from tfos.launcher.platform.role_memory import JVM_MEMORY_ADVICE, jvm_ran_out_of_memory
@@ -317,15 +316,7 @@ class _Run:
 
     def _prepare_checkpoints(self, name: str, framework: Framework) -> None:
         checkpoints = self.config.checkpoints
-        if checkpoints.warm_start is not None:
-            if framework.checkpoint_name != STATE:
-                raise ConfigError(
-                    f"--warm-start is for ctx.fit, which --arch {framework.name} does not have: "
-                    "load them in train, in a session program by "
-                    "tf.compat.v1.train.init_from_checkpoint before ctx.monitored_session"
-                )
-            # A slip in its name is to cost nothing.
-            find_source(checkpoints.warm_start)
+        check_warm_start(checkpoints.warm_start, framework)
         if checkpoints.dir is None:
             if checkpoints.fresh:
                 raise ConfigError("--fresh removes checkpoints: it needs --checkpoint-dir")

@@ -34,6 +34,7 @@ from tfos.launcher.driver.progress import ProgressLine
 from tfos.launcher.handover.messages import Artifact, FromProcess
 from tfos.launcher.handover.result import RunResult, now_iso
 from tfos.launcher.handover.training_spec import TrainingSpec
+from tfos.launcher.platform.checks import check_warm_start
 from tfos.launcher.platform.paths import resolve_paths
 from tfos.launcher.training.feed import TrainingFeed
 from tfos.launcher.training.host_link import TrainingLink
@@ -139,6 +140,7 @@ def train_in_process(job: Job, load: Callable[[], Any], config: JobConfig) -> Ru
     run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     framework = _framework(config)
     config = config.model_copy(update={"arch": framework.name})
+    check_warm_start(config.checkpoints.warm_start, framework)
     prepare_process(config)
     import_quietly(lambda: framework.import_libraries(_KEY.role))
     job.params, job.args = dict(config.params), list(config.args)
@@ -240,6 +242,7 @@ def _spec(
             args=config.args,
             checkpoint_every_s=config.checkpoints.every_s,
             model_dir=config.model_dir,
+            warm_start=config.checkpoints.warm_start,
         ),
         arch=config.arch,
         trains=True,

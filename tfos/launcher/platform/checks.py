@@ -1,11 +1,13 @@
-"""Refuse what this version or the master cannot give, before anything starts. Pure."""
+"""Refuse what this version or the master cannot give, before anything starts."""
 
 from __future__ import annotations
 
 from tfos.config import JobConfig, RoleResources
 from tfos.environments.properties import check_environment
 from tfos.errors import ConfigError
+from tfos.fault.checkpoints.source import find_source
 from tfos.fault.drills.faults import Fault
+from tfos.frameworks.contract import STATE, Framework
 from tfos.launcher.platform.kubernetes import check_kubernetes
 from tfos.launcher.platform.role_memory import LEAST_MEMORY_BYTES
 from tfos.launcher.platform.role_tasks import (
@@ -16,7 +18,7 @@ from tfos.launcher.platform.role_tasks import (
 from tfos.launcher.platform.spark_security import check_security
 from tfos.topology import Role, describe_counts
 
-__all__ = ["check_supported"]
+__all__ = ["check_supported", "check_warm_start"]
 
 _INSTEAD = {
     "memory": "use --spark-conf spark.executor.memory=... (with local: spark.driver.memory)",
@@ -55,6 +57,27 @@ def check_supported(config: JobConfig, dry_run: bool = False) -> None:
         raise _unavailable(
             "running on Kubernetes", "use --dry-run to see the command, or another master"
         )
+
+
+def check_warm_start(source: str | None, framework: Framework) -> None:
+    """Check that a run can begin from `source`, if from any; looks once at where that lies.
+
+    Raises
+    ------
+    ConfigError
+        If the architecture has no `ctx.fit`, or nothing to begin from lies there.
+    CheckpointError
+        If it cannot be read.
+    """
+    if source is None:
+        return
+    if framework.checkpoint_name != STATE:
+        raise ConfigError(
+            f"--warm-start is for ctx.fit, which --arch {framework.name} does not have: load them "
+            "in train, in a session program by tf.compat.v1.train.init_from_checkpoint before "
+            "ctx.monitored_session"
+        )
+    find_source(source)
 
 
 def _check_gang(config: JobConfig) -> None:

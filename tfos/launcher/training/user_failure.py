@@ -110,13 +110,13 @@ def _shortened(traceback: str) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Return an error and what it was raised from."""
+    """Return an error and what it was raised from, or while what was handled."""
     seen: BaseException | None = error
     for _ in range(_MAX_CAUSES):
         if seen is None:
             return
         yield seen
-        seen = seen.__cause__
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
 
 
 def _is_mistake(error: BaseException) -> bool:

@@ -102,6 +102,12 @@ def test_long_texts_are_bounded():
     assert len(told.traceback) <= 16_000
 
 
+def while_handling(error, handled, of_its_own=False):
+    """Return an error as if raised while another was handled; `from None` if `of_its_own`."""
+    error.__context__, error.__suppress_context__ = handled, of_its_own
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "lasting"),
     [
@@ -115,6 +121,10 @@ def test_long_texts_are_bounded():
         (caused(CheckpointError("x"), OSError(errno.EDQUOT, "Disk quota exceeded")), True),
         (CheckpointError("no space is left for /ckpt; free some"), True),
         (RuntimeError("can't start new thread"), True),
+        (OSError(errno.EMFILE, "Too many open files"), True),
+        (OSError("database or disk is full"), True),
+        (while_handling(RuntimeError("x"), FULL), True),
+        (while_handling(RuntimeError("x"), FULL, of_its_own=True), False),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), True),
         (RuntimeError("the service did not answer"), False),
         (caused(RuntimeError("x"), KeyError("y")), False),
@@ -138,6 +148,7 @@ def test_what_the_next_process_would_meet_again(error, lasting):
 def test_what_has_run_out_is_hinted_at():
     assert "--checkpoint-dir" in describe_error(FULL, "").hint
     assert "ulimit -u" in describe_error(RuntimeError("can't start new thread"), "").hint
+    assert "ulimit -n" in describe_error(OSError(errno.EMFILE, "Too many open files"), "").hint
 
 
 @pytest.mark.parametrize(

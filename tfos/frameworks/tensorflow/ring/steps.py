@@ -17,6 +17,7 @@ from tfos.frameworks.tensorflow.ring.gradients import GradientAverager
 from tfos.frameworks.tensorflow.ring.standing import Standing, next_turn
 from tfos.frameworks.tensorflow.trained_state import TrainedState
 from tfos.frameworks.tensorflow.training_loop import StepResult, checked_metrics
+from tfos.frameworks.tensorflow.warm_start import variables_of
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import FitPlan
 
@@ -58,7 +59,7 @@ class RingSteps:
         self._standings = self._exchange(self._offer)
         self._lend_columns()
         self._make_variables()
-        self._hvd.broadcast_variables(self._state.variables(), root_rank=0)
+        self._hvd.broadcast_variables(_in_one_order(plan.state), root_rank=0)
 
     # -- one step -----------------------------------------------------------------------------
 
@@ -182,6 +183,17 @@ class RingSteps:
         else:
             self._columns = columns
         return Standing(feed, rows, epoch, row, stopping)
+
+
+def _in_one_order(state: Mapping[str, Any]) -> list[Any]:
+    """Return every variable of the state, what optimizers keep for each included, by path.
+
+    What `tf_keras.optimizers.legacy` keep is none of the objects that TensorFlow tracks for them.
+    After a warm start rank 0 alone has it.
+    """
+    return [
+        each.variable for each in sorted(variables_of(state), key=lambda each: each.described.path)
+    ]
 
 
 def _row_of(standing: Standing) -> Any:
