@@ -15,7 +15,6 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from tfos.architectures import architecture_names
@@ -382,9 +381,3 @@ class JobConfig(_Section):
         if isinstance(value, dict):
             return {str(k): v if isinstance(v, str) else str(v) for k, v in value.items()}
         return value
-
-    @model_validator(mode="after")
-    def _ps_architectures_have_ps(self) -> JobConfig:
-        if self.arch in ("ps", "session") and self.roles.num_ps < 1:
-            raise ValueError(f"arch {self.arch} needs num_ps of 1 or more")
-        return self

@@ -144,11 +144,6 @@ def test_several_wrong_values_say_how_many_more(write):
     assert refusal(conf_files=[file]).endswith("(and 1 more wrong)")
 
 
-def test_rule_across_settings_is_told():
-    overrides = {"arch": "ps", "roles.num_ps": 0}
-    assert refusal(overrides=overrides) == "arch ps needs num_ps of 1 or more"
-
-
 def test_long_values_are_cut(write):
     message = refusal(conf_files=[write("x.yaml", f"arch: {'z' * 5000}")])
     assert len(message) < 400
@@ -210,7 +205,6 @@ def test_known_settings_reach_the_innermost_ones():
         (lambda: JobConfig(arch="sp"), "JobConfig: arch is 'sp': it should be 'local', "),
         (lambda: RolesConfig(num_workers=0), "RolesConfig: num_workers is 0: it should be greater"),
         (lambda: JobConfig(roles={"num_workers": 0}), "JobConfig: roles.num_workers is 0: "),
-        (lambda: JobConfig(arch="ps", roles={"num_ps": 0}), "arch ps needs num_ps of 1 or more"),
         (
             lambda: with_options(None, {"num_worker": 8}, caller="tfos.run"),
             "tfos.run: num_worker is not an option; did you mean num_workers?",

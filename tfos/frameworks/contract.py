@@ -85,7 +85,13 @@ class Framework(ABC):
 
     @abstractmethod
     def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
-        """Return the roles of a run, the chief first."""
+        """Return the roles of a run, the chief first.
+
+        Raises
+        ------
+        ConfigError
+            If the architecture cannot have as many of one as asked for.
+        """
 
     @abstractmethod
     def feeds(self, role: Role, datasets: Sequence[str]) -> tuple[str, ...]:

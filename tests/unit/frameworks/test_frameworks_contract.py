@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from tfos.architectures import architecture_names
-from tfos.config import RoleResources
+from tfos.config import JobConfig, RoleResources
 from tfos.errors import ConfigError
 from tfos.frameworks.contract import check_resumes, load_framework, saved_variables
+from tfos.launcher.platform.checks import check_supported
 from tfos.topology import Role, TaskKey
 
 STATE, SESSION = ("state.index", "state.data-00000-of-00001"), ("session.index",)
@@ -62,6 +63,13 @@ def test_what_something_else_saved_is_refused_by_what_was_to_read_it(tmp_path):
         saved_variables(str(tmp_path), "state", "ctx.fit")
     (tmp_path / "state.index").touch()
     assert saved_variables(str(tmp_path), "state", "ctx.fit") == str(tmp_path / "state")
+
+
+@pytest.mark.parametrize("arch", ["ps", "session"])
+def test_parameters_need_a_server(arch):
+    with pytest.raises(ConfigError, match=f"--arch {arch} needs --num-ps of 1 or more"):
+        check_supported(JobConfig(arch=arch, roles={"num_ps": 0}))
+    check_supported(JobConfig(arch="ring", roles={"num_ps": 0}))
 
 
 @pytest.mark.parametrize("name", architecture_names())

@@ -8,6 +8,7 @@ from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any, ClassVar
 
 from tfos.config import RolesConfig
+from tfos.errors import ConfigError
 from tfos.frameworks.contract import TRAIN, role_spec
 from tfos.frameworks.tensorflow.base import TensorFlowFramework
 from tfos.frameworks.tensorflow.server_import import import_for_serving
@@ -27,6 +28,8 @@ class ParameterServed(TensorFlowFramework):
 
     def roles(self, config: RolesConfig) -> tuple[RoleSpec, ...]:
         """Return chief, workers and parameter servers."""
+        if config.num_ps < 1:
+            raise ConfigError(f"--arch {self.name} needs --num-ps of 1 or more")
         return (
             role_spec(Role.CHIEF, 1, config.chief, trains=True),
             role_spec(
