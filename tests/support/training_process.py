@@ -24,6 +24,7 @@ from tfos.arrow_feed.spool import SpoolWriter
 from tfos.base import TrainContext
 from tfos.config import FeedConfig
 from tfos.fault.checkpoints.store import CheckpointStore
+from tfos.launcher.handover.messages import FromProcess
 from tfos.launcher.training.checkpoints import StoredCheckpoints
 from tfos.launcher.training.feed import TrainingFeed
 from tfos.topology import ClusterSpec, Endpoint, Role, TaskKey
@@ -45,7 +46,7 @@ class Link:
     def should_stop(self) -> bool:
         return False
 
-    def tell(self, kind: str, **content: Any) -> None:
+    def send(self, message: FromProcess) -> None:
         pass
 
     def notify(self, text: str, *, warning: bool = False) -> None:

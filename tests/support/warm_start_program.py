@@ -31,6 +31,7 @@ from tfos.frameworks.contract import load_framework
 from tfos.frameworks.tensorflow.saved_model import check_saved_model
 from tfos.frameworks.tensorflow.state_writer import StateWriter
 from tfos.frameworks.tensorflow.trained_state import TrainedState
+from tfos.launcher.handover.messages import FromProcess
 from tfos.launcher.training.checkpoints import StoredCheckpoints
 from tfos.topology import ClusterSpec, Endpoint, TaskKey
 from tfos.training_parts import HostLink, ProcessFacts
@@ -48,7 +49,7 @@ class Link(HostLink):
     def notify(self, text: str, *, warning: bool = False) -> None:
         self.notices.append(text)
 
-    def tell(self, kind: str, **content: Any) -> None:
+    def send(self, message: FromProcess) -> None:
         pass
 
     def report(self, step: int, rows: int, metrics: Any) -> None:
