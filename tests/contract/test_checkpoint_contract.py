@@ -180,6 +180,14 @@ def test_what_a_manifest_claims_is_bounded(place, change, told, caplog):
     assert told in caplog.text
 
 
+def test_links_that_lead_round_in_a_circle_are_passed_over(tmp_path, caplog):
+    place = Place(str(tmp_path))
+    kept = place.store().save(1, 1, weights("a"))
+    os.symlink("ckpt-000000000002-g1", tmp_path / "fm" / "ckpt-000000000002-g1")
+    assert place.store().latest() == kept
+    assert "ckpt-000000000002-g1 cannot be followed" in caplog.text
+
+
 def test_one_that_claims_to_be_the_last_of_all_is_named(place):
     store = place.store()
     saved = store.save(1, 1, weights("a"))

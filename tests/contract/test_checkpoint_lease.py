@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -64,13 +65,23 @@ class TestHeldElsewhere:
         (line,) = [r.getMessage() for r in caplog.records if "run run-1" in r.getMessage()]
         assert "waiting at most 0.5 s for a sign of life" in line
 
-    @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b'{"beat": "x"}', b'{"beat": 1}'])
+    @pytest.mark.parametrize(
+        "content", [b"", b"\xff", b"[]", b'{"beat": "x"}', b'{"beat": 1}', b" " * 5000]
+    )
     def test_what_nobody_understands_expires(self, place, content):
         place.store().check_writable()
         place.fs.makedirs(f"{place.root}/fm/lease-odd", exist_ok=True)
         place.write("lease-odd/odd", content)
         with lease(place, expire_s=0.3):
             assert claims(place) == ["lease-run-2"]
+
+
+def test_what_is_no_directory_expires_too(tmp_path):
+    place = Place(str(tmp_path))
+    place.store().check_writable()
+    os.mkfifo(tmp_path / "fm" / "lease-odd")
+    with lease(place, expire_s=0.3):
+        assert claims(place) == ["lease-run-2"]
 
 
 def test_a_killed_process_of_this_machine_is_not_waited_for(tmp_path):

@@ -17,7 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tfos import wire
-from tfos.errors import AlreadyRunningError, CheckpointError, CheckpointFencedError
+from tfos.errors import (
+    AlreadyRunningError,
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointFencedError,
+)
 from tfos.fault.checkpoints.storage import CheckpointStorage
 from tfos.fault.processes.identity import ProcessIdentity, Proof
 from tfos.run_holder import describe_holder
@@ -253,12 +258,20 @@ def _claims(storage: CheckpointStorage) -> dict[str, _Claim]:
     """Return the claims in a storage by their names."""
     return {
         name: max(
-            (_Claim.parse(storage.read(name, file, _MOST_BYTES) or b"") for file in _FILES),
+            (_Claim.parse(_content(storage, name, file)) for file in _FILES),
             key=lambda claim: claim.beat,
         )
         for name in storage.names()
         if name.startswith(_PREFIX)
     }
+
+
+def _content(storage: CheckpointStorage, name: str, file: str) -> bytes:
+    """Return what is written there; of what is no file of ours, what is wrong with it."""
+    try:
+        return storage.read(name, file, _MOST_BYTES) or b""
+    except CheckpointCorruptError as error:
+        return str(error).encode()
 
 
 def _taker(claims: Mapping[str, _Claim], epoch: int) -> _Claim | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import uuid
@@ -159,6 +160,11 @@ class LocalStorage(CheckpointStorage):
                 raise CheckpointCorruptError(str(cause), path=path) from cause
             if isinstance(cause, NotADirectoryError):
                 raise CheckpointCorruptError(f"{path} is not a directory", path=path) from cause
+            if isinstance(cause, OSError) and cause.errno == errno.ELOOP:
+                raise CheckpointCorruptError(
+                    f"{path} cannot be followed: its symbolic links lead round in a circle",
+                    path=path,
+                ) from cause
             if isinstance(cause, PermissionError):
                 raise CheckpointUnreadableError(
                     f"user {os.geteuid()} may not read {cause.filename or path}: change its "

@@ -30,6 +30,11 @@ _PEER_REPLACED = (
 # What collectives of Horovod 0.28.1 say once a rank has gone; the second amid a transfer.
 _RING_BROKEN = ("Horovod has been shut down", "gloo/transport")
 _PEER_HINT = "another role went away; its own failure is the one to look at"
+_NOT_SENT_HINT = (
+    "Keras sends this dataset to other processes, which it cannot do with ctx.dataset: under "
+    "--arch ps give model.fit a ctx.keras_dataset, and evaluate by a loop over ctx.dataset or with "
+    "ctx.fit"
+)
 _MAX_TRACEBACK = 16_000
 _MAX_MESSAGE = 2_000
 _MAX_CAUSES = 20
@@ -165,6 +170,8 @@ def _told_by_tensorflow(error: BaseException, text: str) -> tuple[Cause, str] | 
             "the port that the role host reserved could not be bound: TF_GRPC_REUSE_PORT must be "
             "true in the training process's environment",
         )
+    if "does not support serialization" in text:
+        return Cause.USER_CODE, _NOT_SENT_HINT
     if "UnsupportedTypeError" not in text:
         for name in ("NullValueError", "SpoolFullError", "FeedError"):
             if f"{name}:" in text:

@@ -148,6 +148,10 @@ def test_what_the_next_process_would_meet_again(error, lasting):
 def test_what_has_run_out_is_hinted_at():
     assert "--checkpoint-dir" in describe_error(FULL, "").hint
     assert "ulimit -u" in describe_error(RuntimeError("can't start new thread"), "").hint
+    unsent = tensorflow_error(
+        "FailedPreconditionError", "GeneratorDatasetOp::Dataset does not support serialization"
+    )
+    assert "ctx.keras_dataset" in describe_error(unsent, "").hint
     assert "ulimit -n" in describe_error(OSError(errno.EMFILE, "Too many open files"), "").hint
 
 
