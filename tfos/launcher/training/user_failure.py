@@ -35,6 +35,7 @@ _NOT_SENT_HINT = (
     "--arch ps give model.fit a ctx.keras_dataset, and evaluate by a loop over ctx.dataset or with "
     "ctx.fit"
 )
+_KERAS_3_HINT = "this model is of Keras 3, which --arch ps does not train: take it from tf_keras"
 _MAX_TRACEBACK = 16_000
 _MAX_MESSAGE = 2_000
 _MAX_CAUSES = 20
@@ -158,6 +159,8 @@ def _cause_and_hint(error: BaseException, text: str) -> tuple[Cause, str]:
             return told
     if _is_of_broken_ring(text):
         return Cause.PEER_LOST, _PEER_HINT
+    if "Unrecognized data type" in text and "DatasetCreator" in text:
+        return Cause.USER_CODE, _KERAS_3_HINT
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return Cause.USER_CODE, "memory ran out: use a smaller batch or model, or more memory"
     return Cause.USER_CODE, ""

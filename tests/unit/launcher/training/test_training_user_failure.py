@@ -152,6 +152,8 @@ def test_what_has_run_out_is_hinted_at():
         "FailedPreconditionError", "GeneratorDatasetOp::Dataset does not support serialization"
     )
     assert "ctx.keras_dataset" in describe_error(unsent, "").hint
+    taken = ValueError("Unrecognized data type: x=<tf_keras.src.DatasetCreator object>")
+    assert "tf_keras" in describe_error(taken, "").hint
     assert "ulimit -n" in describe_error(OSError(errno.EMFILE, "Too many open files"), "").hint
 
 
