@@ -19,10 +19,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tfos.launcher.role.membership import HostSession, Ordered
-from tfos.registry.contract import Document, Generation, Member
+from tfos.registry import tree
+from tfos.registry.contract import Generation, Member
+from tfos.registry.documents import decode, encode
 from tfos.registry.embedded import EmbeddedZooKeeper
 from tfos.registry.identity import RunIdentity
 from tfos.registry.zookeeper import ZooKeeperRegistry
@@ -78,15 +80,17 @@ def play(run: Run, index: int) -> tuple[float, HostSession]:
 
 def share_parsing() -> None:
     """Have this process's hosts make the generation into objects once between them."""
-    parse, lock, parsed = Generation.from_json, threading.Lock(), []
+    decode, lock, parsed = tree.decode, threading.Lock(), []
 
-    def parse_once(document: Document) -> Generation:
+    def decode_once(kind: type, data: bytes, what: str) -> Any:
+        if kind is not Generation:
+            return decode(kind, data, what)
         with lock:
             if not parsed:
-                parsed.append(parse(document))
+                parsed.append(decode(kind, data, what))
         return parsed[0]
 
-    Generation.from_json = parse_once
+    tree.decode = decode_once
 
 
 def play_some(run: Run, indices: range, pipe: Connection) -> None:
@@ -136,9 +140,9 @@ def measure(address: str, identity: RunIdentity, hosts: int, processes: int) -> 
         child.join()
     driver.erase()
     driver.close()
-    document = Generation(1, cluster).to_json()
+    document = encode(Generation(1, cluster), "the generation")
     parsing = time.monotonic()
-    Generation.from_json(document)
+    decode(Generation, document, "the generation")
     return Took(
         registered - started,
         listed - registered,

@@ -99,13 +99,11 @@ def _bad(expected: str, data: Any) -> _BadValueError:
     return _BadValueError(f"expected {expected}, found {found[:60]}{'...' * (len(found) > 60)}")
 
 
-def _at(place: str, read: Callable[[Any], Any], data: Any) -> Any:
-    try:
-        return read(data)
-    except _BadValueError as error:
-        raise _BadValueError(error.problem, place + error.path) from None
-    except (TypeError, ValueError) as error:  # of a class that checks its own fields
-        raise _BadValueError(str(error), place) from error
+def _within(place: str, error: Exception) -> _BadValueError:
+    """Return the error of a part as that of what it is in."""
+    if isinstance(error, _BadValueError):
+        return _BadValueError(error.problem, place + error.path)
+    return _BadValueError(str(error), place)  # of a class that checks its own fields
 
 
 _forms: dict[Any, _Form] = {}
@@ -215,10 +213,13 @@ def _mapping(key: _Form, item: _Form) -> _Form:
     def read(data: Any) -> dict[Any, Any]:
         if not isinstance(data, Mapping):
             raise _bad("an object", data)
-        return {
-            _at(f"[{name!r}]", key.read, name): _at(f"[{name!r}]", item.read, each)
-            for name, each in data.items()
-        }
+        found = {}
+        for name, each in data.items():
+            try:
+                found[key.read(name)] = item.read(each)
+            except (TypeError, ValueError) as error:
+                raise _within(f"[{name!r}]", error) from error
+        return found
 
     return _Form(lambda value: {key.write(k): item.write(v) for k, v in value.items()}, read)
 
@@ -227,9 +228,19 @@ def _array(item: _Form) -> _Form:
     def read(data: Any) -> tuple[Any, ...]:
         if not isinstance(data, list | tuple):
             raise _bad("an array", data)
-        return tuple(_at(f"[{i}]", item.read, each) for i, each in enumerate(data))
+        return tuple(_read_each([item.read] * len(data), data))
 
     return _Form(lambda value: [item.write(each) for each in value], read)
+
+
+def _read_each(reads: Sequence[Callable[[Any], Any]], values: Sequence[Any]) -> list[Any]:
+    found: list[Any] = []
+    for read, value in zip(reads, values, strict=True):
+        try:
+            found.append(read(value))
+        except (TypeError, ValueError) as error:
+            raise _within(f"[{len(found)}]", error) from error
+    return found
 
 
 def _named_tuple(kind: Any) -> _Form:
@@ -238,8 +249,7 @@ def _named_tuple(kind: Any) -> _Form:
     def read(data: Any) -> Any:
         if not isinstance(data, list | tuple) or len(data) != len(forms):
             raise _bad(f"an array of {len(forms)}", data)
-        parts = enumerate(zip(forms, data, strict=True))
-        return kind(*(_at(f"[{i}]", form.read, each) for i, (form, each) in parts))
+        return kind(*_read_each([form.read for form in forms], data))
 
     return _Form(
         lambda value: [form.write(each) for form, each in zip(forms, value, strict=True)], read
@@ -255,7 +265,13 @@ def _object(kind: Any) -> _Form:
             raise _bad(f"an object ({kind.__name__})", data)
         if wrong := sorted(forms.keys() ^ data.keys()):
             raise _BadValueError(f"missing or unknown in {kind.__name__}: {', '.join(wrong)}")
-        return kind(**{name: _at(f".{name}", f.read, data[name]) for name, f in forms.items()})
+        found = {}
+        for name, form in forms.items():
+            try:
+                found[name] = form.read(data[name])
+            except (TypeError, ValueError) as error:
+                raise _within(f".{name}", error) from error
+        return kind(**found)
 
     return _Form(
         lambda value: {name: form.write(getattr(value, name)) for name, form in forms.items()},
