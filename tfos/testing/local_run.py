@@ -67,6 +67,7 @@ def run_local(
 
     Examples
     --------
+    >>> import pandas as pd
     >>> rows = pd.DataFrame({"item": [3, 7, 3], "clicked": [1.0, 0.0, 1.0]})
     >>> result = run_local(CountJob(), rows, params={"epochs": 2})
     >>> result.rows
