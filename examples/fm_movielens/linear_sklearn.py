@@ -45,7 +45,7 @@ class LinearJob(tfos.Job):
             return csr_matrix((ones, columns.ravel(), starts), shape=(rows, ends[-1]))
 
         def write(directory: str) -> None:
-            # Arrays, not a pickle: whoever can write to the directory could have it run anything.
+            # Arrays, not a pickle: anyone who can write there could have a pickle run anything.
             weights = {"coef": model.coef_, "intercept": model.intercept_, "t": model.t_}
             np.savez(f"{directory}/weights.npz", step=step, mean=known.mean_rating, **weights)
 

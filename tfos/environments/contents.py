@@ -134,7 +134,7 @@ def fingerprint(
 
 
 def _sorted(files: Iterable[PackedFile]) -> list[PackedFile]:
-    # Bytecode names the directory it was compiled in, and comes to be by mere use.
+    # Bytecode names the directory it was compiled in, and is created by mere use.
     kept = (
         file
         for file in files

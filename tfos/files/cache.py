@@ -56,7 +56,7 @@ def locked(
     Parameters
     ----------
     root
-        The cache; it comes to be with the first block.
+        The cache; created on first use.
     on_wait
         Called once if another process is at it.
     error

@@ -77,7 +77,7 @@ def missing_headers(include: Path) -> dict[str, str]:
 
 
 def write_headers(headers: dict[str, str], directory: Path) -> None:
-    """Write `headers` below `directory`, which comes to be."""
+    """Write `headers` below `directory`, which is created."""
     for path, text in headers.items():
         file = directory / path
         file.parent.mkdir(parents=True, exist_ok=True)

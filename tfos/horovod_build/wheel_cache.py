@@ -48,7 +48,7 @@ class WheelCache:
     Parameters
     ----------
     root
-        The cache directory; it comes to be with the first build.
+        The cache directory; the first build creates it.
     tensorflow
         TensorFlow's version.
     settings

@@ -235,8 +235,8 @@ class Registry(ABC):
     def order_respawn(self, life: Life) -> None:
         """Tell a role host to start its process as `life`, in place, while the others go on.
 
-        Idempotent; an older order never replaces a newer one. One of an older generation than the
-        latest is heeded by nobody.
+        Idempotent; an older order never replaces a newer one. Orders for an older generation than
+        the latest are ignored.
 
         Raises
         ------

@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def on_line(directory: str, command: Sequence[str]) -> list[str]:
-    """Return the command line that runs `command` so; whoever starts it holds standard input."""
+    """Return the command line that runs `command` so; its parent holds standard input."""
     return [sys.executable, "-I", "-S", __file__, directory, *command]
 
 

@@ -107,7 +107,7 @@ class InMemoryRun:
 
 
 _Look = Callable[[_State], tuple[Any, ...] | None]
-"""Sees what a listener is told of a run: its arguments, or None for nothing to tell."""
+"""Looks at a run for a listener: returns its arguments, or None for no news."""
 
 
 class _Listening(NamedTuple):

@@ -208,7 +208,7 @@ class TreeRegistry(Registry):
 
     def stop(self, notice: StopNotice) -> None:
         """See `Registry.stop`."""
-        # Version 0 is the tree's own empty node: whoever writes second finds another version.
+        # Version 0 is the tree's own empty node: a second writer finds another version.
         with self._tree.present(), suppress(NodeMovedError):
             self._session.write(f"{self._root}/stop", encode(notice, "stop"), version=0)
 

@@ -27,7 +27,7 @@ def processes_marked(variable: str, value: str) -> list[psutil.Process]:
     found: list[psutil.Process] = []
     unread = list(psutil.process_iter())
     deadline = time.monotonic() + _EXEC_WITHIN_S
-    # Linux shows no environment of a process amid exec, when who started it takes it for started;
+    # During exec, Linux shows no environment of a process that its parent takes for started;
     # nor, ever, that of a thread of the kernel.
     while unread and time.monotonic() < deadline:
         still_unread = []

@@ -103,7 +103,8 @@ def list_checkpoints(
     url, job
         Where, and whose; None for everybody's.
     warn
-        Told of each job that is left out because it cannot be read, where there are others.
+        Called with a line about each job that is left out because it cannot be read, where there
+        are others.
 
     Raises
     ------
@@ -142,7 +143,7 @@ def verify_checkpoints(
     on_bytes
         Called with the number of bytes of each piece read.
     warn
-        Told of each checkpoint that cannot be read, where others can.
+        Called with a line about each checkpoint that cannot be read, where others can.
 
     Raises
     ------

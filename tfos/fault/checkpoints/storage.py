@@ -1,7 +1,7 @@
 """Say what a place for checkpoint directories must do.
 
 Locally a directory appears whole, by rename. Elsewhere its files arrive one by one and the commit
-marker last, so that whoever lists meanwhile finds no marker.
+marker last, so that a listing made meanwhile finds no marker.
 """
 
 from __future__ import annotations

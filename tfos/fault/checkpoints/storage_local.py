@@ -179,6 +179,6 @@ class LocalStorage(CheckpointStorage):
 
 
 def _raise_unless_gone(error: OSError) -> None:
-    # Whoever removes a checkpoint meanwhile is no failure of who looks.
+    # A checkpoint that is removed meanwhile is no failure of the one who looks.
     if not isinstance(error, FileNotFoundError):
         raise error

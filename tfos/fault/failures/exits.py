@@ -36,7 +36,7 @@ def failure_from_exit(
         something, the process's death for a signal, the user's code for an exit code.
     """
     exit_code, signal_name, words = _describe_exit(exited.returncode)
-    # One that something else killed may have told of a full disk before, and have gone on.
+    # One that something else killed may have reported a full disk before, and have gone on.
     ended_itself = 0 < exited.returncode < 128 or exited.returncode == -signal.SIGABRT
     scarce = exhausted(exited.last_lines) if ended_itself else None
     if cause is None and scarce is not None:
@@ -85,7 +85,7 @@ def _hint_for_exit(returncode: int) -> str:
 _HINTS = {
     134: "it aborted (SIGABRT): look for an assertion of TensorFlow in its last lines",
     135: "it hit a bus error (SIGBUS): the disk or /dev/shm behind a mapped file may be full",
-    137: "it was killed (SIGKILL), most often for want of memory: give the role more memory "
+    137: "it was killed (SIGKILL), usually by the out-of-memory killer: give the role more memory "
     "or use a smaller batch_size or shuffle_rows",
     139: "it crashed in native code (SIGSEGV): look at the TensorFlow ops and libraries in use",
     143: "something outside tfos asked it to end (SIGTERM)",

@@ -145,7 +145,7 @@ class ManagedProcess:
         """
         event = self._mailbox.take(timeout_s)
         if isinstance(event, Exited):
-            # The attendant's next statement: whoever saw the exit may look at what is left.
+            # The attendant's next statement: once the exit is seen, what is left may be looked at.
             self._done.wait(_DRAIN_TIMEOUT_S)
         return event
 
@@ -173,7 +173,7 @@ class ManagedProcess:
         """End it: SIGTERM to its group, `grace_s` seconds, then SIGKILL.
 
         When it returns, the process is reaped and no process of its group runs. What left the group
-        by a session of its own is out of reach. Idempotent: after an end, whoever caused it, it
+        by a session of its own is out of reach. Idempotent: after an end, whatever caused it, it
         returns at once. Blocks for at most the grace and 10 s. A polite ``stop`` message beforehand
         is the caller's affair. The `Exited` event stays to be taken.
 

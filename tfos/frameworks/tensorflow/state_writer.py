@@ -17,7 +17,7 @@ class StateWriter:
     """Writes what a `TrainedState` holds, again and again; for one thread.
 
     For variables on several machines TensorFlow traces a function at each save. Every server is
-    told of it, one after the other, and each wait for an answer holds Python's lock: a chief that
+    sent it, one after the other, and each wait for an answer holds Python's lock: a chief that
     saves while a worker is stopped stops too (seen with TensorFlow 2.21 and a worker in SIGSTOP).
     So one function serves for as long as the state has the same objects.
 

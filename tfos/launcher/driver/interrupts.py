@@ -1,4 +1,4 @@
-"""Hear the signals that ask the driver to end, and hand them to whoever can act on them."""
+"""The signals that ask the driver to end, handed to the part of it that can act on them."""
 
 from __future__ import annotations
 

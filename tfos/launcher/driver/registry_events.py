@@ -75,7 +75,7 @@ class RegistryReader:
         return last is not None and last.task in self._retired
 
     def retire_group(self, role: Role, attempt: int) -> None:
-        """Count every host of a role as gone whose attempt is lower; nothing more is told of it."""
+        """Count every host of a role as gone whose attempt is lower: it is not mentioned again."""
         self._least_attempts[role] = attempt
         self.members = {k: m for k, m in self.members.items() if self._counts(m)}
 
@@ -135,7 +135,7 @@ class RegistryReader:
     def hosts_lost(self, tasks: Set[int], generation: int) -> list[Event]:
         """Count the hosts of lost task attempts as gone from now on, though sessions live on.
 
-        Who had told of its end before is not missed: outcomes come first.
+        A host that had reported its end before is not missed: outcomes come first.
         """
         news = {member.task for member in self.members.values()} & tasks
         if not news:

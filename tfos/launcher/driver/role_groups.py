@@ -258,7 +258,7 @@ class RoleGroup:
         ended = explain_stop(self._spark)
         killed = isinstance(ended, InterruptedRunError)
         if self.spec.gang and not killed and not self._withdrawn.is_set():
-            # Before its end is told of: a gang that only failed is submitted again.
+            # Before its end is reported: a gang that only failed is submitted again.
             self._on_stopped(str(ended))
             return GroupReport(role, (), None)
         return GroupReport(role, (), _stopped(ended), killed=killed)

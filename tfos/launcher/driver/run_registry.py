@@ -51,7 +51,7 @@ class RunRegistry:
     host
         The address at which executors reach this driver.
     note
-        Told of an external ensemble's address; see `tfos.run`.
+        Called with an external ensemble's address; see `tfos.run`.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ def erase_last_run(address: RegistryAddress) -> bool:
     job, _, run_id = address.root.rpartition("/")
     timeouts = (address.session_timeout_s, address.connect_timeout_s)
     try:
-        # Its lock goes with its session. Whoever takes that next removes what is empty then.
+        # Its lock goes with its session. The next to take it removes what is empty then.
         with job_lock(address.hosts, job, run_id, timeouts):
             pass
     except AlreadyRunningError:

@@ -25,7 +25,7 @@ def security_properties(spark: SparkConfig) -> dict[str, str]:
     """Return the Spark properties that ``--encrypt`` and the Kerberos options stand for.
 
     The master and the workers of ``local-cluster`` listen on this machine: they take nothing from
-    others there. And nowhere can whoever reaches Spark's web interface end a run's jobs by it.
+    others there. And nobody can end a run's jobs through Spark's web interface, wherever it is.
     """
     properties = {"spark.ui.killEnabled": "false"}
     if spark.master.kind == "local-cluster":
@@ -95,6 +95,6 @@ def unprotected(master: Master, properties: Mapping[str, str]) -> str | None:
     if properties.get(AUTHENTICATE, "false").strip().lower() == "true":
         return None
     return (
-        f"{AUTHENTICATE} is off: whoever reaches this cluster's network can read the data and run "
-        "code in the executors; --encrypt turns it on (docs/security.md)"
+        f"{AUTHENTICATE} is off: anyone who reaches this cluster's network can read the data and "
+        "run code in the executors; --encrypt turns it on (docs/security.md)"
     )

@@ -162,7 +162,7 @@ class Supervision:
         )
 
     def tell_failure(self) -> None:
-        """Tell the driver of a failure that it could not be told of before; after `run`, if any.
+        """Report a failure that could not be reported earlier; call after `run`, if at all.
 
         Spark carries it as well, but only once every other task of its job has ended. This role
         is registered first where it is not: the driver hears of members alone. Blocks for as long

@@ -48,7 +48,7 @@ _RECORD_WITHIN_S: Final = 5.0
 ANOTHER_DRIVER_WITHIN_S = 60.0
 """How long YARN may take to start a driver anew, before a record of the run is looked for."""
 
-# The first before YARN has it: whoever interrupts then must still end it.
+# The first before YARN has it: an interrupt then must still end it.
 _SUBMITTED: Final = re.compile(r"(?:Submitting application|report for) (application_\d+_\d+) ")
 _STATE: Final = re.compile(r"Application report for \S+ \(state: (\w+)\)")
 _FIELD: Final = re.compile(r"^\t (?P<name>[A-Za-z ]+): ?(?P<value>.*)")

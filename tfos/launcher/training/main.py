@@ -251,7 +251,7 @@ def main() -> None:
 
 
 def _wait_and_play(link: ChannelLink) -> int:
-    # Before it is known what to play: whoever waits for this process need not wait for the import.
+    # Before it is known what to play: those who wait for this process need not wait for the import.
     link.send(Phase("started", time.time()))
     arch, role = sys.argv[1:]
     framework = load_framework(arch)

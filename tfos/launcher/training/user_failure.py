@@ -27,7 +27,7 @@ _PEER_REPLACED = (
     "Primary device is not remote",
     "unknown device",
 )
-# What collectives of Horovod 0.28.1 say once a rank has gone; the second amid a transfer.
+# What collectives of Horovod 0.28.1 say once a rank has gone; the second during a transfer.
 _RING_BROKEN = ("Horovod has been shut down", "gloo/transport")
 _PEER_HINT = "another role went away; its own failure is the one to look at"
 _NOT_SENT_HINT = (

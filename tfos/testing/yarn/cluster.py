@@ -94,7 +94,7 @@ class ClusterRecord:
     def kill(self) -> None:
         """SIGKILL all of them and wait until they are gone, at most 10 s.
 
-        NodeManagers pay no heed to SIGTERM for a while once their ResourceManager is gone.
+        NodeManagers ignore SIGTERM for a while once their ResourceManager is gone.
         """
         deadline = time.monotonic() + _END_WITHIN_S
         while (processes := self.processes()) and time.monotonic() < deadline:

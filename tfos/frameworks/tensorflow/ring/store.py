@@ -25,7 +25,7 @@ _IDLE_S: Final = 10.0
 class RingStore:
     """A store on a free port of `host`, and on no other address; closed with its generation.
 
-    It is open to whoever reaches that port, for Gloo knows no credentials: the ranks it brings
+    It is open to anyone who reaches that port, for Gloo knows no credentials: the ranks it brings
     together trust each other's network all the same.
 
     Raises
@@ -70,7 +70,7 @@ class _Server(ThreadingHTTPServer):
         TCPServer.server_bind(self)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a rank that dies in the middle of a request is told of elsewhere."""
+        """Say nothing: a rank that dies in the middle of a request is reported elsewhere."""
 
 
 class _Handler(BaseHTTPRequestHandler):
