@@ -71,7 +71,11 @@ def test_a_session_that_ends(submit, fault, code, words):
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("pre_train_raises", "LookupError: no such table: clicks"), ("spark_raises", "bad row")],
+    [
+        ("pre_train_raises", "LookupError: no such table: clicks"),
+        ("pre_train_raises_oddly", "OddError: its __str__ raised"),
+        ("spark_raises", "bad row"),
+    ],
 )
 def test_bad_data(in_session, fault, words):
     check(in_session("-p", f"fault={fault}", *FAULTS), ExitCode.USER_CODE, words)

@@ -91,6 +91,8 @@ def test_what_is_trained_in_any_way_is_the_same_on_every_rank(in_session):
     # One that Keras's fit trains with the callbacks of the context.
     assert found["keras"]["weights"][0] == found["keras"]["weights"][1]
     assert found["keras"]["losses"][-1] < found["keras"]["losses"][0] / 2
+    # Each optimizer that a model has is averaged.
+    assert found["two"][0] == found["two"][1]
     # And Horovod's own ways work as they are known.
     own = found["own"]
     assert own["started_at"] == 0.0

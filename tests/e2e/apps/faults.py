@@ -10,12 +10,19 @@ from pathlib import Path
 import tfos
 
 
+class OddError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text of mine")
+
+
 class FaultyJob(tfos.Job):
     def pre_train(self, spark):
         fault = self.params["fault"]
         self.where = self.params.get("where", "chief")
         if fault == "pre_train_raises":
             raise LookupError("no such table: clicks")
+        if fault == "pre_train_raises_oddly":
+            raise OddError
         if fault == "null":
             return spark.sql("select id, if(id = 7, null, id) as value from range(100)")
         if fault == "spark_raises":

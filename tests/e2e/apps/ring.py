@@ -159,6 +159,7 @@ class RingJob(tfos.Job):
             "loss": loss,
             "totals": totals,
             "keras": self.keras(ctx, ctx.keras_callbacks()),
+            "two": self.two_optimizers(ctx),
             "own": self.own(ctx),
         }
 
@@ -192,6 +193,37 @@ class RingJob(tfos.Job):
             "losses": history.history["loss"],
             "weights": ctx.hvd.allgather(tf.constant([weights])).numpy().tolist(),
         }
+
+    def two_optimizers(self, ctx):
+        """Train two layers by Keras's `fit`, each by an optimizer of its own; return weights."""
+        import tensorflow as tf
+        import tf_keras
+
+        class Two(tf_keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.layers_of = [tf_keras.layers.Dense(1) for _ in range(2)]
+                self.second = tf_keras.optimizers.Adam(0.05)
+
+            def train_step(self, data):
+                x, y = data
+                with tf.GradientTape(persistent=True) as tape:
+                    errors = [tf.reduce_mean(tf.square(each(x) - y)) for each in self.layers_of]
+                optimizers = (self.optimizer, self.second)
+                for error, layer, by in zip(errors, self.layers_of, optimizers, strict=True):
+                    weights = layer.trainable_variables
+                    by.apply_gradients(zip(tape.gradient(error, weights), weights, strict=True))
+                return {"loss": errors[0]}
+
+        tf.random.set_seed(ctx.rank)
+        model = Two()
+        model.compile(tf_keras.optimizers.Adam(0.05))
+        rows = ctx.keras_dataset(
+            batch_size=61, map=lambda batch: (batch["x"][:, None], batch["y"][:, None])
+        )
+        model.fit(rows, steps_per_epoch=8, epochs=1, verbose=0, callbacks=ctx.keras_callbacks())
+        weights = [float(weight) for each in model.get_weights() for weight in each.ravel()]
+        return ctx.hvd.allgather(tf.constant([weights])).numpy().tolist()
 
     def own(self, ctx):
         """Train by Horovod's own means, as its users write it."""

@@ -48,6 +48,9 @@ _FAILED_TASK = re.compile(r"barrier task \w+\(\d+, (\d+)\) finished unsuccessful
 _ADVICE = re.compile(r"^org\.apache\.spark\.SparkException: | Consider setting '.*")
 # Spark begins errors of queries and of Python functions in them with a condition's name.
 _CONDITION = re.compile(r"\[[A-Z][A-Z0-9_]+(\.[A-Z0-9_]+)*\]")
+_CONDITION_OF_JAVA = re.compile(r"org\.apache\.spark\.[\w.]*Exception: \[([A-Z][A-Z0-9_]*)[].]")
+_CONDITIONS_OF_THE_CLUSTER = {"INTERNAL_ERROR", "SPARK_JOB_CANCELLED"}
+_CALL = re.compile(r"An error occurred while calling \S+$")
 
 
 @dataclass(frozen=True)
@@ -324,7 +327,7 @@ def _spark_failure(role: Role, error: Exception) -> Failure:
         cause, hint = Cause.CONFIG, _OTHER_PYTHON
     elif jvm_ran_out_of_memory(text):
         cause, hint = Cause.MEMORY, JVM_MEMORY_ADVICE
-    elif getattr(error, "getCondition", lambda: None)() is None:
+    elif not _has_condition(error, text):
         cause, hint = Cause.INFRASTRUCTURE, _EXECUTORS_LOG
     elif "tfos.errors." in text:
         cause = Cause.INFRASTRUCTURE
@@ -338,10 +341,18 @@ def _spark_failure(role: Role, error: Exception) -> Failure:
     )
 
 
+def _has_condition(error: Exception, text: str) -> bool:
+    if getattr(error, "getCondition", lambda: None)() is not None:
+        return True
+    # PySpark passes errors of tasks on as those of Java, whose text has the condition.
+    named = {match[1] for match in _CONDITION_OF_JAVA.finditer(text)}
+    return bool(named - _CONDITIONS_OF_THE_CLUSTER)
+
+
 def _headline(text: str) -> str:
     """Return the line that says most: a Python error's last, a JVM error's last cause or first."""
     lines = [line.strip() for line in text.partition("JVM stacktrace:")[0].splitlines()]
-    lines = [line for line in lines if line]
+    lines = [line.removeprefix(": ") for line in lines if line and not _CALL.match(line)]
     if any(line.endswith("Traceback (most recent call last):") for line in lines):
         return str(telling("PythonException", text, carries=True))[:500]
     causes = [line for line in lines if line.startswith("Caused by:")]

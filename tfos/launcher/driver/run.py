@@ -26,7 +26,7 @@ from tfos.errors import (
     TfosError,
 )
 from tfos.fault.checkpoints.store import CheckpointStore
-from tfos.fault.failures.error_text import headline, user_traceback
+from tfos.fault.failures.error_text import headline, text_of, user_traceback
 from tfos.frameworks.contract import TRAIN, Framework, check_resumes, load_framework
 from tfos.frameworks.tensorflow.keras import check_keras
 from tfos.launcher.application.check import check_job
@@ -356,7 +356,7 @@ class _Run:
         except (TfosError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            if jvm_ran_out_of_memory(str(error)):
+            if jvm_ran_out_of_memory(text_of(error)):
                 raise TfosError(
                     f"a JVM of Spark ran out of memory in pre_train: {JVM_MEMORY_ADVICE}",
                     exit_code=ExitCode.RESOURCES,

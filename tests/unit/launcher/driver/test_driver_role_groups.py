@@ -47,6 +47,29 @@ class Captured(Exception):
             "Caused by: java.io.IOException: disk",
         ),
         (RuntimeError(""), Cause.INFRASTRUCTURE, "RuntimeError"),
+        (
+            RuntimeError(
+                "An error occurred while calling o9.collectToPython.\n"
+                ": org.apache.spark.SparkException: [SCALAR_SUBQUERY_TOO_MANY_ROWS] More than one "
+                "row returned by a subquery used as an expression. SQLSTATE: 21000"
+            ),
+            Cause.USER_CODE,
+            ": [SCALAR_SUBQUERY_TOO_MANY_ROWS] More than one row returned",
+        ),
+        (
+            RuntimeError(
+                "Job aborted due to stage failure: Lost task 0.0 in stage 1.0: "
+                "org.apache.spark.SparkException: [FAILED_READ_FILE.NO_HINT] Encountered error\n"
+                'Caused by: java.lang.NumberFormatException: For input string: "x"'
+            ),
+            Cause.USER_CODE,
+            'NumberFormatException: For input string: "x"',
+        ),
+        (
+            RuntimeError("org.apache.spark.SparkException: [SPARK_JOB_CANCELLED] Job 1 cancelled"),
+            Cause.INFRASTRUCTURE,
+            "Job 1 cancelled",
+        ),
     ],
 )
 def test_whose_failure_it_is(error, cause, words):

@@ -137,7 +137,9 @@ class _RingRuntime(TensorFlowRuntime):
             return super().steps_per_epoch(feed, name, batch_size)
 
     def keras_callbacks(self, ctx: TrainContext, on_nan: OnNan) -> list[Any]:
-        averaging = averaging_callback(self.hvd, self._averager, self._gather_uncounted)
+        averaging = averaging_callback(
+            self.hvd, self._averager, self._gather_uncounted, str(ctx.facts.key)
+        )
         return [averaging, *super().keras_callbacks(ctx, on_nan)]
 
     def _gather_uncounted(self, values: Any) -> Any:

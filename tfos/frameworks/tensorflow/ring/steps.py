@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfos.base import TrainContext
-from tfos.errors import ConfigError
+from tfos.frameworks.tensorflow.ring.alike import check_alike
 from tfos.frameworks.tensorflow.ring.gradients import GradientAverager
 from tfos.frameworks.tensorflow.ring.standing import Standing, next_turn
 from tfos.frameworks.tensorflow.trained_state import TrainedState
@@ -23,9 +23,9 @@ from tfos.training_parts import FitPlan
 
 __all__ = ["RingSteps"]
 
-_ULPS_APART = 16
-"""How far variables may be apart that are to be the same, in steps of their precision: as much as
-another order of a sum makes, far less than a gradient that was not averaged."""
+_ADVICE = (
+    "ctx.fit averages over the ranks what an optimizer applies that is in state={...}; put it there"
+)
 
 
 class RingSteps:
@@ -79,7 +79,8 @@ class RingSteps:
         self._standings = _standings_of(standings)
         if not self._checked:
             self._checked = True
-            self._check_together()
+            # The first step has left the same weights on every rank.
+            check_alike(self._hvd, self._state.variables(), str(self._ctx.facts.key), _ADVICE)
         positions = {each.feed: each.position for each in turn.taking_part.values()}
         named = dict(zip(self._metric_names, metrics, strict=True))
         return StepResult(turn.rows, named, positions, over)
@@ -126,27 +127,6 @@ class RingSteps:
         if self._columns is not None:
             traced = self._traced.get_concrete_function(self._columns, _row_of(self._offer))
             self._state.check_step(traced)
-
-    def _check_together(self) -> None:
-        """See that the first step has left the same weights on every rank."""
-        for number, variable in enumerate(self._state.variables()):
-            # Others, such as the moving averages of a batch normalisation, are each rank's own;
-            # rank 0's are kept.
-            if variable.trainable and variable.dtype.is_floating:
-                self._check_same(variable, f"tfos.same.{number}")
-
-    def _check_same(self, variable: Any, name: str) -> None:
-        import tensorflow as tf
-
-        first = self._hvd.broadcast(variable.read_value(), 0, name=name)
-        apart = tf.reduce_max(tf.abs(variable - first))
-        epsilon = np.finfo(variable.dtype.as_numpy_dtype).eps
-        if apart > _ULPS_APART * epsilon * tf.reduce_max(tf.abs(first)):
-            raise ConfigError(
-                f"{variable.name} of {self._ctx.facts.key} is not what it is at rank 0 after "
-                "a step: ctx.fit averages over the ranks what an optimizer applies "
-                "that is in state={...}; put it there, or average by ctx.hvd.allreduce"
-            )
 
     # -- batches ------------------------------------------------------------------------------
 
