@@ -25,6 +25,9 @@ _NO_THREAD: Final = re.compile(
     r"|fork: (?:retry: )?Resource temporarily unavailable"
 )
 _NO_SPACE: Final = re.compile(r"No space left on device|Disk quota exceeded")
+_BAD_OPTION: Final = re.compile(
+    r"Too small maximum heap|Invalid (?:maximum|initial) heap size|Unrecognized (?:VM )?option"
+)
 
 
 def jvm_refusal(who: str, said: str) -> TfosError | None:
@@ -40,7 +43,8 @@ def jvm_refusal(who: str, said: str) -> TfosError | None:
     Returns
     -------
     TfosError or None
-        None where its words tell of no lack of memory, threads or disk space.
+        None where its words tell of no lack of memory, threads or disk space, nor of an option
+        that it does not take.
     """
     for pattern, exit_code, advice in (
         (_NO_THREAD, ExitCode.CONFIG, "raise the limit of processes and threads (`ulimit -u`)"),
@@ -51,6 +55,11 @@ def jvm_refusal(who: str, said: str) -> TfosError | None:
             "container",
         ),
         (_NO_SPACE, ExitCode.INFRASTRUCTURE, "make room, or set TMPDIR to another disk"),
+        (
+            _BAD_OPTION,
+            ExitCode.CONFIG,
+            "correct JAVA_TOOL_OPTIONS, JDK_JAVA_OPTIONS or Spark's extraJavaOptions",
+        ),
     ):
         line = next((line.strip() for line in said.splitlines() if pattern.search(line)), None)
         if line is not None:

@@ -122,6 +122,14 @@ def _denied(place: str) -> TfosError | None:
     return ConfigError(f"{place} may not be used by user {user_name()}: permission denied")
 
 
+def _too_large(place: str) -> TfosError:
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = "" if soft == resource.RLIM_INFINITY else f" (`ulimit -f` is {soft >> 10} KiB)"
+    return ConfigError(
+        f"{place or 'a file'} would be larger than this user's files may be{limit}: raise the limit"
+    )
+
+
 def _no_descriptor(place: str) -> TfosError:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return ConfigError(
@@ -158,6 +166,7 @@ _BY_NUMBER: Final[dict[int, Callable[[str], Any]]] = {
     errno.EROFS: _read_only,
     errno.EACCES: _denied,
     errno.EPERM: _denied,
+    errno.EFBIG: _too_large,
     errno.EMFILE: _no_descriptor,
     errno.ENFILE: _no_descriptor_at_all,
     errno.EAGAIN: lambda place: _no_process(),

@@ -54,6 +54,12 @@ def test_a_home_without_java_is_not_passed_over(homes, home, says):
             "ulimit -u",
         ),
         (
+            "Picked up JAVA_TOOL_OPTIONS: -Xmx1m\n"
+            "Error occurred during initialization of VM\nToo small maximum heap",
+            ExitCode.CONFIG,
+            "Too small maximum heap; correct JAVA_TOOL_OPTIONS",
+        ),
+        (
             "java.lang.OutOfMemoryError: unable to create native thread: possibly out of memory",
             ExitCode.CONFIG,
             "ulimit -u",
@@ -70,4 +76,4 @@ def test_a_jvm_that_the_machine_does_not_let_run_is_told_by_its_own_words(said, 
 
 
 def test_other_words_of_a_jvm_say_nothing_of_the_machine():
-    assert jvm_refusal("java", "Unrecognized option: -x\nError: Could not create the JVM") is None
+    assert jvm_refusal("java", "Error: Unable to access jarfile x.jar") is None

@@ -31,6 +31,7 @@ from tfos.master import Master
         (OSError(errno.EDQUOT, "", "/tmp/x"), ExitCode.INFRASTRUCTURE, "quota"),
         (OSError(errno.EROFS, "", "/ro/x"), ExitCode.CONFIG, "/ro/x cannot be written, its file"),
         (PermissionError(errno.EACCES, "", b"/root/x"), ExitCode.CONFIG, "/root/x may not be used"),
+        (OSError(errno.EFBIG, "", "/tmp/x"), ExitCode.CONFIG, "/tmp/x would be larger than"),
         (OSError(errno.EMFILE, ""), ExitCode.CONFIG, "ulimit -n"),
         (OSError(errno.ENFILE, ""), ExitCode.CONFIG, "fs.file-max"),
         (BlockingIOError(errno.EAGAIN, ""), ExitCode.CONFIG, "no further process"),

@@ -154,7 +154,9 @@ def check_java(environ: Mapping[str, str] = os.environ) -> None:
     if answer.returncode != 0 or match is None:
         if (refusal := jvm_refusal(java, said)) is not None:
             raise refusal
-        first = (said.strip() or "nothing").splitlines()[0]
+        # Every JVM begins with the options that it takes from its environment.
+        own = [line for line in said.splitlines() if line and not line.startswith("Picked up ")]
+        first = (own or ["nothing"])[0]
         raise ConfigError(f"{java} -version said {first!r}: {_JAVA_ADVICE}")
     if int(match[1]) < LEAST_JAVA:
         raise ConfigError(f"{java} is Java {match[1]}, Spark needs {LEAST_JAVA}: {_JAVA_ADVICE}")
