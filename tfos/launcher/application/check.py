@@ -11,6 +11,7 @@ import builtins
 import difflib
 import inspect
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -48,7 +49,11 @@ def check_source(source: bytes, file: str, class_name: str | None) -> None:
         If it is no Python, surely has no Job or not that one, or its Job lacks a method.
     """
     try:
-        module = _Module(ast.parse(source, file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the import warns, if anything does
+            # Some errors of syntax are seen by the compiler alone: two arguments of one name.
+            compile(source, file, "exec", dont_inherit=True)
+            module = _Module(ast.parse(source, file))
     except SyntaxError as error:
         line = f': "{error.text.strip()}"' if error.text else ""
         raise JobDefinitionError(

@@ -17,6 +17,8 @@ BOTH = "    def pre_train(self, spark): ...\n    def train(self, ctx): ...\n"
 @pytest.mark.parametrize(
     ("source", "name", "words"),
     [
+        ("x = 1\ndef f(a, a): pass\n", None, r"^app.py, line 2: duplicate argument 'a'"),
+        ("return 1\n", None, r"^app.py, line 1: 'return' outside function"),
         ("x = 1\ndef f(:\n", None, r'^app.py, line 2: invalid syntax: "def f\(:" \(Python 3'),
         ("x = '\\0'\x00", None, "app.py"),
         ("x = 1\n", None, "defines no subclass of tfos.Job"),
