@@ -128,6 +128,22 @@ def test_a_step_that_applies_no_gradients_is_refused(ctx):
         ctx.fit(step, state=line.state, batch_size=64)
 
 
+def test_averages_that_move_are_no_training(ctx):
+    line = Line(ctx)
+    with ctx.scope():
+        average = tf.Variable(0.0, trainable=False, name="average")
+
+    def step(batch):
+        average.assign(0.9 * average + 0.1 * tf.reduce_mean(batch["x"]))
+        return {"loss": line.loss(batch)}
+
+    state = {**line.state, "average": average}
+    with pytest.raises(ValueError, match=r"changes no variable in state \((weight|bias), "):
+        ctx.fit(step, state=state, batch_size=64)
+    # Without an optimizer it is all that there is to train.
+    assert ctx.fit(step, state={"average": average}, batch_size=64).step == 10
+
+
 def test_a_step_that_changes_what_is_not_in_the_state_is_refused(ctx):
     line, other = Line(ctx), Line(ctx)
     with pytest.raises(ValueError, match="pass what it trains in state"):

@@ -183,6 +183,10 @@ def _remedy(name: str, kind: pa.DataType) -> str:
     """Word how Spark fills the nulls of one column, or leaves out their rows."""
     if pt.is_nested(kind):
         return f"filter or replace them, in the lists of {name!r} as well"
+    if "." in name:
+        # Spark fills no fields of structs.
+        present = f"{name} IS NOT NULL"
+        return f"drop the rows with df.filter({present!r}), or fill a column of its own"
     drop = f"drop the rows with df.dropna(subset=[{name!r}])"
     for known, value in _FILLED_BY_SPARK:
         if known(kind):

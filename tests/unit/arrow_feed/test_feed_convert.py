@@ -206,3 +206,10 @@ def test_the_way_on_from_nulls_is_of_that_column(values, kind, words):
     with pytest.raises(NullValueError) as told:
         convert(pa.array(values, kind))
     assert words in str(told.value)
+
+
+def test_the_way_on_from_nulls_in_a_struct_is_one_that_spark_takes():
+    schema = pa.schema([("u", pa.struct([("age", pa.int32())]))])
+    converter = BatchConverter(FeedSchema.from_arrow(schema), "error")
+    with pytest.raises(NullValueError, match=r"df\.filter\('u\.age IS NOT NULL'\)"):
+        converter(pa.record_batch({"u": pa.array([{"age": None}], schema.field("u").type)}))

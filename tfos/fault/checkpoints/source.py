@@ -15,6 +15,9 @@ from tfos.files.remote import told_by_client
 __all__ = ["Source", "find_source"]
 
 _OPTION: Final = "--warm-start"
+_EXPECTED: Final = (
+    "expected the directory of a job's checkpoints (DIR/NAME), one of them, or a SavedModel"
+)
 _SAVED_MODEL: Final = "variables"
 _MODEL_FILE: Final = "saved_model.pb"
 
@@ -94,20 +97,20 @@ def find_source(url: str) -> Source:
     try:
         file_system.invalidate_cache()
         model = file_system.exists(f"{root}/{_MODEL_FILE}")
+        file = not model and file_system.isfile(root)
     except Exception as error:  # clients of object stores raise types of their own
         raise CheckpointError(f"{_OPTION} {url} cannot be read: {told_by_client(error)}") from error
     if model:
         return _SavedModel(file_system, root, url, local=local)
+    if file:
+        raise ConfigError(f"{_OPTION} {url} is a file: {_EXPECTED}")
     parent, _, name = (root if local else url.rstrip("/")).rpartition("/")
     if is_checkpoint_name(name):
         parent, _, job = parent.rpartition("/")
         return _one(CheckpointStore(parent, job), name, url)
     found = CheckpointStore(parent, name).latest() if parent and name else None
     if found is None:
-        raise ConfigError(
-            f"{_OPTION} {url} holds nothing to begin from: expected the directory of a job's "
-            "checkpoints (DIR/NAME), one checkpoint in it, or a SavedModel"
-        )
+        raise ConfigError(f"{_OPTION} {url} holds nothing to begin from: {_EXPECTED}")
     return _Checkpoint(CheckpointStore(parent, name), found)
 
 

@@ -109,8 +109,12 @@ class TrainedState:
                 'state={"model": model, "optimizer": optimizer}'
             )
         written = _written(traced)
+        # With an optimizer, weights are to be trained: a metric, or the moving averages of a batch
+        # normalisation, change without that as well.
+        optimized = any(hasattr(each, "apply_gradients") for each in self.tracked())
+        weights = [variable for variable in trained if variable.trainable and optimized]
         # A state of optimizers alone says nothing of what they train.
-        judged = trained or known
+        judged = weights or trained or known
         changed = {id(variable.handle) for variable in judged} & written.keys()
         if not changed and not _runs_python(traced):
             raise ValueError(

@@ -14,10 +14,11 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from tfos.base import Job
 from tfos.errors import JobDefinitionError
+from tfos.fault.failures.error_text import repr_of
 
 __all__ = ["check_job", "check_source"]
 
@@ -85,14 +86,18 @@ def check_source(source: bytes, file: str, class_name: str | None) -> None:
             _check_methods(name, found.methods)
 
 
-def check_job(job: Job) -> None:
+def check_job(job: Any) -> None:
     """Check a Job's methods. Runs on the driver.
 
     Raises
     ------
     JobDefinitionError
-        If one is missing, misspelt, or takes other arguments.
+        If one is missing, misspelt, or takes other arguments; if `job` is no Job.
     """
+    if not isinstance(job, Job):
+        is_class = isinstance(job, type) and issubclass(job, Job)
+        found = f"the class: {job.__name__}() makes one" if is_class else repr_of(job)
+        raise JobDefinitionError(f"expected a tfos.Job, found {found}")
     name = type(job).__name__
     own = {n for n in dir(type(job)) if getattr(type(job), n) is not getattr(Job, n, None)}
     _check_methods(name, own | {n for n in vars(job) if callable(vars(job)[n])})

@@ -52,6 +52,12 @@ def test_a_saved_model(place, tmp_path):
     assert content(prefix) == "model"
 
 
+def test_a_file_is_told_as_one(tmp_path):
+    (tmp_path / "weights.h5").touch()
+    with pytest.raises(ConfigError, match=r"--warm-start \S*weights.h5 is a file: expected"):
+        find_source(str(tmp_path / "weights.h5"))
+
+
 def test_nothing_of_the_kind_is_told_before_training(place, tmp_path):
     with pytest.raises(ConfigError, match=r"--warm-start .* holds nothing to begin from"):
         find_source(f"{place.url}/fm")

@@ -134,3 +134,12 @@ def test_a_method_may_be_any_callable():
     made.train = lambda ctx, more=1: None
     check_job(made)
     check_job(job(pre_train=good, train=lambda self, *any_number: None, training=good))
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(None, "found None"), (Job, r"found the class: Job\(\) makes one"), ("app.py", "'app.py'")],
+)
+def test_what_is_no_job_is_refused(given, found):
+    with pytest.raises(JobDefinitionError, match=f"expected a tfos.Job, .*{found}"):
+        check_job(given)
