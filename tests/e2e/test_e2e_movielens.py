@@ -25,20 +25,6 @@ def test_the_common_loop_in_one_process(in_session, data, tmp_path):
     assert Path(run.record["model"]).parent == models
 
 
-def test_scikit_learn_without_tensorflow(in_session, data, tmp_path):
-    kept = ("--checkpoint-dir", str(tmp_path / "kept"), "--model-dir", str(tmp_path / "models"))
-    linear = str(EXAMPLE / "linear_sklearn.py")
-    short = in_session("--arch", "plain", "-p", data, *kept, "-p", "epochs=2", linear)
-    assert short.code == ExitCode.OK
-    run = in_session("--arch", "plain", "-p", data, *kept, linear)
-    assert run.code == ExitCode.OK
-    # It goes on after the rows that the first run has used: ten epochs of 20 batches.
-    assert (short.record["steps"], run.record["steps"]) == (40, 200)
-    # Biases alone reach 0.944.
-    assert run.record["result"]["rmse"] < 0.944 < short.record["result"]["rmse"]
-    assert Path(run.record["model"], "weights.npz").exists()
-
-
 def test_the_common_loop_on_parameter_servers(submit, data):
     arguments = ["--arch", "ps", "--num-ps", "1", "--num-workers", "2", "-p", data]
     check_quality(submit(*arguments, str(EXAMPLE / "fm.py")))
