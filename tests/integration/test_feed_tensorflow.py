@@ -280,6 +280,7 @@ WORKER = """
 CHIEF = """
     import json, sys
     import tensorflow as tf
+    from tfos import wire
     from tfos.arrow_feed.dataset import dataset
     from tfos.arrow_feed.schema import FeedSchema
     from tfos.read_plan import ReadPlan
