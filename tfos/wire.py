@@ -21,8 +21,9 @@ Any                                whatever JSON value it is
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import (
     Any,
@@ -37,7 +38,7 @@ from typing import (
     get_type_hints,
 )
 
-__all__ = ["from_json", "to_json"]
+__all__ = ["from_json", "from_text", "to_json", "to_text"]
 
 T = TypeVar("T")
 _TAG: Final = "type"
@@ -81,6 +82,22 @@ def from_json(kind: type[T], data: Any) -> T:
     return cast(T, _form_of(kind).read(data))
 
 
+def to_text(value: Any) -> str:
+    """Return a value as compact JSON text; raises TypeError or ValueError if it has none."""
+    return json.dumps(to_json(value), separators=(",", ":"))
+
+
+def from_text(kind: type[T], text: str | bytes) -> T:
+    """Read back what `to_text` returned for a value of this type.
+
+    Raises
+    ------
+    ValueError
+        If `text` is not JSON, or as of `from_json`.
+    """
+    return from_json(kind, json.loads(text))
+
+
 class _Form(NamedTuple):
     write: Callable[[Any], Any]
     read: Callable[[Any], Any]
@@ -118,8 +135,10 @@ def _form_of(kind: Any) -> _Form:
 
 def _new_form(kind: Any) -> _Form:
     origin, arguments = get_origin(kind), get_args(kind)
-    if kind is Any or kind is dict:
+    if kind is Any:
         return _Form(_same, _same)
+    if kind is dict:
+        return _mapping(_Form(_same, _same), _Form(_same, _same))
     if kind in _PLAIN:
         return _plain(kind)
     if origin in (Union, types.UnionType):
@@ -213,13 +232,9 @@ def _mapping(key: _Form, item: _Form) -> _Form:
     def read(data: Any) -> dict[Any, Any]:
         if not isinstance(data, Mapping):
             raise _bad("an object", data)
-        found = {}
-        for name, each in data.items():
-            try:
-                found[key.read(name)] = item.read(each)
-            except (TypeError, ValueError) as error:
-                raise _within(f"[{name!r}]", error) from error
-        return found
+        keys = _read_parts("[{!r}]", ((name, key.read, name) for name in data))
+        items = _read_parts("[{!r}]", ((name, item.read, data[name]) for name in data))
+        return dict(zip(keys, items, strict=True))
 
     return _Form(lambda value: {key.write(k): item.write(v) for k, v in value.items()}, read)
 
@@ -228,19 +243,23 @@ def _array(item: _Form) -> _Form:
     def read(data: Any) -> tuple[Any, ...]:
         if not isinstance(data, list | tuple):
             raise _bad("an array", data)
-        return tuple(_read_each([item.read] * len(data), data))
+        return tuple(_read_parts("[{}]", ((i, item.read, each) for i, each in enumerate(data))))
 
     return _Form(lambda value: [item.write(each) for each in value], read)
 
 
-def _read_each(reads: Sequence[Callable[[Any], Any]], values: Sequence[Any]) -> list[Any]:
-    found: list[Any] = []
-    for read, value in zip(reads, values, strict=True):
+def _read_parts(
+    place: str, parts: Iterable[tuple[Any, Callable[[Any], Any], Any]]
+) -> Iterator[Any]:
+    """Read the parts of a value, each given by its name, its reader and its data.
+
+    `place` formats a part's name as its place in the value, where there is an error to tell.
+    """
+    for name, read, data in parts:
         try:
-            found.append(read(value))
+            yield read(data)
         except (TypeError, ValueError) as error:
-            raise _within(f"[{len(found)}]", error) from error
-    return found
+            raise _within(place.format(name), error) from error
 
 
 def _named_tuple(kind: Any) -> _Form:
@@ -249,7 +268,8 @@ def _named_tuple(kind: Any) -> _Form:
     def read(data: Any) -> Any:
         if not isinstance(data, list | tuple) or len(data) != len(forms):
             raise _bad(f"an array of {len(forms)}", data)
-        return kind(*_read_each([form.read for form in forms], data))
+        parts = zip(forms, data, strict=True)
+        return kind(*_read_parts("[{}]", ((i, f.read, each) for i, (f, each) in enumerate(parts))))
 
     return _Form(
         lambda value: [form.write(each) for form, each in zip(forms, value, strict=True)], read
@@ -265,13 +285,8 @@ def _object(kind: Any) -> _Form:
             raise _bad(f"an object ({kind.__name__})", data)
         if wrong := sorted(forms.keys() ^ data.keys()):
             raise _BadValueError(f"missing or unknown in {kind.__name__}: {', '.join(wrong)}")
-        found = {}
-        for name, form in forms.items():
-            try:
-                found[name] = form.read(data[name])
-            except (TypeError, ValueError) as error:
-                raise _within(f".{name}", error) from error
-        return kind(**found)
+        values = _read_parts(".{}", ((name, f.read, data[name]) for name, f in forms.items()))
+        return kind(**dict(zip(forms, values, strict=True)))
 
     return _Form(
         lambda value: {name: form.write(getattr(value, name)) for name, form in forms.items()},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ from tfos.arrow_feed.schema import FeedSchema
 from tfos.errors import ConfigError, DivergedError, NotFedError
 from tfos.frameworks.tensorflow.local import LocalFramework
 from tfos.launcher.training.feed import TrainingFeed
+from tfos.testing.ports import free_ports
 from tfos.topology import Endpoint, Role, TaskKey
 
 # As training processes have it.
@@ -55,13 +55,10 @@ def parameter_served(spooled):
     from tfos.frameworks.tensorflow.ps import ParameterServerFramework
 
     keys = [CHIEF, WORKER, TaskKey(Role.PS, 0), TaskKey(Role.PS, 1)]
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in keys]
     cluster = {
-        key: Endpoint("127.0.0.1", each.getsockname()[1])
-        for key, each in zip(keys, sockets, strict=True)
+        key: Endpoint("127.0.0.1", port)
+        for key, port in zip(keys, free_ports(len(keys)), strict=True)
     }
-    for each in sockets:
-        each.close()
     facts = facts_of(cluster)
     with (
         served_roles(facts, keys[1:], spooled),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +32,7 @@ from tfos.frameworks.tensorflow.state_writer import StateWriter
 from tfos.frameworks.tensorflow.trained_state import TrainedState
 from tfos.launcher.handover.messages import FromProcess
 from tfos.launcher.training.checkpoints import StoredCheckpoints
+from tfos.testing.ports import free_ports
 from tfos.topology import ClusterSpec, Endpoint, TaskKey
 from tfos.training_parts import HostLink, ProcessFacts
 
@@ -81,10 +81,7 @@ class Feed:
 def serve(arch: str) -> ClusterSpec:
     """Start the servers of a cluster in this process."""
     keys = ["chief-0"] if arch == "local" else ["chief-0", "worker-0", "ps-0", "ps-1"]
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in keys]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    ports = free_ports(len(keys))
     cluster = ClusterSpec(
         {
             TaskKey.parse(key): Endpoint("127.0.0.1", port)

@@ -20,7 +20,7 @@ from tfos.launcher.handover import messages
 from tfos.progress import Aim, Notice, Progress, RoleProgress
 from tfos.read_plan import FeedPosition, ReadPlan
 from tfos.topology import ClusterSpec, Endpoint, Life, Role, TaskKey
-from tfos.wire import from_json, to_json
+from tfos.wire import from_json, from_text, to_json
 
 WORKER = TaskKey(Role.WORKER, 1)
 
@@ -133,6 +133,13 @@ def test_missing_and_unknown_fields_are_refused():
         from_json(Whole, {k: v for k, v in {**DOCUMENT, "extra": 1}.items() if k != "on"})
     with pytest.raises(ValueError, match=r"^expected an object \(Whole\), found \['key'\]$"):
         from_json(Whole, ["key"])
+
+
+@pytest.mark.parametrize("text", ["[1]", "5", "null", '"x"'])
+def test_a_document_of_any_fields_is_an_object_still(text):
+    assert from_text(dict, '{"a": [1, null]}') == {"a": [1, None]}
+    with pytest.raises(ValueError, match="^expected an object, found "):
+        from_text(dict, text)
 
 
 def test_a_long_value_is_shown_in_part():

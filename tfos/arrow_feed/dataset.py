@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfos import wire
 from tfos.arrow_feed.schema import FeedSchema
 from tfos.arrow_feed.selection import Selection
 from tfos.arrow_feed.service import FeedService, ReadingRequest, Transport
@@ -111,14 +112,15 @@ def dataset(
     import tensorflow as tf
 
     transport = Transport(Selection.of(schema, plan))
-    request = ReadingRequest(
+    asked = ReadingRequest(
         plan=plan,
         schema=schema,
         endless=endless,
         # Those held ready, the one being taken from them, and the one in use.
         ahead=PREFETCH + 2 if tracked else AHEAD,
         starts=starts or {},
-    ).to_text()
+    )
+    request = wire.to_text(asked)
 
     def batches(reading: tf.Tensor) -> tf.data.Dataset:
         return _batches(reading, transport, tracked, token)

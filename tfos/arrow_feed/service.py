@@ -7,7 +7,6 @@ A plan and a schema fix, on both sides alike, which arrays a call of `FeedServic
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 import time
 from collections import deque
@@ -152,15 +151,6 @@ class ReadingRequest:
     ahead: int
     starts: Mapping[int, FeedPosition]
 
-    def to_text(self) -> str:
-        """Return this as JSON text."""
-        return json.dumps(wire.to_json(self))
-
-    @classmethod
-    def of_text(cls, text: bytes) -> ReadingRequest:
-        """Read back what `to_text` returned; raises ValueError on anything else."""
-        return wire.from_json(cls, json.loads(text))
-
 
 class FeedService:
     """Serve the feeds of this process to dataset ops. Thread-safe.
@@ -193,9 +183,9 @@ class FeedService:
     def open(self, request: Any) -> np.int64:
         """Start a reading and return its number.
 
-        `request` is the text of a `ReadingRequest`.
+        `request` is a `ReadingRequest`, as `tfos.wire.to_text` writes it.
         """
-        asked = ReadingRequest.of_text(bytes(np.asarray(request).item()))
+        asked = wire.from_text(ReadingRequest, bytes(np.asarray(request).item()))
         plan = asked.plan
         start = asked.starts.get(self._feed_index)
         if start is not None:

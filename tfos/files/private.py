@@ -1,4 +1,4 @@
-"""Directories in places that several users share: made for one of them, or refused."""
+"""Directories and files that one user alone can use, in places that several share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tfos.errors import ConfigError, TfosError
 
-__all__ = ["make_private", "private_name", "refuse_foreign"]
+__all__ = ["make_private", "private_name", "refuse_foreign", "write_private"]
 
 
 def private_name(told: str) -> str:
@@ -40,6 +40,17 @@ def make_private(path: Path, *, instead: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     refuse_foreign(path.parent, instead=instead)
     path.mkdir(mode=0o700)
+
+
+def write_private(path: str | os.PathLike[str], text: str) -> str:
+    """Write text to a new file that only this user can read, and return its path.
+
+    Raises OSError, also if it exists.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return os.fspath(path)
 
 
 def refuse_foreign(directory: Path, *, instead: str, error: type[TfosError] = ConfigError) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, TypeVar
 
 from tfos import wire
@@ -30,7 +29,7 @@ def encode(document: Any, what: str) -> bytes:
         If it is not JSON, or larger than `MAX_DOCUMENT_BYTES`.
     """
     try:
-        data = json.dumps(wire.to_json(document), separators=(",", ":")).encode()
+        data = wire.to_text(document).encode()
     except (TypeError, ValueError) as error:
         raise RendezvousError(f"{what} is not JSON: {error}") from error
     if len(data) > MAX_DOCUMENT_BYTES:
@@ -50,6 +49,6 @@ def decode(kind: type[T], data: bytes, what: str) -> T:
         If `data` is anything else.
     """
     try:
-        return wire.from_json(kind, json.loads(data))
+        return wire.from_text(kind, data)
     except ValueError as error:
         raise RendezvousError(f"{what} cannot be read: {error}") from error

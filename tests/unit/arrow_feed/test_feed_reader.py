@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tfos import wire
 from tfos.arrow_feed.places import Place
 from tfos.arrow_feed.reader import SpoolReader
 from tfos.arrow_feed.schema import FeedSchema
@@ -285,7 +286,7 @@ def test_the_slowest_reading_decides_what_is_needed(reader, spool):
 
 def request(plan, endless=False, ahead=0, starts=None, schema=SCHEMA):
     asked = ReadingRequest(plan, schema, endless, ahead, starts or {})
-    return np.array(asked.to_text().encode(), object)
+    return np.array(wire.to_text(asked).encode(), object)
 
 
 def test_the_service_delivers_what_its_transport_announces(reader):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import threading
@@ -243,7 +242,7 @@ class RoleGroup:
             context.setJobGroup(self._job_group, f"tfos {role} x {self.spec.count}")
             context.setLocalProperty(SUBMISSION_PROPERTY, str(self._submission))
             rows: list[Any] = self._run_tasks() if self._has_slots() else []
-            outcomes = tuple(wire.from_json(Outcome, json.loads(row.outcome)) for row in rows)
+            outcomes = tuple(wire.from_text(Outcome, row.outcome) for row in rows)
             report = GroupReport(role, outcomes, None)
         except InsufficientExecutorsError as error:
             self.refusal = error

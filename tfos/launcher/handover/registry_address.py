@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, field
 
 from tfos import wire
+from tfos.files.private import write_private
 from tfos.registry.contract import Registry
 from tfos.registry.identity import RunIdentity
 from tfos.topology import Endpoint
@@ -64,17 +63,16 @@ class RegistryAddress:
 
     def to_text(self) -> str:
         """Return this as text, the secret too: for a place that only its owner can read."""
-        return json.dumps(wire.to_json(self))
+        return wire.to_text(self)
 
     @classmethod
     def from_text(cls, text: str) -> RegistryAddress:
         """Read back what `to_text` returned; raises ValueError on anything else."""
-        return wire.from_json(cls, json.loads(text))
+        return wire.from_text(cls, text)
 
     def note(self, path: str) -> None:
         """Write this to a new file that only its owner can read."""
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(self.to_text())
+        write_private(path, self.to_text())
 
     @classmethod
     def noted(cls, path: str) -> RegistryAddress:

@@ -169,7 +169,7 @@ class RunResult:
     def from_text(cls, text: str | bytes) -> RunResult:
         """Read back what `to_text` returned; raises ValueError on anything else."""
         try:
-            return wire.from_json(cls, json.loads(text))
+            return wire.from_text(cls, text)
         except ValueError as error:
             raise ValueError(f"not a run record: {error}") from error
 

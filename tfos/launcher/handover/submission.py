@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfos import wire
 from tfos.config import JobConfig
 from tfos.fault.processes.identity import ProcessIdentity
+from tfos.files.private import write_private
 
 __all__ = ["Submission"]
 
@@ -54,11 +54,11 @@ class Submission:
     tag: str | None = None
     runs_root: str | None = None
 
-    def to_text(self) -> str:
-        """Return the document that the driver reads, secrets and all."""
-        return json.dumps(wire.to_json(self))
+    def write(self, path: Path) -> str:
+        """Write this to a new file that only this user can read, and return its path."""
+        return write_private(path, wire.to_text(self))
 
     @classmethod
     def read(cls, path: str) -> Submission:
-        """Read back what `to_text` returned; raises OSError, or ValueError if it is damaged."""
-        return wire.from_json(cls, json.loads(Path(path).read_text(encoding="utf-8")))
+        """Read back what `write` wrote; raises OSError, or ValueError if it is damaged."""
+        return wire.from_text(cls, Path(path).read_text(encoding="utf-8"))

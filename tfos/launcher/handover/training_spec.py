@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tfos import wire
 from tfos.arrow_feed.schema import FeedSchema
+from tfos.files.private import write_private
 from tfos.launcher.application.shipped import UnpackedApplication
 from tfos.read_plan import FeedPosition
 from tfos.training_parts import ProcessFacts
@@ -77,11 +77,9 @@ class TrainingSpec:
 
     def write(self, path: str) -> None:
         """Write the spec, readable by this user alone."""
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(wire.to_json(self), file)
+        write_private(path, wire.to_text(self))
 
     @classmethod
     def read(cls, path: str) -> TrainingSpec:
         """Read back what `write` wrote."""
-        with open(path, encoding="utf-8") as file:
-            return wire.from_json(cls, json.load(file))
+        return wire.from_text(cls, Path(path).read_text(encoding="utf-8"))

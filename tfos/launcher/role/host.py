@@ -7,7 +7,6 @@ process and reports how it ended. TensorFlow is never imported here.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -148,7 +147,7 @@ class RoleHost:
         # For itself and for the training process, whose working directory is another.
         os.environ.update(configuration_in_container(os.environ, os.getcwd()))
         outcome = RoleTask(self, config, key, context).play(batches)
-        yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(wire.to_json(outcome))]})
+        yield pa.RecordBatch.from_pydict({"outcome": [wire.to_text(outcome)]})
 
 
 class RoleTask:

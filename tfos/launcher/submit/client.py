@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from tfos.errors import (
     TfosError,
 )
 from tfos.fault.processes.identity import ProcessIdentity
+from tfos.files.private import write_private
 from tfos.frameworks.contract import load_framework
 from tfos.frameworks.tensorflow.keras import check_keras
 from tfos.launcher.application.archive import home_of_file, pack_application
@@ -187,10 +187,10 @@ def _submit(config: JobConfig, app: str) -> int:
         )
         command = spark_submit_command(
             shipped,
-            _write_private(room / "submission.json", submission.to_text()),
+            submission.write(room / "submission.json"),
             spark_home=spark_home,
             default_name=path.stem,
-            properties_file=_write_private(
+            properties_file=write_private(
                 room / "secrets.conf", _properties_text(secret_properties(shipped))
             ),
         )
@@ -241,13 +241,13 @@ def _submit_to_cluster(
         command = spark_submit_command(
             shipped_with(
                 shipped,
-                _write_private(room / "submission.json", submission.to_text()),
+                submission.write(room / "submission.json"),
                 str(room / "application.zip"),
             ),
             "submission.json",
             spark_home=spark_home,
             default_name=path.stem,
-            properties_file=_write_private(
+            properties_file=write_private(
                 room / "secrets.conf", _properties_text(secret_properties(config))
             ),
         )
@@ -349,10 +349,3 @@ def _read_record(path: str) -> RunResult | None:
     except (OSError, ValueError):
         # Records are written by rename: this one is absent, or not a record of ours.
         return None
-
-
-def _write_private(path: Path, text: str) -> str:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    return str(path)
