@@ -222,9 +222,9 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 def test_a_life_is_begun_told_of_and_ended(stage):
     scene = stage()
     scene.begins(1)
-    document = scene.steps_in(1, 0)
-    assert document["read"] == list(READ)
-    assert document["stepping_since"] <= time.time()
+    role = scene.steps_in(1, 0)
+    assert role.read == READ
+    assert role.stepping_since <= time.time()
     assert scene.stops() is None
     outcome = scene.role.outcome()
     assert (outcome.failure, outcome.step, outcome.rows) == (None, 5, {"train": 1000})

@@ -29,20 +29,14 @@ _PROCESSES_HINT = (
     "this host lets the user start no more processes or threads: raise the limit (ulimit -u, or "
     "pids.max of the container), or give the role fewer cores"
 )
-
 _FILES_HINT = (
     "this process may open no more files: close those that are done with, or raise the limit "
     "(ulimit -n, or LimitNOFILE of the service that starts the executors)"
 )
+_HINTS = ((_SPACE, _SPACE_HINT), (_PROCESSES, _PROCESSES_HINT), (_FILES, _FILES_HINT))
 
 
 def exhausted(texts: Iterable[str]) -> str | None:
     """Return what to do about what has run out; None when the texts tell of no such thing."""
-    for text in texts:
-        if _SPACE.search(text):
-            return _SPACE_HINT
-        if _PROCESSES.search(text):
-            return _PROCESSES_HINT
-        if _FILES.search(text):
-            return _FILES_HINT
-    return None
+    hints = (hint for text in texts for words, hint in _HINTS if words.search(text))
+    return next(hints, None)

@@ -10,7 +10,7 @@ from typing import Any
 from tfos.arguments import Arguments
 from tfos.errors import ConfigError
 
-__all__ = ["TrainedState", "refuse_keras_3"]
+__all__ = ["TrainedState", "is_optimizer", "refuse_keras_3"]
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +111,8 @@ class TrainedState:
         written = _written(traced)
         # With an optimizer, weights are to be trained: a metric, or the moving averages of a batch
         # normalisation, change without that as well.
-        optimized = any(hasattr(each, "apply_gradients") for each in self.tracked())
-        weights = [variable for variable in trained if variable.trainable and optimized]
+        optimized = any(map(is_optimizer, self.tracked()))
+        weights = [variable for variable in trained if variable.trainable] if optimized else []
         # A state of optimizers alone says nothing of what they train.
         judged = weights or trained or known
         changed = {id(variable.handle) for variable in judged} & written.keys()
@@ -151,11 +151,16 @@ class TrainedState:
         left: list[Any] = [self.checkpoint]
         while left:
             each = left.pop()
-            if id(each) in seen or callable(getattr(each, "apply_gradients", None)):
+            if id(each) in seen or is_optimizer(each):
                 continue
             seen.add(id(each))
             yield each
             left.extend(view.children(each).values())
+
+
+def is_optimizer(trackable: Any) -> bool:
+    """Whether an object applies gradients, whichever Keras or TensorFlow it is of."""
+    return callable(getattr(trackable, "apply_gradients", None))
 
 
 def refuse_keras_3(state: Mapping[str, Any], arch: str) -> None:

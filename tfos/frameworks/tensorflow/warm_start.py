@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tfos.errors import ConfigError
+from tfos.frameworks.tensorflow.trained_state import is_optimizer
 from tfos.frameworks.tensorflow.warm_start_plan import (
     Variable,
     WarmPlan,
@@ -177,7 +178,7 @@ def variables_of(state: Any) -> list[_Target]:
     for each in variables:
         path = paths[id(each)]
         if path not in _NOT_OF_MODELS:
-            setting = _is_optimizer(parents[id(each)]) and path.rpartition("/")[2] not in _COUNTS
+            setting = is_optimizer(parents[id(each)]) and path.rpartition("/")[2] not in _COUNTS
             found.append(_target(path, each, setting))
     optimizers = [each for each in objects if hasattr(each, "get_slot_names")]
     for optimizer in optimizers:
@@ -235,10 +236,6 @@ def _is_variable(value: Any) -> bool:
 def is_sharded(value: Any) -> bool:
     """Whether it is a variable that parameter servers hold in parts, each some of its rows."""
     return type(value).__name__ == "ShardedVariable"
-
-
-def _is_optimizer(value: Any) -> bool:
-    return hasattr(value, "apply_gradients")
 
 
 def _components(variable: Any) -> Sequence[Any]:

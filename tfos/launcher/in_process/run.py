@@ -166,9 +166,9 @@ def train_in_process(job: Job, load: Callable[[], Any], config: JobConfig) -> Ru
         exit_code=0,
         job=name,
         run_id=run_id,
-        metrics=link.metrics,
+        metrics=link.reported.metrics,
         result=result,
-        steps=link.step,
+        steps=link.reported.step,
         rows=rows,
         started=started,
         ended=now_iso(),
@@ -265,11 +265,9 @@ class _NoHost(TrainingLink):
     """The line of a process without a role host: keeps what the run's record holds."""
 
     def __init__(self) -> None:
-        self.step = 0
-        self.metrics: dict[str, float] = {}
+        self.reported = Progress(step=0)
         self.artifacts: dict[str, Any] = {}
         self.lost: str | None = None
-        self._rows = 0
         self._aim: Aim | None = None
         self._line = ProgressLine()
 
@@ -281,12 +279,11 @@ class _NoHost(TrainingLink):
         self._aim = Aim(epochs, max_steps)
 
     def report(self, step: int, rows: int, metrics: Metrics) -> None:
-        self.step, self.metrics = step, dict(metrics)
-        self._rows = rows
+        self.reported = Progress(step, rows, dict(metrics))
         self._line.show(self)
 
     def progress(self) -> dict[TaskKey, RoleProgress]:
-        return {_KEY: RoleProgress(Progress(self.step, self._rows, self.metrics), aim=self._aim)}
+        return {_KEY: RoleProgress(self.reported, aim=self._aim)}
 
     def notify(self, text: str, *, warning: bool = False) -> None:
         log.log(logging.WARNING if warning else logging.INFO, "%s", text)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from tfos.frameworks.tensorflow.trained_state import is_optimizer
+
 __all__ = ["GradientAverager"]
 
 
@@ -22,6 +24,11 @@ class GradientAverager:
     ----------
     hvd
         ``horovod.tensorflow``, initialised.
+
+    Attributes
+    ----------
+    attached
+        The optimizers that average, in the order in which they were attached.
     """
 
     def __init__(self, hvd: Any) -> None:
@@ -35,21 +42,20 @@ class GradientAverager:
         # convert; what the optimizer calls may.
         self._average = tf.autograph.experimental.do_not_convert(self.average)
         self._applying = False
-        self._attached: list[Any] = []
+        self.attached: list[Any] = []
 
     def attach(self, trackables: Iterable[Any]) -> None:
         """Wrap ``apply_gradients`` of every optimizer among `trackables`; once for each."""
         for each in trackables:
-            is_optimizer = callable(getattr(each, "apply_gradients", None))
-            if is_optimizer and all(each is not attached for attached in self._attached):
-                self._wrap(each, f"tfos.gradient.{len(self._attached)}")
-                self._attached.append(each)
+            if is_optimizer(each) and all(each is not attached for attached in self.attached):
+                self._wrap(each, f"tfos.gradient.{len(self.attached)}")
+                self.attached.append(each)
 
     def detach(self) -> None:
         """Have every optimizer apply what it is given again."""
-        for optimizer in self._attached:
+        for optimizer in self.attached:
             object.__delattr__(optimizer, "apply_gradients")
-        self._attached.clear()
+        self.attached.clear()
 
     def _wrap(self, optimizer: Any, name: str) -> None:
         import tensorflow as tf

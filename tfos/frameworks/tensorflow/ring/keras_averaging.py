@@ -45,7 +45,8 @@ def averaging_callback(
 
         def on_train_begin(self, logs: Any = None) -> None:
             averager.share.assign(1.0 / hvd.size())
-            averager.attach(_optimizers_of(self.model))
+            held = tf.train.TrackableView(self.model).descendants()
+            averager.attach([self.model.optimizer, *held])
             # One that an earlier `fit` traced, without these callbacks, averages nothing.
             self.model.train_function = None
             self.model.make_train_function()
@@ -54,7 +55,7 @@ def averaging_callback(
             self._batches += 1
             if self._batches == 1:
                 hvd.broadcast_variables(self.model.variables, root_rank=0)
-                for optimizer in _optimizers_of(self.model):
+                for optimizer in averager.attached:
                     hvd.broadcast_variables(_variables_of(optimizer), root_rank=0)
             elif self._batches == 2:
                 check_alike(hvd, self.model.variables, who, _ADVICE)
@@ -67,18 +68,6 @@ def averaging_callback(
             averager.detach()
 
     return Averaging()
-
-
-def _optimizers_of(model: Any) -> list[Any]:
-    """Return the optimizer that the model was compiled with, and those that are its attributes."""
-    import tensorflow as tf
-
-    held = tf.train.TrackableView(model).descendants()
-    found: dict[int, Any] = {}
-    for each in (model.optimizer, *held):
-        if hasattr(each, "apply_gradients"):
-            found.setdefault(id(each), each)
-    return list(found.values())
 
 
 def _variables_of(optimizer: Any) -> list[Any]:
