@@ -25,9 +25,7 @@ _NO_THREAD: Final = re.compile(
     r"|fork: (?:retry: )?Resource temporarily unavailable"
 )
 _NO_SPACE: Final = re.compile(r"No space left on device|Disk quota exceeded")
-_BAD_OPTION: Final = re.compile(
-    r"Too small maximum heap|Invalid (?:maximum|initial) heap size|Unrecognized (?:VM )?option"
-)
+_BAD_OPTION: Final = re.compile(r"Too small maximum heap|Invalid (?:maximum|initial) heap size")
 
 
 def jvm_refusal(who: str, said: str) -> TfosError | None:

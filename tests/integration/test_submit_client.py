@@ -15,6 +15,7 @@ import pytest
 from support.waiting import wait_for
 
 from tfos.errors import ConfigError
+from tfos.fault.failures.record import Cause, Failure
 from tfos.launcher.handover.result import RunResult
 from tfos.launcher.submit.prerequisites import check_files, check_java, child_environment, parse_app
 
@@ -43,6 +44,7 @@ sys.exit(code if code >= 0 else 128 - code)
 
 DRIVER = """\
 import json, os, pathlib, signal, sys, time
+from tfos.fault.failures.record import Cause, Failure
 from tfos.launcher.handover.result import RunResult
 submission = json.loads(pathlib.Path(sys.argv[1]).read_text())
 behaviour = os.environ["DRIVER"]
@@ -56,7 +58,8 @@ def end(code, **fields):
 if behaviour == "done":
     end(0, outcome="done", result=submission["config"]["args"])
 if behaviour == "user-error":
-    end(4, outcome="failed", error="train raised", failures=[{"key": "worker-0"}])
+    failure = Failure("worker-0", Cause.USER_CODE, "raised", 1.0)
+    end(4, outcome="failed", error="train raised", failures=(failure,))
 if behaviour == "vanish":
     os._exit(0)
 if behaviour == "own-code":
@@ -217,7 +220,7 @@ def test_exit_codes_and_records_of_other_ends(client, behaviour, code, outcome, 
 
 def test_a_failed_roles_record_is_kept(client):
     client.run("user-error")
-    assert client.record.failures == ({"key": "worker-0"},)
+    assert client.record.failures == (Failure("worker-0", Cause.USER_CODE, "raised", 1.0),)
 
 
 @pytest.mark.parametrize(

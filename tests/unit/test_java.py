@@ -76,4 +76,4 @@ def test_a_jvm_that_the_machine_does_not_let_run_is_told_by_its_own_words(said, 
 
 
 def test_other_words_of_a_jvm_say_nothing_of_the_machine():
-    assert jvm_refusal("java", "Error: Unable to access jarfile x.jar") is None
+    assert jvm_refusal("java", "Unrecognized option: -x\nError: Could not create the JVM") is None
